@@ -1,0 +1,11 @@
+#!/usr/bin/env python
+"""Evaluate a trained TWBA-Net on CIFAR-10 and count its spikes. --help lists what can be changed."""
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from twba_nets.scripts import count_spikes
+
+if __name__ == "__main__":
+    count_spikes("twba")

@@ -1,0 +1,114 @@
+#!/usr/bin/env python
+"""Apply this project's binary.py to the installed TensorLayer 1.11.0; check it; take it back.
+
+    python patches/install.py            copy binary.py to tensorlayer/layers/, make tensorlayer.layers export it
+    python patches/install.py --check    exit 0 if this very patch is in force, else say what is and exit 1
+    python patches/install.py --revert   restore TensorLayer's own files
+
+Running it twice changes nothing. It refuses to touch anything but TensorLayer 1.11.0 with the
+published layers/__init__.py, and any binary.py that it did not write itself.
+"""
+import argparse
+import hashlib
+import importlib.util
+import os
+import re
+import sys
+from pathlib import Path
+
+try:
+    from importlib import metadata
+except ImportError:  # Python 3.7
+    import importlib_metadata as metadata
+
+VERSION = "1.11.0"
+STOCK_SHA256 = "41483dc32ea3c76cb5db7cb2257f405d7d891d562c860f2c5dc6f295540eb3b0"  # tensorlayer/layers/__init__.py as published
+EXPORT = "from .binary import *  # TWBA-Nets patch, sha256 of binary.py: %s\n"
+EXPORT_PATTERN = re.compile(re.escape(EXPORT).replace("%s", "([0-9a-f]{64})"))
+SOURCE = Path(__file__).resolve().with_name("binary.py")
+
+
+class Refusal(Exception):
+    """What is installed is not what this patch was made for."""
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_atomically(path, data):
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(data)
+    os.replace(str(temporary), str(path))
+
+
+def find_layers():
+    """The folder tensorlayer/layers of this Python, found without importing TensorFlow."""
+    try:
+        version = metadata.version("tensorlayer")
+    except metadata.PackageNotFoundError:
+        raise Refusal("TensorLayer is not installed for %s: run `make setup`" % sys.executable)
+    if version != VERSION:
+        raise Refusal("TensorLayer %s is installed, this patch is for %s: run `make setup`" % (version, VERSION))
+    return Path(importlib.util.find_spec("tensorlayer").origin).parent / "layers"
+
+
+def inspect(layers):
+    """What is in force. Returns (TensorLayer's own __init__ bytes, digest of our installed binary.py or None)."""
+    init, installed = layers / "__init__.py", layers / "binary.py"
+    text = init.read_bytes().decode("utf-8")
+    match = EXPORT_PATTERN.search(text)
+    stock = EXPORT_PATTERN.sub("", text).encode("utf-8")
+    if sha256(stock) != STOCK_SHA256:
+        raise Refusal("%s is not the one of TensorLayer %s: reinstall TensorLayer" % (init, VERSION))
+    if not match:
+        # binary.py alone is what an interrupted install or revert of ours leaves, or somebody else's file
+        title = SOURCE.read_bytes().splitlines()[0]
+        if installed.exists() and not installed.read_bytes().startswith(title):
+            raise Refusal("%s is not of this project: move it away first" % installed)
+        return stock, None
+    if not installed.exists() or sha256(installed.read_bytes()) != match.group(1):
+        raise Refusal("%s was changed after it was installed: reinstall TensorLayer" % installed)
+    return stock, match.group(1)
+
+
+def install(layers):
+    stock, _ = inspect(layers)
+    source = SOURCE.read_bytes()
+    # without the export line binary.py has no effect, so an interruption between the writes is harmless
+    write_atomically(layers / "__init__.py", stock)
+    write_atomically(layers / "binary.py", source)
+    write_atomically(layers / "__init__.py", stock + (EXPORT % sha256(source)).encode("utf-8"))
+    return "TensorLayer %s patched: %s" % (VERSION, layers / "binary.py")
+
+
+def check(layers):
+    _, digest = inspect(layers)
+    if digest is None:
+        raise Refusal("TensorLayer %s is not patched: run python patches/install.py" % VERSION)
+    if digest != sha256(SOURCE.read_bytes()):
+        raise Refusal("another version of the patch is installed: run python patches/install.py")
+    return "TensorLayer %s is patched with this binary.py (sha256 %s)" % (VERSION, digest)
+
+
+def revert(layers):
+    stock, _ = inspect(layers)
+    write_atomically(layers / "__init__.py", stock)
+    if (layers / "binary.py").exists():
+        (layers / "binary.py").unlink()
+    return "TensorLayer %s restored" % VERSION
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--check", dest="action", action="store_const", const=check, default=install)
+    group.add_argument("--revert", dest="action", action="store_const", const=revert)
+    try:
+        print(parser.parse_args().action(find_layers()))
+    except (Refusal, OSError) as error:
+        sys.exit("patches/install.py: %s" % error)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,8 @@
+"""TWBA-Nets / BWBA-Nets: what the example scripts share.
+
+architecture    the network as a table           recipe      how it is trained
+cifar10, digits the data sets                    pipeline    tf.data input
+network         the TensorFlow graph             training    the training loop
+checkpoint      saving and restoring             evaluation  accuracy and spike counts
+journal         log, progress, learning curve    scripts     what the scripts' command lines do
+"""

@@ -1,0 +1,43 @@
+"""Accuracy and spike counts of a network, both from the same run over the same images."""
+from collections import namedtuple
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from twba_nets import network
+from twba_nets.pipeline import evaluation_batches
+
+Result = namedtuple("Result", "loss accuracy spikes")
+Result.__doc__ = """loss: mean cross entropy. accuracy: share of images classified rightly.
+
+spikes: float64 [images, 8], the sum of activations of each counted map (architecture.COUNTED_MAPS) for each image.
+"""
+
+
+class Evaluator:
+    """An evaluation graph over a set of images; run() sees each image exactly once."""
+
+    def __init__(self, x, y, batch_size, variant, activation, reuse=False):
+        """x: uint8 [N, 32, 32, 3], y: int32 [N]. reuse: share the variables of a network built before."""
+        self.images = len(x)
+        self.batches = evaluation_batches(x, y, batch_size)
+        net = network.build(self.batches.images, variant, activation, is_train=False, reuse=reuse)
+        self.fetches = (network.cross_entropy(net.logits, self.batches.labels),
+                        network.correct(net.logits, self.batches.labels),
+                        # a map has at most 36,864 neurons: each image's sum is exact in float32
+                        tf.stack([tf.reduce_sum(spikes, [1, 2, 3]) for spikes in net.maps.values()], axis=1))
+
+    def run(self, session):
+        """Evaluate all images. Returns a Result."""
+        self.batches.start(session)
+        parts = []
+        with tqdm(total=self.images, unit=" images", desc="evaluation", leave=False, disable=None) as bar:
+            while True:
+                try:
+                    parts.append(session.run(self.fetches))
+                except tf.errors.OutOfRangeError:
+                    break
+                bar.update(len(parts[-1][0]))
+        losses, correct, spikes = (np.concatenate(arrays) for arrays in zip(*parts))
+        return Result(float(losses.mean(dtype=np.float64)), float(correct.mean()), spikes.astype(np.float64))

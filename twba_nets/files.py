@@ -1,0 +1,32 @@
+"""Writing a file whole or not at all."""
+import contextlib
+import json
+import os
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def atomic_write(path, mode="wb"):
+    """Open a file that takes the place of `path` only once it is complete and on the disk.
+
+    A kill, an error or a full disk leaves what was at `path` before. Raises OSError as open() and write() do.
+    """
+    path = Path(path)
+    temporary = path.with_name(".%s.tmp" % path.name)  # one writer a run: a leftover of a kill is overwritten
+    try:
+        with open(str(temporary), mode) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(str(temporary), str(path))
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def write_json(path, value):
+    """Write a JSON file, atomically."""
+    with atomic_write(path, "w") as file:
+        json.dump(value, file, indent=2)
+        file.write("\n")

@@ -1,0 +1,95 @@
+"""A run's record: log.csv, TensorBoard summaries, a line an epoch, and the learning curve."""
+import csv
+import os
+import time
+
+import matplotlib
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import tensorflow as tf
+
+from twba_nets.files import atomic_write
+
+LOG_NAME = "log.csv"
+CURVE_NAME = "learning_curve.png"
+FIELDS = ("epoch", "step", "learning_rate", "train_loss", "train_accuracy", "test_loss", "test_accuracy",
+          "spikes_per_image", "images_per_second", "seconds", "finished_at")
+
+
+class Journal:
+    """Records a row for each finished epoch (counted from 1)."""
+
+    def __init__(self, folder, epochs_done, epochs):
+        """epochs_done: where the run goes on; rows of later epochs, which a kill left unsaved, are dropped."""
+        self.folder, self.epochs = folder, epochs
+        self._write_log([row for row in read_log(folder) if int(row["epoch"]) <= epochs_done])
+        self.writer = tf.summary.FileWriter(str(folder))
+        self.writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), global_step=epochs_done + 1)
+        self.seconds = []
+
+    def _write_log(self, rows):
+        with atomic_write(self.folder / LOG_NAME, "w") as file:
+            log = csv.DictWriter(file, FIELDS, lineterminator="\n")
+            log.writeheader()
+            log.writerows(rows)
+
+    def record(self, row):
+        """Add an epoch's figures (all FIELDS but finished_at) to the log and the summaries, and print them."""
+        row = dict(row, finished_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+        self._write_log(read_log(self.folder) + [row])
+        values = [tf.Summary.Value(tag=key, simple_value=row[key]) for key in FIELDS[2:-1]]
+        self.writer.add_summary(tf.Summary(value=values), row["epoch"])
+        self.writer.flush()
+        self.seconds.append(row["seconds"])
+        left = sum(self.seconds) / len(self.seconds) * (self.epochs - row["epoch"])
+        print("epoch %d/%d  learning rate %g  training: loss %.4f, accuracy %.4f  test: loss %.4f, accuracy %.4f  "
+              "%.0f spikes/image  %.1f images/s  %s left"
+              % (row["epoch"], self.epochs, row["learning_rate"], row["train_loss"], row["train_accuracy"],
+                 row["test_loss"], row["test_accuracy"], row["spikes_per_image"], row["images_per_second"],
+                 duration(left)), flush=True)
+
+    def close(self):
+        """Draw the learning curve and close the summaries."""
+        self.writer.close()
+        rows = read_log(self.folder)
+        if rows:
+            draw_curve(rows, self.folder / CURVE_NAME)
+
+
+def read_log(folder):
+    """The rows of a run's log.csv, as strings by field; none where there is no log."""
+    path = folder / LOG_NAME
+    if not path.exists():
+        return []
+    with open(str(path), newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def draw_curve(rows, path):
+    """Draw accuracy and loss over the epochs as a PNG."""
+    epochs = [int(row["epoch"]) for row in rows]
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4))
+    for axis, quantity in zip(axes, ("accuracy", "loss")):
+        for part in ("train", "test"):
+            axis.plot(epochs, [float(row["%s_%s" % (part, quantity)]) for row in rows], label=part,
+                      marker="." if len(rows) < 20 else None)
+        axis.set_xlabel("epoch")
+        axis.set_ylabel(quantity)
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.tight_layout()
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", dpi=120)
+    plt.close(figure)
+
+
+def duration(seconds):
+    """Seconds as a person says them: 45 s, 12 min, 3 h 20 min, 2 d 4 h."""
+    minutes = int(seconds) // 60
+    if minutes < 1:
+        return "%d s" % seconds
+    if minutes < 60:
+        return "%d min" % minutes
+    if minutes < 24 * 60:
+        return "%d h %d min" % divmod(minutes, 60)
+    return "%d d %d h" % (minutes // (24 * 60), minutes // 60 % 24)

@@ -1,0 +1,83 @@
+"""Input batches by tf.data, fully determined by a seed."""
+from collections import namedtuple
+
+import numpy as np
+import tensorflow as tf
+
+from twba_nets.architecture import IMAGE_SIZE
+
+MAX_BRIGHTNESS = 63.0
+CONTRAST = (0.2, 1.8)
+
+Batches = namedtuple("Batches", "images labels start")
+Batches.__doc__ = """Batches as tensors of a graph: images float32 [batch, 24, 24, 3] and labels int32 [batch].
+
+start(session, ...) begins a pass; after its last batch, which may be smaller, the tensors raise OutOfRangeError.
+"""
+
+
+def augment(image, key, flip):
+    """Distort a training image: random crop, mirroring, brightness and contrast.
+
+    image: uint8 [32, 32, 3]. key: int64 [2], decides the random numbers. Returns float32 [24, 24, 3].
+    Source: the published code's operations, on random numbers that depend on `key` alone.
+    """
+    top, left, mirror, brightness, contrast = tf.unstack(tf.random.stateless_uniform([5], seed=key))
+    offsets = tf.cast(tf.stack([top, left, 0.0]) * float(int(image.shape[0]) - IMAGE_SIZE + 1), tf.int32)
+    image = tf.cast(tf.slice(image, offsets, [IMAGE_SIZE, IMAGE_SIZE, 3]), tf.float32)
+    if flip:
+        image = tf.cond(mirror < 0.5, lambda: tf.image.flip_left_right(image), lambda: image)
+    image = tf.image.adjust_brightness(image, (2 * brightness - 1) * MAX_BRIGHTNESS)
+    image = tf.image.adjust_contrast(image, CONTRAST[0] + contrast * (CONTRAST[1] - CONTRAST[0]))
+    return tf.image.per_image_standardization(image)
+
+
+def central_crop(image):
+    """Prepare an image for evaluation: its central 24x24, standardised. uint8 [32, 32, 3] -> float32 [24, 24, 3]."""
+    image = tf.image.resize_image_with_crop_or_pad(tf.cast(image, tf.float32), IMAGE_SIZE, IMAGE_SIZE)
+    return tf.image.per_image_standardization(image)
+
+
+def training_batches(x, y, batch_size, seed, flip):
+    """Every image once an epoch, shuffled and augmented.
+
+    start(session, epoch): order and augmentation depend on the seed, the epoch and the image alone, not on
+    the number of threads, nor on whether the epochs before were run by the same process.
+    """
+    order = tf.placeholder(tf.int64, [None])
+    epoch = tf.placeholder(tf.int64, [])
+
+    def example(images, labels, index):
+        image = augment(tf.gather(images, index), tf.stack([tf.constant(seed, tf.int64), epoch * len(x) + index]), flip)
+        return image, tf.gather(labels, index)
+
+    batches, initialise = _batches(x, y, order, example, batch_size)
+
+    def start(session, number):
+        shuffled = np.random.RandomState([seed, number]).permutation(len(x))
+        initialise(session, {order: shuffled, epoch: number})
+
+    return batches._replace(start=start)
+
+
+def evaluation_batches(x, y, batch_size):
+    """Every image exactly once, in order. start(session)."""
+    def example(images, labels, index):
+        return central_crop(tf.gather(images, index)), tf.gather(labels, index)
+
+    batches, initialise = _batches(x, y, tf.range(len(x), dtype=tf.int64), example, batch_size)
+    return batches._replace(start=lambda session: initialise(session, {}))
+
+
+def _batches(x, y, order, example, batch_size):
+    # fed at a pass's start: as constants the 150 MB would be copied into every saved graph
+    images = tf.placeholder(tf.uint8, (None,) + x.shape[1:])
+    labels = tf.placeholder(tf.int32, [None])
+    dataset = tf.data.Dataset.from_tensor_slices(order)
+    dataset = dataset.map(lambda index: example(images, labels, index), tf.data.experimental.AUTOTUNE)
+    iterator = dataset.batch(batch_size).prefetch(2).make_initializable_iterator()
+
+    def initialise(session, feed):
+        session.run(iterator.initializer, {images: x, labels: y, **feed})
+
+    return Batches(*iterator.get_next(), start=None), initialise

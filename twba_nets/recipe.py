@@ -1,0 +1,84 @@
+"""How a network is trained, in one object. No framework is imported here."""
+import dataclasses
+import json
+
+from twba_nets.architecture import ACTIVATIONS, VARIANTS
+from twba_nets.errors import UserError
+from twba_nets.files import write_json
+
+FILE_NAME = "recipe.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A training recipe; its defaults are the paper's, for CIFAR-10.
+
+    The published code starts at learning rate 0.01; every 200 epochs its user divides that by ten by hand
+    and restarts from the checkpoint. Here the same schedule is `learning_rate_steps`: (epoch, rate) pairs,
+    each rate in force from its epoch (counted from 0) until the next pair's.
+    """
+    variant: str
+    activation: str = "binary"
+    dataset: str = "cifar10"
+    epochs: int = 600
+    batch_size: int = 200
+    learning_rate_steps: tuple = ((0, 0.01), (200, 0.001), (400, 0.0001))
+    seed: int = 0
+
+    def __post_init__(self):
+        # JSON knows no tuples
+        steps = tuple((int(epoch), float(rate)) for epoch, rate in self.learning_rate_steps)
+        object.__setattr__(self, "learning_rate_steps", tuple(sorted(steps)))
+        self._check()
+
+    def _check(self):
+        if self.variant not in VARIANTS:
+            raise UserError("variant %r is none of %s" % (self.variant, ", ".join(VARIANTS)))
+        if self.activation not in ACTIVATIONS:
+            raise UserError("activation %r is none of %s" % (self.activation, ", ".join(ACTIVATIONS)))
+        if self.epochs < 1 or self.batch_size < 1:
+            raise UserError("epochs and batch size must be at least 1")
+        if not 0 <= self.seed < 2 ** 31:
+            raise UserError("the seed must lie between 0 and 2147483647")
+        if not self.learning_rate_steps or self.learning_rate_steps[0][0] != 0:
+            raise UserError("the learning rate's steps must begin at epoch 0, as in 0:0.01 200:0.001")
+        if any(rate <= 0 for _, rate in self.learning_rate_steps):
+            raise UserError("learning rates must be above 0")
+
+    def learning_rate(self, epoch):
+        """The learning rate of an epoch, counted from 0."""
+        return [rate for start, rate in self.learning_rate_steps if start <= epoch][-1]
+
+    def with_learning_rate(self, rate, epoch):
+        """The same recipe with a constant rate from that epoch on: what the original's users edit by hand."""
+        past = tuple(step for step in self.learning_rate_steps if step[0] < epoch)
+        return dataclasses.replace(self, learning_rate_steps=past + ((epoch, rate),))
+
+    def save(self, folder):
+        """Write the recipe into a run's folder."""
+        write_json(folder / FILE_NAME, dataclasses.asdict(self))
+
+
+def paper(variant):
+    """The paper's recipe: CIFAR-10, 600 epochs."""
+    return Recipe(variant)
+
+
+def digits(variant):
+    """A recipe for scikit-learn's handwritten digits: minutes on a CPU, to try everything out."""
+    return Recipe(variant, dataset="digits", epochs=6, batch_size=50,
+                  learning_rate_steps=((0, 0.005), (3, 0.0025), (5, 0.0005)))
+
+
+RECIPES = {"cifar10": paper, "digits": digits}
+
+
+def load(folder):
+    """The recipe in a folder, or None where there is no recipe.json. Raises UserError if it cannot be read."""
+    path = folder / FILE_NAME
+    if not path.exists():
+        return None
+    try:
+        return Recipe(**json.loads(path.read_text()))
+    except (ValueError, TypeError, OSError) as error:
+        raise UserError("%s: not a recipe of this project (%s): move it away" % (path, error))

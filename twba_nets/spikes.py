@@ -1,0 +1,40 @@
+"""Spike statistics of an evaluation, as a table and as JSON. No framework is imported here."""
+import numpy as np
+
+from twba_nets.architecture import COUNTED_MAPS, map_shapes
+
+
+def summarise(result, batch_size):
+    """Statistics of an evaluation.Result as a dictionary for JSON.
+
+    batch_sums: for each batch the sum of activations over all counted maps, as the published script prints it.
+    maps: neurons; spikes an image (mean, and standard deviation over the images); firing rate, the mean share
+    of the map's neurons that fire for an image. total: the same over all maps.
+    """
+    neurons = [int(np.prod(shape)) for shape in map_shapes().values()]
+    per_image = result.spikes.sum(axis=1)
+    return {
+        "images": len(result.spikes),
+        "accuracy": result.accuracy,
+        "loss": result.loss,
+        "batch_size": batch_size,
+        "batch_sums": [float(per_image[i:i + batch_size].sum()) for i in range(0, len(per_image), batch_size)],
+        "maps": [_statistics(name, size, spikes)
+                 for name, size, spikes in zip(COUNTED_MAPS, neurons, result.spikes.T)],
+        "total": _statistics("total", sum(neurons), per_image),
+    }
+
+
+def _statistics(name, neurons, spikes):
+    return {"map": name, "neurons": neurons, "spikes_mean": float(spikes.mean()), "spikes_sd": float(spikes.std()),
+            "firing_rate": float(spikes.mean() / neurons), "spikes_total": float(spikes.sum())}
+
+
+def table(summary):
+    """The statistics as text, a line a map and one for the total."""
+    lines = ["%-8s %9s %14s %9s %12s %16s" % ("map", "neurons", "spikes/image", "sd", "firing rate", "spikes in all")]
+    for row in summary["maps"] + [summary["total"]]:
+        lines.append("%-8s %9d %14.1f %9.1f %11.2f%% %16s"
+                     % (row["map"], row["neurons"], row["spikes_mean"], row["spikes_sd"], 100 * row["firing_rate"],
+                        "{:,.10g}".format(row["spikes_total"])))
+    return "\n".join(lines)

@@ -1,0 +1,95 @@
+"""The training loop: Adam on the softmax cross entropy, test after every epoch, checkpoint after every epoch."""
+import time
+from collections import namedtuple
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from twba_nets import checkpoint, network
+from twba_nets.errors import UserError
+from twba_nets.evaluation import Evaluator
+from twba_nets.journal import Journal
+from twba_nets.pipeline import training_batches
+
+Step = namedtuple("Step", "images batches learning_rate fetches all_params")
+
+
+def session_config(threads):
+    """threads: how many cores to use, 0 for all."""
+    return tf.ConfigProto(allow_soft_placement=True, intra_op_parallelism_threads=threads,
+                          inter_op_parallelism_threads=threads)
+
+
+def train(recipe, dataset, folder, start=None, first_epoch=0, threads=0):
+    """Train into `folder` from epoch `first_epoch` to recipe.epochs.
+
+    start: a checkpoint's prefix to go on from, or None to begin with fresh weights. Order, augmentation and
+    initial weights follow from recipe.seed and the epoch, so a resumed run sees what an uninterrupted one sees.
+    """
+    with tf.Graph().as_default():
+        tf.set_random_seed(recipe.seed)
+        step = build_step(recipe, dataset)
+        evaluator = Evaluator(dataset.x_test, dataset.y_test, recipe.batch_size, recipe.variant, recipe.activation,
+                              reuse=True)
+        saver = tf.train.Saver(tf.global_variables())
+        with tf.Session(config=session_config(threads)) as session:
+            session.run(tf.global_variables_initializer())
+            if start:
+                checkpoint.restore(session, saver, start)
+            journal = Journal(folder, first_epoch, recipe.epochs)
+            try:
+                for epoch in range(first_epoch, recipe.epochs):
+                    journal.record(run_epoch(session, step, evaluator, recipe, epoch))
+                    checkpoint.save(session, saver, folder, epoch + 1, step.all_params)
+            finally:
+                journal.close()
+
+
+def build_step(recipe, dataset):
+    """One training step as a graph: 596 variables, the model's and Adam's."""
+    batches = training_batches(dataset.x_train, dataset.y_train, recipe.batch_size, recipe.seed, dataset.flip)
+    net = network.build(batches.images, recipe.variant, recipe.activation, is_train=True)
+    loss = tf.reduce_mean(network.cross_entropy(net.logits, batches.labels))
+    learning_rate = tf.placeholder(tf.float32, [], name="learning_rate")
+    train_op = tf.train.AdamOptimizer(learning_rate).minimize(loss)
+    correct = tf.reduce_sum(tf.cast(network.correct(net.logits, batches.labels), tf.int32))
+    return Step(len(dataset.x_train), batches, learning_rate, (loss, correct, tf.size(batches.labels), train_op), net.all_params)
+
+
+def run_epoch(session, step, evaluator, recipe, epoch):
+    """Train for one epoch (counted from 0) and test. Returns the log's row."""
+    started = time.time()
+    loss, accuracy, images, steps = train_epoch(session, step, recipe, epoch)
+    trained = time.time()
+    result = evaluator.run(session)
+    return {
+        "epoch": epoch + 1,
+        "step": (epoch + 1) * steps,
+        "learning_rate": recipe.learning_rate(epoch),
+        "train_loss": loss,
+        "train_accuracy": accuracy,
+        "test_loss": result.loss,
+        "test_accuracy": result.accuracy,
+        "spikes_per_image": result.spikes.sum() / len(result.spikes),
+        "images_per_second": images / (trained - started),
+        "seconds": time.time() - started,
+    }
+
+
+def train_epoch(session, step, recipe, epoch):
+    """Train on every image once. Returns (mean loss, accuracy, images, steps)."""
+    step.batches.start(session, epoch)
+    rate = {step.learning_rate: recipe.learning_rate(epoch)}
+    loss_sum = correct_sum = seen = steps = 0
+    with tqdm(total=step.images, unit=" images", desc="epoch %d/%d" % (epoch + 1, recipe.epochs), leave=False,
+              disable=None) as bar:
+        while seen < step.images:
+            loss, correct, size, _ = session.run(step.fetches, rate)
+            if not np.isfinite(loss):
+                raise UserError("the loss is %s in epoch %d: go on from the last checkpoint with --resume and a lower "
+                                "--learning-rate" % (loss, epoch + 1))
+            loss_sum, correct_sum, seen, steps = loss_sum + loss * size, correct_sum + correct, seen + size, steps + 1
+            bar.update(size)
+            bar.set_postfix(loss="%.3f" % (loss_sum / seen), accuracy="%.3f" % (correct_sum / seen))
+    return loss_sum / seen, correct_sum / seen, seen, steps
