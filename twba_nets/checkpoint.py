@@ -7,6 +7,7 @@ float32, one plain array a variable). EPOCH counts the finished epochs. The publ
 checkpoints have no such ending: they hold no epoch.
 """
 import contextlib
+import itertools
 import os
 import re
 import zipfile
@@ -35,13 +36,12 @@ def save(session, saver, folder, epoch, all_params):
         save_npz(session, folder / NPZ_NAME, all_params)
         # the switch: TensorFlow renames a complete file into place; names without a folder, so that it can move
         tf.train.update_checkpoint_state(str(folder.resolve()), name)
-    except (tf.errors.OpError, OSError) as error:
-        _remove(folder, keep=[before])
-        good = "%s is intact" % before if before else "there is no earlier one"
-        raise UserError("%s: could not be saved (%s); %s: make room and go on with --resume"
-                        % (folder / name, _first_line(error), good))
-    kept = sorted({epoch_of(prefix) for prefix in _prefixes(folder)} - {None})[-KEPT:]
-    _remove(folder, keep=[folder / ("%s-%d" % (CHECKPOINT_NAME, number)) for number in kept])
+    except (tf.errors.OpError, OSError, UserError) as error:
+        _remove(folder, [name])
+        remedy = "%s is intact: make room and go on with --resume" % before if before else "make room and begin again"
+        raise UserError("%s: could not be saved (%s); %s" % (folder / name, _first_line(error), remedy))
+    past = sorted((prefix for prefix in _prefixes(folder) if (epoch_of(prefix) or epoch) < epoch), key=epoch_of)
+    _remove(folder, [prefix.name for prefix in past[:-(KEPT - 1)]])
 
 
 def save_npz(session, path, all_params):
@@ -138,14 +138,12 @@ def _prefixes(folder):
     return [path.with_name(path.name[:-len(".index")]) for path in folder.glob(CHECKPOINT_NAME + "*.index")]
 
 
-def _remove(folder, keep):
-    """Remove all checkpoints of this project but those, and what interrupted saves left."""
-    names = [prefix.name for prefix in keep if prefix]
-    for path in folder.glob(CHECKPOINT_NAME + "-*"):
-        if not any(path.name.startswith((name + ".index", name + ".data")) and "tempstate" not in path.name
-                   for name in names):
-            with contextlib.suppress(OSError):
-                path.unlink()
+def _remove(folder, names):
+    """Remove these checkpoints, and the temporary files that interrupted saves left."""
+    patterns = [name + ".*" for name in names] + [CHECKPOINT_NAME + "*.tempstate*"]
+    for path in itertools.chain.from_iterable(folder.glob(pattern) for pattern in patterns):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _reader(prefix):
@@ -161,8 +159,9 @@ def _readable(prefix):
     try:
         yield
     except (tf.errors.OpError, RuntimeError) as error:
-        others = [str(other) for other in _prefixes(prefix.parent) if other != prefix]
-        remedy = "go on from %s instead" % max(others) if others else "use a copy of it"
+        others = sorted((other for other in _prefixes(prefix.parent) if other != prefix),
+                        key=lambda other: epoch_of(other) or 0)
+        remedy = "go on from %s instead" % others[-1] if others else "use a copy of it"
         raise UserError("%s: damaged or truncated (%s): %s" % (prefix, _first_line(error), remedy))
 
 

@@ -3,8 +3,7 @@ import warnings
 
 import numpy as np
 
-with warnings.catch_warnings():  # this scikit-learn uses what later Pythons drop
-    warnings.simplefilter("ignore", DeprecationWarning)
+with warnings.catch_warnings(record=True):  # this scikit-learn insists on warnings about its own future
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 

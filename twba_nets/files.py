@@ -4,12 +4,14 @@ import json
 import os
 from pathlib import Path
 
+from twba_nets.errors import UserError
+
 
 @contextlib.contextmanager
 def atomic_write(path, mode="wb"):
     """Open a file that takes the place of `path` only once it is complete and on the disk.
 
-    A kill, an error or a full disk leaves what was at `path` before. Raises OSError as open() and write() do.
+    A kill, an error or a full disk leaves what was at `path` before. Raises UserError if it cannot be written.
     """
     path = Path(path)
     temporary = path.with_name(".%s.tmp" % path.name)  # one writer a run: a leftover of a kill is overwritten
@@ -19,9 +21,12 @@ def atomic_write(path, mode="wb"):
             file.flush()
             os.fsync(file.fileno())
         os.replace(str(temporary), str(path))
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError):
+            raise UserError("%s: could not be written (%s); what was there before is intact: make room, or choose "
+                            "another place" % (path, error.strerror))
         raise
 
 

@@ -1,6 +1,5 @@
 """A run's record: log.csv, TensorBoard summaries, a line an epoch, and the learning curve."""
 import csv
-import os
 import time
 
 import matplotlib
@@ -40,6 +39,7 @@ class Journal:
         values = [tf.Summary.Value(tag=key, simple_value=row[key]) for key in FIELDS[2:-1]]
         self.writer.add_summary(tf.Summary(value=values), row["epoch"])
         self.writer.flush()
+        draw_curve(read_log(self.folder), self.folder / CURVE_NAME)
         self.seconds.append(row["seconds"])
         left = sum(self.seconds) / len(self.seconds) * (self.epochs - row["epoch"])
         print("epoch %d/%d  learning rate %g  training: loss %.4f, accuracy %.4f  test: loss %.4f, accuracy %.4f  "
@@ -49,11 +49,8 @@ class Journal:
                  duration(left)), flush=True)
 
     def close(self):
-        """Draw the learning curve and close the summaries."""
+        """Close the summaries' file."""
         self.writer.close()
-        rows = read_log(self.folder)
-        if rows:
-            draw_curve(rows, self.folder / CURVE_NAME)
 
 
 def read_log(folder):

@@ -50,21 +50,21 @@ def _training_parser(recipe, resume):
     parser.add_argument("--resume", nargs="?", const=True, default=resume, type=_resume_value, metavar="CHECKPOINT",
                         help="go on from the newest checkpoint in the output folder, or from the checkpoint named "
                         "here, the original's model_cifar10_advanced.ckpt included (default: %s)" % resume)
-    parser.add_argument("--initial-epoch", type=int, metavar="N", help="how many epochs the checkpoint has behind it, "
+    parser.add_argument("--initial-epoch", type=_natural, default=0, metavar="N", help="how many epochs the checkpoint has behind it, "
                         "where its name does not say (the original's); default 0")
     parser.add_argument("--activation", choices=architecture.ACTIVATIONS,
                         help="binary: {0, 1}, as the paper says. published: the three levels {0, 0.5, 1} that the "
                         "published binary.py computes (default: %s)" % recipe.activation)
-    parser.add_argument("--epochs", type=int, metavar="N", help="train until N epochs are done (default: %d)"
+    parser.add_argument("--epochs", type=_positive, metavar="N", help="train until N epochs are done (default: %d)"
                         % recipe.epochs)
-    parser.add_argument("--batch-size", type=int, metavar="N", help="images a step (default: %d)" % recipe.batch_size)
+    parser.add_argument("--batch-size", type=_positive, metavar="N", help="images a step (default: %d)" % recipe.batch_size)
     rate = parser.add_mutually_exclusive_group()
     rate.add_argument("--learning-rate", type=float, metavar="RATE",
                       help="this constant rate from now on (the original's way: resume with a lower one)")
     rate.add_argument("--learning-rate-steps", type=_learning_rate_step, nargs="+", metavar="EPOCH:RATE",
                       help="the rate in force from each epoch, counted from 0 (default: %s)"
                       % " ".join("%d:%g" % step for step in recipe.learning_rate_steps))
-    parser.add_argument("--seed", type=int, metavar="N", help="decides initial weights, order and augmentation "
+    parser.add_argument("--seed", type=_natural, metavar="N", help="decides initial weights, order and augmentation "
                         "(default: %d)" % recipe.seed)
     return parser
 
@@ -83,8 +83,8 @@ def _spikes_parser(variant):
     parser.add_argument("--dataset", choices=sorted(recipes.RECIPES), help="default: what the checkpoint was trained on")
     parser.add_argument("--activation", choices=architecture.ACTIVATIONS,
                         help="default: what the checkpoint was trained with, binary where nothing beside it says so")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N test images")
-    parser.add_argument("--batch-size", type=int, default=200, metavar="N", help="images a batch (default: 200)")
+    parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N test images")
+    parser.add_argument("--batch-size", type=_positive, default=200, metavar="N", help="images a batch (default: 200)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
     return parser
 
@@ -93,16 +93,31 @@ def _add_data_flags(parser):
     parser.add_argument("--data-dir", type=Path, metavar="DIR",
                         help="a folder with cifar-10-batches-py/ or the archive cifar-10-python.tar.gz (default: $%s, "
                         "else data/, where the archive is downloaded to)" % ENVIRONMENT_VARIABLE)
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU cores to use (default: all)")
+    parser.add_argument("--threads", type=_natural, default=0, metavar="N", help="CPU cores to use (default: all)")
 
 
 def _resume_value(text):
     return {"true": True, "false": False}.get(text.lower(), text)
 
 
+def _natural(text):
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError("%r is not a number from 0 on" % text)
+    return int(text)
+
+
+def _positive(text):
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError("%r is not a number from 1 on" % text)
+    return int(text)
+
+
 def _learning_rate_step(text):
-    epoch, rate = text.split(":")
-    return int(epoch), float(rate)
+    try:
+        epoch, rate = text.split(":")
+        return int(epoch), float(rate)
+    except ValueError:
+        raise argparse.ArgumentTypeError("%r is not EPOCH:RATE, as in 200:0.001" % text)
 
 
 def _train(recipe, args):
@@ -146,7 +161,7 @@ def _first_epoch(start, initial_epoch):
         return 0
     epoch = checkpoint.epoch_of(start)
     if epoch is None:
-        epoch = initial_epoch or 0
+        epoch = initial_epoch
         print("note: %s holds no epoch, as the original's checkpoints: going on from epoch %d (--initial-epoch)"
               % (start, epoch))
     return epoch
@@ -179,8 +194,6 @@ def _require_same(stored, path, **asked):
 
 def _count_spikes(variant, args):
     from twba_nets import checkpoint
-    if args.batch_size < 1 or (args.limit is not None and args.limit < 1):
-        raise UserError("--limit and --batch-size must be at least 1")
     path = checkpoint.locate(args.checkpoint)
     recipe = recipes.load(path.parent)
     if recipe:
