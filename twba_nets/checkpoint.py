@@ -180,15 +180,15 @@ def _check_shapes(path, found, expected):
 
 
 def _read_npz(path, allow_pickle):
+    if not zipfile.is_zipfile(str(path)):
+        raise UserError("%s: damaged or no npz file: use a copy of it" % path)
     try:
         with np.load(str(path), allow_pickle=allow_pickle) as archive:
             if archive.files == ["params"]:
                 return OrderedDict(zip(variable_shapes(), archive["params"]))
             return OrderedDict((name, archive[name]) for name in variable_shapes() if name in archive.files)
-    except ValueError as error:
-        if "pickle" not in str(error):
-            raise UserError("%s: damaged (%s): use a copy of it" % (path, error))
-        raise UserError("%s: is pickled, as the original's model.npz is, and loading a pickle can run any code: if "
-                        "you trust it, add --allow-pickle" % path)
-    except (zipfile.BadZipFile, OSError, EOFError, KeyError, AttributeError, zipfile.zlib.error) as error:
-        raise UserError("%s: damaged or no npz file (%s): use a copy of it" % (path, error))
+    except Exception as error:  # a damaged archive can raise anything
+        if "allow_pickle=False" in str(error):
+            raise UserError("%s: is pickled, as the original's model.npz is, and loading a pickle can run any code: "
+                            "if you trust it, add --allow-pickle" % path)
+        raise UserError("%s: damaged (%s): use a copy of it" % (path, error))

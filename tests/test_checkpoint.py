@@ -1,0 +1,233 @@
+"""Checkpoints: round trips, the original's forms, damage, kill -9 and a full disk in the middle of a save."""
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from twba_nets import architecture as arch, checkpoint, network
+from twba_nets.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def run(finished_run, tmp_path):
+    """A copy of the finished run that a test may spoil."""
+    return Path(shutil.copytree(str(finished_run), str(tmp_path / "run")))
+
+
+def data_file(prefix):
+    return Path(str(prefix) + ".data-00000-of-00001")
+
+
+def complaint(function, *arguments):
+    with pytest.raises(UserError) as info:
+        function(*arguments)
+    assert "\n" not in str(info.value)
+    return str(info.value)
+
+
+def test_what_a_run_leaves(finished_run):
+    names = {path.name for path in finished_run.iterdir() if "tfevents" not in path.name}
+    checkpoints = {"model_cifar10_advanced.ckpt-%d.%s" % (epoch, part)
+                   for epoch in (1, 2) for part in ("index", "data-00000-of-00001")}
+    assert names == checkpoints | {"checkpoint", "model.npz", "recipe.json", "log.csv", "learning_curve.png"}
+    reader = tf.train.NewCheckpointReader(str(checkpoint.newest(finished_run)))
+    assert len(reader.get_variable_to_shape_map()) == 596
+
+
+def test_npz_is_the_quantised_model(finished_run):
+    latent, model = checkpoint.read(finished_run), checkpoint.read(finished_run / "model.npz")
+    assert list(model) == list(latent) == list(arch.variable_shapes())
+    for name in model:
+        if arch.is_quantised(name):
+            w, t = latent[name], 0.7 * np.abs(latent[name]).mean()
+            np.testing.assert_array_equal(model[name], np.sign(w) * (np.abs(w) > t))
+            assert model[name].dtype == np.int8
+        else:
+            np.testing.assert_array_equal(model[name], latent[name])
+    assert (finished_run / "model.npz").stat().st_size < 1500000
+
+
+def logits(values, few_digits):
+    with tf.Graph().as_default(), tf.Session() as session:
+        net = network.build(tf.constant(few_digits.x_test[:20, 4:28, 4:28] / np.float32(255)), "twba")
+        checkpoint.assign(session, values)
+        return session.run(net.logits)
+
+
+def test_npz_and_checkpoint_evaluate_alike(finished_run, few_digits):
+    np.testing.assert_array_equal(logits(checkpoint.read(finished_run), few_digits),
+                                  logits(checkpoint.read(finished_run / "model.npz"), few_digits))
+
+
+@pytest.fixture
+def original(finished_run, tmp_path):
+    """A folder as the published code leaves it: no epoch in the name, paths of its machine, a pickled npz."""
+    folder = tmp_path / "original"
+    folder.mkdir()
+    prefix = checkpoint.newest(finished_run)
+    for part in (".index", ".data-00000-of-00001"):
+        shutil.copy(str(prefix) + part, str(folder / (checkpoint.CHECKPOINT_NAME + part)))
+    (folder / "checkpoint").write_text('model_checkpoint_path: "/home/zcl/model_cifar10_advanced.ckpt"\n'
+                                       'all_model_checkpoint_paths: "/home/zcl/model_cifar10_advanced.ckpt"\n')
+    params = np.empty(270, object)
+    params[:] = [value.astype(np.float32) for value in checkpoint.read(finished_run / "model.npz").values()]
+    np.savez(str(folder / "model.npz"), params=params)
+    return folder
+
+
+def test_the_originals_checkpoint(original, finished_run):
+    prefix = checkpoint.newest(original)
+    assert prefix == original / "model_cifar10_advanced.ckpt"
+    assert checkpoint.epoch_of(prefix) is None
+    expected = checkpoint.read(finished_run)
+    for source in (original, prefix, str(prefix) + ".index"):
+        values = checkpoint.read(source)
+        assert all((values[name] == expected[name]).all() for name in expected)
+    (original / "checkpoint").unlink()
+    assert checkpoint.newest(original) == prefix
+
+
+def test_the_originals_npz(original, finished_run):
+    message = complaint(checkpoint.read, original / "model.npz")
+    assert "model.npz" in message and "--allow-pickle" in message
+    values = checkpoint.read(original / "model.npz", allow_pickle=True)
+    expected = checkpoint.read(finished_run / "model.npz")
+    assert all((values[name] == expected[name]).all() for name in expected)
+
+
+def test_missing(tmp_path):
+    assert "no checkpoint in this folder" in complaint(checkpoint.read, tmp_path)
+    assert "no such checkpoint" in complaint(checkpoint.read, tmp_path / "model.npz")
+
+
+@pytest.mark.parametrize("length", [0, 1000, -1])
+def test_truncated_npz(run, length):
+    path = run / "model.npz"
+    path.write_bytes(path.read_bytes()[:length])
+    assert "model.npz: damaged" in complaint(checkpoint.read, path)
+
+
+def test_altered_npz(run):
+    path = run / "model.npz"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    assert "model.npz: damaged" in complaint(checkpoint.read, path)
+
+
+def test_damaged_checkpoint_names_the_other(run):
+    newest = checkpoint.newest(run)
+    data_file(newest).write_bytes(data_file(newest).read_bytes()[:5000])
+    message = complaint(checkpoint.read, run)
+    assert "ckpt-2: damaged or truncated" in message and "ckpt-1 instead" in message
+    checkpoint.read(run / "model_cifar10_advanced.ckpt-1")
+    Path(str(newest) + ".index").unlink()
+    assert "ckpt-2.index: not there" in complaint(checkpoint.read, run)
+
+
+def test_checkpoint_of_another_network(tmp_path):
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.get_variable("model/cnn00/kernel", [5, 5, 3, 32])
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver().save(session, str(tmp_path / "other"))
+    assert "model/cnn00/kernel has shape (5, 5, 3, 32), not (3, 3, 3, 32)" in complaint(
+        checkpoint.read, tmp_path / "other")
+    np.savez(str(tmp_path / "other.npz"), a=np.zeros(3))
+    assert "other.npz: lacks model/cnn00/kernel" in complaint(checkpoint.read, tmp_path / "other.npz")
+
+
+def test_the_other_variant_is_found_out_by_its_weights(finished_run):
+    ternary = checkpoint.read(finished_run / "model.npz")
+    binary = {name: np.where(value == 0, 1, value) for name, value in ternary.items()}
+    checkpoint.check_variant(ternary, "twba", "x")
+    checkpoint.check_variant(binary, "bwba", "x")
+    checkpoint.check_variant(checkpoint.read(finished_run), "bwba", "x")  # latent weights do not tell
+    assert "it is a twba checkpoint, not bwba" in complaint(checkpoint.check_variant, ternary, "bwba", "model.npz")
+    assert "it is a bwba checkpoint, not twba" in complaint(checkpoint.check_variant, binary, "twba", "model.npz")
+
+
+# Saves checkpoint after checkpoint, every variable full of the epoch's number; says when each is complete.
+SAVE_FOREVER = """
+import sys, pathlib
+sys.path.insert(0, %r)
+import tensorflow as tf
+from twba_nets import architecture as arch, checkpoint
+folder, first = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+folder.mkdir(exist_ok=True)
+value = tf.placeholder(tf.float32, [])
+variables = [tf.get_variable(name, shape) for name, shape in arch.variable_shapes().items()]
+fill = [variable.assign(tf.fill(variable.shape, value)) for variable in variables]
+saver = tf.train.Saver(variables)
+with tf.Session() as session:
+    for epoch in range(first, first + 100000):
+        session.run(fill, {value: epoch})
+        try:
+            checkpoint.save(session, saver, folder, epoch, variables)
+        except checkpoint.UserError as error:
+            sys.exit("error: %%s" %% error)
+        print("saved", epoch, flush=True)
+""" % str(REPOSITORY)
+
+
+def start_saving(folder, first):
+    return subprocess.Popen([sys.executable, "-W", "ignore", "-c", SAVE_FOREVER, str(folder), str(first)],
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+
+
+def saved_epoch(folder):
+    """The epoch of the newest checkpoint, after making sure that all of it, and of model.npz, can be read."""
+    prefix = checkpoint.newest(folder)
+    epoch = checkpoint.epoch_of(prefix)
+    assert all((value == epoch).all() for value in checkpoint.read(prefix).values())
+    model = checkpoint.read(folder / "model.npz")
+    assert model["model/bn00/beta"][0] in (epoch, epoch + 1)
+    return epoch
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGINT])
+def test_killed_while_saving(tmp_path, signal_number):
+    """The process does nothing but save, so that the signal comes in the middle of a save."""
+    process = start_saving(tmp_path / "run", 1)
+    last = [process.stdout.readline() for _ in range(3)][-1]
+    time.sleep(np.random.uniform(0, 0.5))
+    process.send_signal(signal_number)
+    rest, _ = process.communicate()
+    last = int((last + rest).split()[-1])
+    assert saved_epoch(tmp_path / "run") in (last, last + 1)
+    # and the next process goes on from there, and clears what the killed one left
+    process = start_saving(tmp_path / "run", last + 1)
+    assert process.stdout.readline() == "saved %d\n" % (last + 1)
+    process.kill()
+    process.communicate()
+    assert saved_epoch(tmp_path / "run") >= last + 1
+
+
+def test_full_disk(tmp_path):
+    """A real file system of 30 MB: two checkpoints of 13 MB fit, the third does not."""
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.call(["mount", "-t", "tmpfs", "-o", "size=30m", "tmpfs", str(small)], stderr=subprocess.DEVNULL):
+        pytest.skip("mounting a small file system needs root")
+    try:
+        process = start_saving(small / "run", 1)
+        output, error = process.communicate(timeout=120)
+        assert process.returncode == 1
+        last = int(output.split()[-1])
+        assert re.search(r"^error: .*ckpt-%d: could not be saved .* is intact: make room and go on with --resume$"
+                         % (last + 1), error, re.M)
+        assert saved_epoch(small / "run") == last
+        leftovers = [name for name in os.listdir(str(small / "run")) if "ckpt-%d" % (last + 1) in name or "tmp" in name
+                     or "tempstate" in name]
+        assert leftovers == []
+    finally:
+        subprocess.check_call(["umount", str(small)])

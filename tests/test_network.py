@@ -1,0 +1,251 @@
+"""The network against the published code: its variables, its arithmetic, and what it computed."""
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorlayer.layers import binary
+
+from twba_nets import architecture as arch, checkpoint, network
+from twba_nets.training import build_step
+
+
+def random_variables(seed=0):
+    """Values for the 270 variables that make every stage's neurons fire about half of the time."""
+    random = np.random.RandomState(seed)
+    values = {}
+    for name, shape in arch.variable_shapes().items():
+        if name.endswith("moving_variance"):
+            values[name] = random.uniform(0.5, 2.0, shape) * 10
+        elif name.endswith("gamma"):
+            values[name] = random.normal(0, 1, shape)  # negative ones too
+        else:
+            values[name] = random.normal(0, 0.3, shape)
+    return values
+
+
+def evaluate(values, x, variant, activation="binary", dtype=np.float32):
+    """Logits and the eight counted maps for the images x."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        images = tf.placeholder(dtype, [None, 24, 24, 3])
+        net = network.build(images, variant, activation)
+        checkpoint.assign(session, values)
+        return session.run([net.logits, list(net.maps.values())], {images: x})
+
+
+def same_padding(size, stage):
+    """TensorFlow's SAME padding in one dimension: (before, after)."""
+    total = max((arch.output_size(size, stage) - 1) * stage.stride + stage.kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def reference_convolution(x, weights, stage):
+    """A convolution as its definition reads. x: [n, h, w, c]."""
+    if stage.padding == "SAME":
+        pad = same_padding(x.shape[1], stage)
+        x = np.pad(x, ((0, 0), pad, pad, (0, 0)), mode="constant")
+    size = (x.shape[1] - stage.kernel) // stage.stride + 1
+    y = np.zeros((len(x), size, size, weights.shape[-1]))
+    for row in range(size):
+        for column in range(size):
+            top, left = row * stage.stride, column * stage.stride
+            patch = x[:, top:top + stage.kernel, left:left + stage.kernel]
+            y[:, row, column] = np.tensordot(patch, weights, 3)
+    return y
+
+
+def reference_network(values, x, variant, activation):
+    """The network in NumPy and float64, written from the paper's table alone."""
+    def weights(name):
+        w = values["model/%s/W_conv2d" % name]
+        t = 0.7 * np.abs(w).mean() if variant == "twba" else 0
+        return np.where(w > t, 1.0, np.where(w < -t, -1.0, 0.0))
+
+    def batch_norm(y, name):
+        beta, gamma, mean, variance = (values["model/%s/%s" % (name, part)]
+                                       for part in ("beta", "gamma", "moving_mean", "moving_variance"))
+        return gamma * (y - mean) / np.sqrt(variance + 1e-5) + beta
+
+    def fire(y):
+        y = np.clip(y, -1, 1)
+        if activation == "binary":
+            return (y >= 0).astype(float)
+        return np.where(y >= 0.4, 1.0, np.where(y <= -0.4, 0.0, 0.5))
+
+    maps = []
+    x = np.maximum(batch_norm(reference_convolution(x, values["model/cnn00/kernel"], arch.RELU_STAGE), "bn00"), 0)
+    x = fire(batch_norm(reference_convolution(x, values["model/cnn0/kernel"], arch.SPIKE_STAGE), "bn0"))
+    maps.append(x)
+    for stage in arch.HIDDEN_STAGES:
+        x = np.concatenate([
+            fire(batch_norm(reference_convolution(x[..., i::stage.groups], weights(conv), stage), bn))
+            for i, (conv, bn) in enumerate(arch.group_names(stage))], axis=3)
+        maps.append(x)
+    return batch_norm(x.reshape(len(x), -1) @ values["model/output/W"], "bn8"), maps[:-1]
+
+
+@pytest.mark.parametrize("variant", arch.VARIANTS)
+@pytest.mark.parametrize("activation", arch.ACTIVATIONS)
+def test_forward_pass_is_the_tables(variant, activation):
+    values, x = random_variables(), np.random.RandomState(1).normal(size=(3, 24, 24, 3))
+    expected_logits, expected_maps = reference_network(values, x, variant, activation)
+    logits, maps = evaluate(values, x, variant, activation, np.float64)
+    levels = [0, 1] if activation == "binary" else [0, 0.5, 1]
+    for (name, shape), spikes, expected in zip(arch.map_shapes().items(), maps, expected_maps):
+        assert spikes.shape == (3,) + shape, name
+        np.testing.assert_array_equal(spikes, expected, name)
+        np.testing.assert_array_equal(np.unique(spikes), levels)
+    np.testing.assert_allclose(logits, expected_logits, rtol=0, atol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def training_graph(few_digits, short_recipe):
+    with tf.Graph().as_default() as graph:
+        step = build_step(short_recipe, few_digits)
+        yield graph, step
+
+
+def test_variables_are_the_originals(training_graph):
+    graph, step = training_graph
+    shapes = {v.op.name: tuple(v.shape.as_list()) for v in graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)}
+    assert len(shapes) == 596
+    model = arch.variable_shapes()
+    assert len(model) == 270 and len(step.all_params) == 270
+    trained = [name for name in model if "moving_" not in name]
+    slots = {"%s/%s" % (name, slot): model[name] for name in trained for slot in ("Adam", "Adam_1")}
+    assert shapes == dict(model, beta1_power=(), beta2_power=(), **slots)
+    assert shapes["model/cnn6_16/W_conv2d"] == (3, 3, 32, 128)
+    assert shapes["model/cnn11_1/W_conv2d"] == (1, 1, 1024, 512)
+    assert sum(int(np.prod(p.shape)) for p in step.all_params) == 3280136
+
+
+def test_multiply_accumulates():
+    """SPEC: 81.6 M an image, 70.5 M of them between quantised weights and binary activations."""
+    size, total = 24, 24 * 24 * (27 * 32 + 9 * 32 * 64)
+    off_chip, channels = total, 64
+    for stage in arch.HIDDEN_STAGES:
+        size = arch.output_size(size, stage)
+        total += size ** 2 * stage.kernel ** 2 * channels // stage.groups * stage.filters * stage.groups
+        channels = stage.filters * stage.groups
+    assert round((total - off_chip) / 1e6, 1) == 70.5
+    assert round((total + 5120) / 1e6, 1) == 81.6
+
+
+def test_initialisers(training_graph):
+    graph, _ = training_graph
+    with graph.as_default(), tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        values = session.run(network.model_variables())
+    for name, value in values.items():
+        if name.endswith(("beta", "moving_mean")):
+            assert (value == 0).all()
+        elif name.endswith("moving_variance"):
+            assert (value == 1).all()
+        elif name.endswith("gamma"):
+            assert abs(value.mean() - 1) < 0.001 and 0.001 < value.std() < 0.003
+        else:
+            stddev = 0.1 if name == "model/output/W" else 0.02
+            assert abs(value).max() <= 2 * stddev  # truncated at two deviations, which leaves a deviation of 0.88
+            assert abs(value.std() / stddev - 0.88) < 0.05
+
+
+def test_batch_norm_update_and_one_adam_step():
+    """Moving averages with decay 0.9 and the biased variance; TF 1's Adam; gradients through the quantisers."""
+    random = np.random.RandomState(2)
+    x = random.normal(size=(8, 24, 24, 3))
+    labels = np.arange(8) % 10
+    values = random_variables()
+    with tf.Graph().as_default(), tf.Session() as session:
+        net = network.build(tf.constant(x), "twba", is_train=True)
+        loss = tf.reduce_mean(network.cross_entropy(net.logits, tf.constant(labels, tf.int32)))
+        gradient = tf.gradients(loss, network.model_variables()["model/output/W"])[0]
+        train_op = tf.train.AdamOptimizer(0.01).minimize(loss)
+        session.run(tf.global_variables_initializer())
+        checkpoint.assign(session, values)
+        before, _ = session.run([gradient, train_op])  # in one run: each run updates the moving averages
+        after = session.run(network.model_variables())
+    y = reference_convolution(x, values["model/cnn00/kernel"], arch.RELU_STAGE)
+    share = np.float64(np.float32(0.1))  # TensorFlow rounds 1 - decay to float32, whatever the variables' type
+    for name, statistic in (("moving_mean", y.mean((0, 1, 2))), ("moving_variance", y.var((0, 1, 2)))):
+        old = values["model/bn00/" + name]
+        np.testing.assert_allclose(after["model/bn00/" + name], old + share * (statistic - old), rtol=1e-10)
+    # first step of Adam: m = 0.1 g, v = 0.001 g^2, lr_1 = lr sqrt(1 - 0.999) / (1 - 0.9)
+    rate = 0.01 * np.sqrt(0.001) / 0.1
+    step = rate * 0.1 * before / (np.sqrt(0.001) * np.abs(before) + 1e-8)
+    np.testing.assert_allclose(after["model/output/W"], values["model/output/W"] - step, rtol=1e-6, atol=1e-9)
+    # every latent weight tensor learns
+    for name in arch.variable_shapes():
+        if arch.is_quantised(name):
+            assert (after[name] != values[name]).mean() > 0.5, name
+
+
+def test_whole_gradient_in_float64():
+    """dL/dW of a hidden stage by hand: the chain through batch norm, htanh, sign, (x+1)/2 of a one-stage copy."""
+    random = np.random.RandomState(3)
+    x = random.normal(size=(4, 1, 1, 6))
+    upstream = random.normal(size=(4, 1, 1, 5)) * 3
+    latent = random.normal(size=(1, 1, 6, 5))
+    with tf.Graph().as_default(), tf.Session() as session:
+        variable = tf.constant(latent)
+        y = tf.nn.conv2d(tf.constant(x), binary.ternarise(variable), [1, 1, 1, 1], "SAME")
+        mean, variance = tf.nn.moments(y, [0, 1, 2])
+        normed = (y - mean) * tf.rsqrt(variance + 1e-5)
+        spikes = (binary.binary_sign(tf.clip_by_value(normed, -1, 1)) + 1) / 2
+        computed = session.run(tf.gradients(spikes, variable, upstream)[0])
+
+    w, x2 = latent.reshape(6, 5), x.reshape(4, 6)
+    t = 0.7 * np.abs(w).mean()
+    y = x2 @ (np.sign(w) * (np.abs(w) > t))
+    deviation = np.sqrt(y.var(0) + 1e-5)
+    z = (y - y.mean(0)) / deviation
+    g = np.clip(0.5 * upstream.reshape(4, 5), -1, 1) * (np.abs(z) <= 1)
+    g = (g - g.mean(0) - z * (g * z).mean(0)) / deviation
+    np.testing.assert_allclose(computed.reshape(6, 5), 2 * x2.T @ g, rtol=1e-9, atol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def oracle(oracle_dir):
+    with np.load(str(oracle_dir / "twba_binary.npz")) as file:
+        arrays = dict(file)
+    values = {key[len("var:"):-len(":0")].replace("|", "/"): value
+              for key, value in arrays.items() if key.startswith("var:")}
+    return values, arrays
+
+
+def test_the_published_codes_own_figures(oracle):
+    """Its variables give its predictions, its logits and its activation sums."""
+    values, expected = oracle
+    logits, maps = evaluate(values, expected["x"], "twba")
+    assert (logits.argmax(1) == expected["logits"].argmax(1)).all()
+    assert (np.abs(logits - expected["logits"]).max(1) < 1e-4).sum() >= 198
+    sums = [spikes.sum(dtype=np.float64) for spikes in maps[1:]]
+    np.testing.assert_allclose(sums, expected["spikes"], rtol=1e-4)
+
+
+def test_what_differs_from_the_published_code_is_last_bit_flips(oracle, monkeypatch):
+    """In float64 all 200 images agree. Where float32 takes another decision, the pre-activation lies on the threshold.
+
+    Stage by stage: for an image, only the first map that differs is looked at, so its stage had the same input.
+    """
+    values, expected = oracle
+    exact_logits, exact = evaluate(values, expected["x"], "twba", dtype=np.float64)
+    np.testing.assert_allclose(exact_logits, expected["logits"], rtol=0, atol=1e-5)
+    _, rounded = evaluate(values, expected["x"], "twba")
+    potentials = pre_activations(values, expected["x"], monkeypatch)
+    agreeing = np.ones(len(expected["x"]), bool)
+    for name, a, b, potential in zip(arch.COUNTED_MAPS, exact, rounded, potentials):
+        flipped = (a != b) & agreeing[:, None, None, None]
+        assert np.abs(potential[flipped]).max() < 1e-5 if flipped.any() else True, name
+        agreeing &= ~flipped.any((1, 2, 3))
+    assert agreeing.sum() >= 198
+
+
+def pre_activations(values, x, monkeypatch):
+    """What each counted map's neurons compare with their threshold, in float64."""
+    seen, sign = [], binary.ACTIVATIONS["binary"]
+    monkeypatch.setitem(binary.ACTIVATIONS, "binary", lambda potential: seen.append(potential) or sign(potential))
+    with tf.Graph().as_default(), tf.Session() as session:
+        images = tf.placeholder(tf.float64, [None, 24, 24, 3])
+        network.build(images, "twba")
+        checkpoint.assign(session, values)
+        groups = iter(session.run(seen, {images: x}))
+    counts = [1] + [stage.groups for stage in arch.HIDDEN_STAGES[:-1]]
+    return [np.concatenate([next(groups) for _ in range(count)], axis=3) for count in counts]

@@ -1,0 +1,103 @@
+"""The quantisers of patches/binary.py and their gradients against values computed by hand."""
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorlayer.layers import binary
+from tensorlayer.layers.utils import quantize
+
+
+def value_and_gradient(function, x, upstream, dtype=np.float32):
+    """function(x) and the gradient of sum(upstream * function(x)) with respect to x."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        x = tf.constant(np.array(x, dtype))
+        y = function(x)
+        return session.run([y, tf.gradients(y, x, np.array(upstream, dtype))[0]])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_ternarise(dtype):
+    # mean|W| = 1, so t = 0.7; weights just beside the threshold fall on either side of it
+    weights = [2.0, -1.0, 0.69, -0.69, 0.71, -0.71, 1.2, -1.0]
+    y, gradient = value_and_gradient(binary.ternarise, weights, range(-4, 4), dtype)
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(y, [1, -1, 0, 0, 1, -1, 1, -1])
+    np.testing.assert_array_equal(gradient, 2 * np.arange(-4, 4))  # 2 g, not clipped, nothing through t
+
+
+def test_ternarise_on_its_threshold():
+    """|W| = t exactly: one sign is 0, the other +-1, so the weight survives. In float64, 0.7 * 10 is 7 exactly."""
+    weights = [7.0, -7.0, 6.0, 20.0]  # mean|W| = 10
+    y, _ = value_and_gradient(binary.ternarise, weights, np.ones(4), np.float64)
+    np.testing.assert_array_equal(y, [1, -1, 0, 1])
+
+
+@pytest.mark.parametrize("constant, expected", [(0.0, 0), (0.3, 1), (-2.0, -1)])
+def test_ternarise_constant_tensor(constant, expected):
+    y, gradient = value_and_gradient(binary.ternarise, np.full((3, 3, 2, 4), constant), np.full((3, 3, 2, 4), 5.0))
+    np.testing.assert_array_equal(y, np.full((3, 3, 2, 4), expected))
+    np.testing.assert_array_equal(gradient, np.full((3, 3, 2, 4), 10.0))
+
+
+def test_ternary_and_binary_are_fixed_points():
+    """Quantised weights, as model.npz holds them, quantise to themselves."""
+    ternary = np.random.RandomState(0).choice([-1.0, 0.0, 1.0], (3, 3, 16, 8))
+    binary_weights = np.random.RandomState(0).choice([-1.0, 1.0], (3, 3, 16, 8))
+    np.testing.assert_array_equal(value_and_gradient(binary.ternarise, ternary, ternary)[0], ternary)
+    np.testing.assert_array_equal(value_and_gradient(quantize, binary_weights, ternary)[0], binary_weights)
+
+
+def test_binary_weights_are_tensorlayers_sign():
+    """sign(W), 0 included; gradient clip(g, -1, 1) wherever W lies."""
+    y, gradient = value_and_gradient(quantize, [-3.0, -1e-30, 0.0, 0.5, 3.0], [-2.0, -0.5, 0.0, 0.5, 2.0])
+    np.testing.assert_array_equal(y, [-1, -1, 0, 1, 1])
+    np.testing.assert_array_equal(gradient, [-1, -0.5, 0, 0.5, 1])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_binary_activation(dtype):
+    y, gradient = value_and_gradient(binary.binary_sign, [-2.0, -1e-30, -0.0, 0.0, 1e-30, 2.0],
+                                     [-3.0, -1.0, -0.25, 0.25, 1.0, 3.0], dtype)
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(y, [-1, -1, 1, 1, 1, 1])  # x >= 0 fires
+    np.testing.assert_array_equal(gradient, [-1, -1, -0.25, 0.25, 1, 1])
+
+
+def test_published_activation():
+    x = np.array([-2.0, -0.4, -0.39, 0.0, 0.39, 0.4, 2.0], np.float32)
+    y, gradient = value_and_gradient(binary.published_sign, x, [-3.0, -1.0, -0.25, 0.0, 0.25, 1.0, 3.0])
+    np.testing.assert_array_equal(y, [-1, -1, 0, 0, 0, 1, 1])  # on +-0.4 one sign is 0, the other decides
+    np.testing.assert_array_equal(gradient, [-2, -2, -0.5, 0, 0.5, 2, 2])  # two clipped terms
+
+
+def test_stock_layers_where_nothing_differs():
+    """Eight names; what does not differ from TensorLayer 1.11 is TensorLayer's own."""
+    import tensorlayer
+    assert sorted(binary.__all__) == ["BinaryConv2d", "BinaryDenseLayer", "DorefaConv2d", "DorefaDenseLayer",
+                                      "ScaleLayer", "SignLayer", "TernaryConv2d", "TernaryDenseLayer"]
+    for name in binary.__all__:
+        assert getattr(tensorlayer.layers, name) is getattr(binary, name)
+    assert binary.BinaryConv2d.__module__ == "tensorlayer.layers.convolution.binary_conv"
+    assert binary.ScaleLayer.__module__ == "tensorlayer.layers.scale"
+
+
+@pytest.mark.parametrize("bias", [None, tf.constant_initializer(0.5)])
+def test_ternary_layers_have_no_scaling_factor(bias):
+    """Outputs of the layers themselves: plain sums of the kept inputs, with the (float) bias added."""
+    weights = np.array([[3.0, -3.0], [0.1, 3.0]], np.float32)  # t = 0.7 * 2.275: the 0.1 is dropped
+    x = np.array([[10.0, 1.0]], np.float32)
+    expected = np.array([[10.0, -9.0]]) + (0.5 if bias else 0)
+    with tf.Graph().as_default(), tf.Session() as session:
+        initialiser = tf.constant_initializer(weights)
+        dense = binary.TernaryDenseLayer(_input(x), 2, W_init=initialiser, b_init=bias, name="dense")
+        conv = binary.TernaryConv2d(_input(x.reshape(1, 1, 1, 2)), 2, (1, 1), W_init=initialiser, b_init=bias,
+                                    name="conv")
+        session.run(tf.global_variables_initializer())
+        np.testing.assert_array_equal(session.run(dense.outputs), expected)
+        np.testing.assert_array_equal(session.run(conv.outputs).reshape(1, 2), expected)
+        # all_params holds the quantised weights
+        np.testing.assert_array_equal(session.run(conv.all_params[0]).reshape(2, 2), [[1, -1], [0, 1]])
+
+
+def _input(x):
+    import tensorlayer
+    return tensorlayer.layers.InputLayer(tf.constant(x), name="input_%d" % x.ndim)

@@ -1,0 +1,228 @@
+"""The example scripts as a user meets them: flags, figures, and one clear line for every mistake."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from twba_nets import architecture as arch, checkpoint, datasets, journal, recipe as recipes, scripts, spikes
+from twba_nets.evaluation import Result
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SCRIPTS = ["%s/cifar10_%s_%s.py" % (variant.upper(), variant, task)
+           for variant in arch.VARIANTS for task in ("example", "spikes")]
+
+
+@pytest.fixture
+def on_few_digits(monkeypatch, few_digits):
+    monkeypatch.setattr(datasets, "load", lambda name, data_dir: few_digits)
+
+
+@pytest.fixture
+def training_calls(monkeypatch, on_few_digits):
+    """What scripts.train would train: a list of (recipe, folder, start, first epoch)."""
+    from twba_nets import training
+    calls = []
+    monkeypatch.setattr(training, "train", lambda recipe, data, folder, start, first_epoch, threads:
+                        calls.append((recipe, folder, start, first_epoch)))
+    return calls
+
+
+def fails(capsys, function, *arguments, **named):
+    """The one line on stderr of a call that must end with a non-zero exit."""
+    with pytest.raises(SystemExit) as info:
+        function(*arguments, **named)
+    assert info.value.code not in (0, None)
+    line = info.value.code if isinstance(info.value.code, str) else capsys.readouterr().err
+    assert line.startswith("error: ") and "\n" not in line
+    return line
+
+
+def train(*flags, **named):
+    scripts.train(recipes.paper("twba"), argv=[str(flag) for flag in flags], **named)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help(script, tmp_path):
+    """From any folder, without TensorFlow's import."""
+    output = subprocess.check_output([sys.executable, "-X", "importtime", str(REPOSITORY / script), "--help"],
+                                     stderr=subprocess.STDOUT, cwd=str(tmp_path)).decode()
+    assert "--data-dir DIR" in output and "--threads N" in output
+    assert "tensorflow" not in "".join(line for line in output.splitlines() if line.startswith("import time"))
+
+
+def test_defaults_are_the_papers(training_calls, tmp_path, monkeypatch):
+    assert scripts.RUNS == REPOSITORY / "runs"
+    monkeypatch.setattr(scripts, "RUNS", tmp_path / "runs")
+    scripts.train(recipes.paper("bwba"), argv=[])
+    assert training_calls == [(recipes.paper("bwba"), tmp_path / "runs" / "bwba", None, 0)]
+
+
+def test_flags_amend_the_recipe(training_calls, tmp_path):
+    train("--output", tmp_path / "run", "--epochs", 40, "--batch-size", 100, "--seed", 3, "--activation", "published",
+          "--learning-rate-steps", "0:0.01", "20:0.001")
+    recipe = training_calls[0][0]
+    assert (recipe.epochs, recipe.batch_size, recipe.seed, recipe.activation) == (40, 100, 3, "published")
+    assert recipe.learning_rate_steps == ((0, 0.01), (20, 0.001))
+    assert recipes.load(tmp_path / "run") == recipe
+
+
+@pytest.mark.parametrize("flags, named", [(["--resume"], {}), (["--resume", "True"], {}), ([], {"resume": True})])
+def test_resume(training_calls, finished_run, tmp_path, flags, named):
+    folder = shutil.copytree(str(finished_run), str(tmp_path / "run"))
+    train("--output", folder, "--epochs", 9, *flags, **named)
+    recipe, _, start, first_epoch = training_calls[0]
+    assert start.name == "model_cifar10_advanced.ckpt-2" and first_epoch == 2
+    assert recipe.dataset == "digits" and recipe.epochs == 9 and recipe.batch_size == 50
+
+
+def test_resume_with_a_lower_rate_is_the_originals_way(training_calls, finished_run, tmp_path):
+    folder = shutil.copytree(str(finished_run), str(tmp_path / "run"))
+    train("--output", folder, "--resume", "--learning-rate", 0.0001, "--epochs", 100)
+    recipe = training_calls[0][0]
+    assert [recipe.learning_rate(epoch) for epoch in (0, 1, 2, 99)] == [0.005, 0.005, 0.0001, 0.0001]
+
+
+def test_resume_from_the_originals_checkpoint(training_calls, finished_run, tmp_path, capsys):
+    for part in (".index", ".data-00000-of-00001"):
+        shutil.copy(str(checkpoint.newest(finished_run)) + part,
+                    str(tmp_path / ("model_cifar10_advanced.ckpt" + part)))
+    train("--output", tmp_path / "run", "--resume", tmp_path / "model_cifar10_advanced.ckpt")
+    train("--output", tmp_path / "run", "--resume", tmp_path / "model_cifar10_advanced.ckpt", "--initial-epoch", 200)
+    train("--output", tmp_path, "--resume", "--initial-epoch", 200)
+    assert [call[3] for call in training_calls] == [0, 200, 200]
+    assert training_calls[1][0].learning_rate(200) == 0.001
+    assert "holds no epoch" in capsys.readouterr().out
+
+
+def test_nothing_left_to_train(training_calls, finished_run, capsys):
+    train("--output", finished_run, "--resume")
+    assert training_calls == []
+    assert "2 of 2 epochs are done" in capsys.readouterr().out
+
+
+def test_a_run_is_not_overwritten(finished_run, on_few_digits, capsys):
+    assert "holds a run already" in fails(capsys, train, "--output", finished_run)
+
+
+def test_nothing_to_resume(tmp_path, on_few_digits, capsys):
+    assert "no checkpoint to resume from" in fails(capsys, train, "--output", tmp_path, "--resume")
+
+
+@pytest.mark.parametrize("flag, value, text", [
+    ("--seed", "9", "its seed is 0, not 9"), ("--activation", "published", "its activation is binary"),
+    ("--dataset", "cifar10", "its dataset is digits")])
+def test_resume_as_something_else(finished_run, on_few_digits, capsys, flag, value, text):
+    assert text in fails(capsys, train, "--output", finished_run, "--resume", "--epochs", "9", flag, value)
+
+
+def test_resume_the_other_variant(finished_run, on_few_digits, capsys):
+    line = fails(capsys, scripts.train, recipes.paper("bwba"), argv=["--output", str(finished_run), "--resume"])
+    assert "its variant is twba, not bwba" in line
+
+
+def test_missing_data(tmp_path, capsys):
+    line = fails(capsys, train, "--output", tmp_path / "run", "--data-dir", tmp_path)
+    assert str(tmp_path) in line and "--data-dir" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_unwritable_output(tmp_path, on_few_digits, capsys):
+    (tmp_path / "file").write_text("")
+    assert str(tmp_path / "file") in fails(capsys, train, "--output", tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize("flags", [["--epochs", "0"], ["--batch-size", "-1"], ["--learning-rate-steps", "5"],
+                                   ["--activation", "x"], ["--learning-rate", "1", "--learning-rate-steps", "0:1"]])
+def test_bad_flags(flags, capsys):
+    with pytest.raises(SystemExit) as info:
+        train(*flags)
+    assert info.value.code == 2
+    assert "error: argument" in capsys.readouterr().err
+
+
+def count(*flags, variant="twba"):
+    scripts.count_spikes(variant, [str(flag) for flag in flags])
+
+
+def test_spikes(finished_run, on_few_digits, tmp_path, capsys):
+    count("--checkpoint", finished_run, "--batch-size", 25, "--json", tmp_path / "spikes.json")
+    output = capsys.readouterr().out
+    summary = json.loads((tmp_path / "spikes.json").read_text())
+    log = journal.read_log(finished_run)[-1]
+    assert summary["images"] == 60 and summary["variant"] == "twba" and summary["activation"] == "binary"
+    assert summary["accuracy"] == float(log["test_accuracy"])
+    assert summary["loss"] == pytest.approx(float(log["test_loss"]), rel=1e-6)
+    assert summary["total"]["spikes_mean"] == pytest.approx(float(log["spikes_per_image"]))
+    # one sum for each batch, as the original prints it, and nothing lost between the tables
+    assert output.split()[:3] == ["%.10g" % value for value in summary["batch_sums"]]
+    assert sum(summary["batch_sums"]) == sum(row["spikes_total"] for row in summary["maps"])
+    assert [(row["map"], row["neurons"]) for row in summary["maps"]] == [
+        ("bn0", 36864), ("cnn1", 36864), ("cnn2", 73728), ("cnn4", 18432), ("cnn6", 32768), ("cnn7", 16384),
+        ("cnn8", 4096), ("cnn10", 1024)]
+    assert all("%.1f" % row["spikes_mean"] in output for row in summary["maps"])
+
+
+limited = {}  # figures of each kind of checkpoint: all must agree
+
+
+@pytest.mark.parametrize("source", ["", "model_cifar10_advanced.ckpt-2", "model_cifar10_advanced.ckpt-2.index",
+                                    "model.npz"])
+def test_spikes_of_every_kind_of_checkpoint(finished_run, on_few_digits, tmp_path, source):
+    count("--checkpoint", finished_run / source, "--limit", 7, "--json", tmp_path / "spikes.json")
+    summary = json.loads((tmp_path / "spikes.json").read_text())
+    assert summary["images"] == 7 and len(summary["batch_sums"]) == 1
+    limited[source] = summary["batch_sums"], summary["accuracy"]
+    assert all(value == limited[source] for value in limited.values())
+
+
+def test_spikes_of_the_other_variant(finished_run, on_few_digits, tmp_path, capsys):
+    assert "its variant is twba" in fails(capsys, count, "--checkpoint", finished_run, variant="bwba")
+    shutil.copy(str(finished_run / "model.npz"), str(tmp_path))  # no recipe.json beside it
+    line = fails(capsys, count, "--checkpoint", tmp_path / "model.npz", variant="bwba")
+    assert "it is a twba checkpoint, not bwba" in line
+
+
+def test_spikes_with_the_other_activation(finished_run, on_few_digits, capsys):
+    line = fails(capsys, count, "--checkpoint", finished_run, "--activation", "published")
+    assert "its activation is binary, not published" in line
+
+
+def test_spikes_without_a_checkpoint(tmp_path, capsys):
+    assert "no such checkpoint" in fails(capsys, count, "--checkpoint", tmp_path / "runs")
+
+
+def result():
+    """Two images; the second has one spike more in each map but bn0, which has 10 more."""
+    per_map = np.arange(8.0)
+    return Result(1.25, 0.5, np.array([per_map, per_map + [10, 1, 1, 1, 1, 1, 1, 1]]))
+
+
+def test_summary():
+    summary = spikes.summarise(result(), batch_size=1)
+    assert summary["batch_sums"] == [28, 45]
+    assert summary["maps"][0] == {"map": "bn0", "neurons": 36864, "spikes_mean": 5, "spikes_sd": 5,
+                                  "firing_rate": 5 / 36864, "spikes_total": 10}
+    assert summary["total"] == {"map": "total", "neurons": 220160, "spikes_mean": 36.5, "spikes_sd": 8.5,
+                                "firing_rate": 36.5 / 220160, "spikes_total": 73}
+
+
+@pytest.mark.parametrize("activation", arch.ACTIVATIONS)
+def test_published_activations_are_said_not_to_be_spikes(activation, capsys):
+    recipe = recipes.Recipe("twba", activation=activation)
+    scripts._report(spikes.summarise(result(), 200), recipe, "model.npz", None)
+    assert ("not spike counts" in capsys.readouterr().out) == (activation == "published")
+
+
+def test_spikes_on_the_real_test_set(cifar10_dir, finished_run, tmp_path):
+    """Real images through the script itself; an untrained network's accuracy says nothing, its counts must add up."""
+    subprocess.check_call([sys.executable, "TWBA/cifar10_twba_spikes.py", "--checkpoint", str(finished_run),
+                           "--dataset", "cifar10", "--limit", "450", "--json", str(tmp_path / "spikes.json")],
+                          cwd=str(REPOSITORY), env=dict(os.environ, CIFAR10_DIR=str(cifar10_dir)))
+    summary = json.loads((tmp_path / "spikes.json").read_text())
+    assert summary["images"] == 450 and len(summary["batch_sums"]) == 3
+    assert sum(summary["batch_sums"]) == summary["total"]["spikes_total"]

@@ -1,0 +1,138 @@
+"""Training from end to end: the record of a run, and that a stopped and resumed run equals an uninterrupted one."""
+import csv
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from twba_nets import checkpoint, journal
+from twba_nets.files import atomic_write
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# the example script's train() on the images of conftest.few_digits
+TRAIN = """
+import sys
+sys.path.insert(0, %r)
+from twba_nets import datasets, digits, scripts, recipe
+data = digits.load()
+datasets.load = lambda name, data_dir: data._replace(
+    x_train=data.x_train[:110], y_train=data.y_train[:110], x_test=data.x_test[:60], y_test=data.y_test[:60])
+scripts.train(recipe.paper("twba"))
+""" % str(REPOSITORY)
+
+
+def start_training(folder, *flags):
+    return subprocess.Popen([sys.executable, "-c", TRAIN, "--output", str(folder), "--threads", "1"] + list(flags),
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+
+
+def wait_for(path, process):
+    for _ in range(1200):
+        if path.exists() or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    assert path.exists(), process.communicate()
+
+
+def test_killed_and_resumed_equals_uninterrupted(finished_run, tmp_path):
+    """kill -9 in the second epoch, then --resume: all 596 variables are the uninterrupted run's, bit for bit.
+
+    Single-threaded, as finished_run: TensorFlow promises no order of summation among threads.
+    """
+    folder = tmp_path / "run"
+    process = start_training(folder, "--dataset", "digits", "--epochs", "2")
+    wait_for(folder / "checkpoint", process)
+    time.sleep(np.random.uniform(0, 1))
+    process.kill()
+    process.communicate()
+    process = start_training(folder, "--resume")  # recipe, epochs and seed are the run's
+    output, error = process.communicate()
+    assert process.returncode == 0, error
+    assert checkpoint.epoch_of(checkpoint.newest(folder)) == 2
+
+    expected, found = (tf.train.NewCheckpointReader(str(checkpoint.newest(f))) for f in (finished_run, folder))
+    for name in expected.get_variable_to_shape_map():
+        np.testing.assert_array_equal(found.get_tensor(name), expected.get_tensor(name), name)
+    figures = [[(row["epoch"], row["train_loss"], row["test_loss"], row["spikes_per_image"])
+                for row in journal.read_log(f)] for f in (finished_run, folder)]
+    assert figures[0] == figures[1]
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(tmp_path, signal_number):
+    process = start_training(tmp_path / "run", "--dataset", "digits", "--epochs", "50")
+    wait_for(tmp_path / "run" / "recipe.json", process)
+    time.sleep(1)
+    process.send_signal(signal_number)
+    _, error = process.communicate()
+    assert process.returncode == 130
+    assert error.strip() == "stopped; what was saved is intact: go on with --resume"
+
+
+def test_log(finished_run, short_recipe):
+    rows = journal.read_log(finished_run)
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert [row["step"] for row in rows] == ["3", "6"]  # 110 images in batches of 50: the last one holds 10
+    assert [float(row["learning_rate"]) for row in rows] == [0.005, 0.005]
+    for row in rows:
+        assert 0 <= float(row["test_accuracy"]) <= 1 and 0 < float(row["train_loss"]) < 10
+        # about half of the 220,160 counted neurons fire
+        assert 80000 < float(row["spikes_per_image"]) < 140000
+
+
+def test_summaries(finished_run):
+    rows = journal.read_log(finished_run)
+    path, = finished_run.glob("events.*")
+    values = {(event.step, value.tag): value.simple_value
+              for event in tf.train.summary_iterator(str(path)) for value in event.summary.value}
+    for row in rows:
+        for tag in ("train_loss", "test_accuracy", "learning_rate"):
+            assert values[int(row["epoch"]), tag] == pytest.approx(float(row[tag]), rel=1e-6)
+
+
+def test_learning_curve(finished_run):
+    image = np.asarray(Image.open(str(finished_run / "learning_curve.png")).convert("RGB"))
+    assert image.shape == (480, 1200, 3)
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 20  # curves, not an empty page
+
+
+def test_rows_beyond_the_checkpoint_are_dropped(finished_run, tmp_path):
+    """A kill between the log's row and the checkpoint leaves a row that the resumed run writes again."""
+    shutil.copy(str(finished_run / "log.csv"), str(tmp_path))
+    journal.Journal(tmp_path, epochs_done=1, epochs=5).close()
+    assert [row["epoch"] for row in journal.read_log(tmp_path)] == ["1"]
+
+
+def test_progress_line(finished_run, tmp_path, capsys):
+    log = journal.Journal(tmp_path, 0, 600)
+    with open(str(finished_run / "log.csv")) as file:
+        row = next(csv.DictReader(file))
+    row = {key: float(value) for key, value in row.items() if key != "finished_at"}
+    log.record(dict(row, epoch=1, step=250, seconds=60))
+    log.close()
+    line = capsys.readouterr().out
+    assert line.startswith("epoch 1/600 ") and line.endswith("9 h 59 min left\n") and "images/s" in line
+
+
+@pytest.mark.parametrize("seconds, text", [(5, "5 s"), (61, "1 min"), (7500, "2 h 5 min"), (183600, "2 d 3 h")])
+def test_duration(seconds, text):
+    assert journal.duration(seconds) == text
+
+
+def test_atomic_write_keeps_what_was_there(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"before")
+    with pytest.raises(KeyboardInterrupt):
+        with atomic_write(path) as file:
+            file.write(b"half")
+            raise KeyboardInterrupt
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
