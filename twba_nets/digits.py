@@ -1,11 +1,7 @@
 """scikit-learn's 1,797 handwritten digits as a stand-in for CIFAR-10: real data without a download."""
-import warnings
-
 import numpy as np
-
-with warnings.catch_warnings(record=True):  # this scikit-learn insists on warnings about its own future
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
 from twba_nets.datasets import Dataset
 

@@ -5,6 +5,7 @@ import dataclasses
 import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 
 from twba_nets import architecture, datasets, recipe as recipes, spikes
@@ -238,7 +239,7 @@ def _report(summary, recipe, path, json_file):
 @contextlib.contextmanager
 def _exit_on_user_error():
     """One line on stderr and a non-zero exit for what the user can mend."""
-    _quieten_tensorflow()
+    _quieten_libraries()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `docker stop` ends a run as Ctrl-C does
     try:
         yield
@@ -249,8 +250,10 @@ def _exit_on_user_error():
         sys.exit(130)
 
 
-def _quieten_tensorflow():
-    """TensorFlow 1.15 prints pages of deprecation notes, and errors for the GPU that a CPU machine lacks."""
+def _quieten_libraries():
+    """Keep pages of deprecation notes, and errors about the GPU that a CPU machine lacks, off the user's screen."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
     tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
+    with warnings.catch_warnings(record=True):  # what TensorLayer imports insists on warning about its own future
+        import tensorlayer  # noqa: F401
