@@ -22,7 +22,8 @@ except ImportError:  # Python 3.7
     import importlib_metadata as metadata
 
 VERSION = "1.11.0"
-STOCK_SHA256 = "41483dc32ea3c76cb5db7cb2257f405d7d891d562c860f2c5dc6f295540eb3b0"  # tensorlayer/layers/__init__.py as published
+# tensorlayer/layers/__init__.py as published
+STOCK_SHA256 = "41483dc32ea3c76cb5db7cb2257f405d7d891d562c860f2c5dc6f295540eb3b0"
 EXPORT = "from .binary import *  # TWBA-Nets patch, sha256 of binary.py: %s\n"
 EXPORT_PATTERN = re.compile(re.escape(EXPORT).replace("%s", "([0-9a-f]{64})"))
 SOURCE = Path(__file__).resolve().with_name("binary.py")

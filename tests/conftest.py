@@ -1,6 +1,8 @@
 """Shared by the tests: data sets, and one short training run that several tests look at."""
 import dataclasses
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -24,6 +26,13 @@ def folder_from(variable, what):
     if not folder:
         pytest.skip("set %s to the folder of %s to run this test" % (variable, what))
     return Path(folder)
+
+
+def start_python(code, *arguments):
+    """Run Python code in a process of its own, which Ctrl-C reaches even where the tests run in the background."""
+    return subprocess.Popen([sys.executable, "-W", "ignore", "-c", code] + [str(argument) for argument in arguments],
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 @pytest.fixture(scope="session")

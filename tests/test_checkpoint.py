@@ -4,13 +4,13 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import start_python
 
 from twba_nets import architecture as arch, checkpoint, network
 from twba_nets.errors import UserError
@@ -179,11 +179,6 @@ with tf.Session() as session:
 """ % str(REPOSITORY)
 
 
-def start_saving(folder, first):
-    return subprocess.Popen([sys.executable, "-W", "ignore", "-c", SAVE_FOREVER, str(folder), str(first)],
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
-
-
 def saved_epoch(folder):
     """The epoch of the newest checkpoint, after making sure that all of it, and of model.npz, can be read."""
     prefix = checkpoint.newest(folder)
@@ -197,18 +192,18 @@ def saved_epoch(folder):
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGINT])
 def test_killed_while_saving(tmp_path, signal_number):
     """The process does nothing but save, so that the signal comes in the middle of a save."""
-    process = start_saving(tmp_path / "run", 1)
+    process = start_python(SAVE_FOREVER, tmp_path / "run", 1)
     last = [process.stdout.readline() for _ in range(3)][-1]
     time.sleep(np.random.uniform(0, 0.5))
     process.send_signal(signal_number)
-    rest, _ = process.communicate()
+    rest, _ = process.communicate(timeout=300)
     last = int((last + rest).split()[-1])
     assert saved_epoch(tmp_path / "run") in (last, last + 1)
     # and the next process goes on from there, and clears what the killed one left
-    process = start_saving(tmp_path / "run", last + 1)
+    process = start_python(SAVE_FOREVER, tmp_path / "run", last + 1)
     assert process.stdout.readline() == "saved %d\n" % (last + 1)
     process.kill()
-    process.communicate()
+    process.communicate(timeout=300)
     assert saved_epoch(tmp_path / "run") >= last + 1
 
 
@@ -219,8 +214,8 @@ def test_full_disk(tmp_path):
     if subprocess.call(["mount", "-t", "tmpfs", "-o", "size=30m", "tmpfs", str(small)], stderr=subprocess.DEVNULL):
         pytest.skip("mounting a small file system needs root")
     try:
-        process = start_saving(small / "run", 1)
-        output, error = process.communicate(timeout=120)
+        process = start_python(SAVE_FOREVER, small / "run", 1)
+        output, error = process.communicate(timeout=300)
         assert process.returncode == 1
         last = int(output.split()[-1])
         assert re.search(r"^error: .*ckpt-%d: could not be saved .* is intact: make room and go on with --resume$"

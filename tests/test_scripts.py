@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from twba_nets import architecture as arch, checkpoint, datasets, journal, recipe as recipes, scripts, spikes
+from twba_nets import (architecture as arch, checkpoint, command_line, datasets, journal, recipe as recipes, scripts,
+                       spikes)
 from twba_nets.evaluation import Result
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -56,8 +57,8 @@ def test_help(script, tmp_path):
 
 
 def test_defaults_are_the_papers(training_calls, tmp_path, monkeypatch):
-    assert scripts.RUNS == REPOSITORY / "runs"
-    monkeypatch.setattr(scripts, "RUNS", tmp_path / "runs")
+    assert command_line.default_run("bwba") == REPOSITORY / "runs" / "bwba"
+    monkeypatch.setattr(command_line, "REPOSITORY", tmp_path)
     scripts.train(recipes.paper("bwba"), argv=[])
     assert training_calls == [(recipes.paper("bwba"), tmp_path / "runs" / "bwba", None, 0)]
 
@@ -226,3 +227,4 @@ def test_spikes_on_the_real_test_set(cifar10_dir, finished_run, tmp_path):
     summary = json.loads((tmp_path / "spikes.json").read_text())
     assert summary["images"] == 450 and len(summary["batch_sums"]) == 3
     assert sum(summary["batch_sums"]) == summary["total"]["spikes_total"]
+    assert summary["dataset"] == "cifar10"

@@ -2,14 +2,13 @@
 import csv
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import start_python
 from PIL import Image
 
 from twba_nets import checkpoint, journal
@@ -21,17 +20,21 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 TRAIN = """
 import sys
 sys.path.insert(0, %r)
-from twba_nets import datasets, digits, scripts, recipe
-data = digits.load()
-datasets.load = lambda name, data_dir: data._replace(
-    x_train=data.x_train[:110], y_train=data.y_train[:110], x_test=data.x_test[:60], y_test=data.y_test[:60])
+from twba_nets import datasets, scripts, recipe
+
+def few_digits(name, data_dir):
+    from twba_nets import digits
+    data = digits.load()
+    return data._replace(x_train=data.x_train[:110], y_train=data.y_train[:110],
+                         x_test=data.x_test[:60], y_test=data.y_test[:60])
+
+datasets.load = few_digits
 scripts.train(recipe.paper("twba"))
 """ % str(REPOSITORY)
 
 
 def start_training(folder, *flags):
-    return subprocess.Popen([sys.executable, "-c", TRAIN, "--output", str(folder), "--threads", "1"] + list(flags),
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+    return start_python(TRAIN, "--output", folder, "--threads", 1, *flags)
 
 
 def wait_for(path, process):
@@ -39,7 +42,7 @@ def wait_for(path, process):
         if path.exists() or process.poll() is not None:
             break
         time.sleep(0.1)
-    assert path.exists(), process.communicate()
+    assert path.exists(), process.communicate(timeout=300)
 
 
 def test_killed_and_resumed_equals_uninterrupted(finished_run, tmp_path):
@@ -52,9 +55,9 @@ def test_killed_and_resumed_equals_uninterrupted(finished_run, tmp_path):
     wait_for(folder / "checkpoint", process)
     time.sleep(np.random.uniform(0, 1))
     process.kill()
-    process.communicate()
+    process.communicate(timeout=300)
     process = start_training(folder, "--resume")  # recipe, epochs and seed are the run's
-    output, error = process.communicate()
+    output, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
     assert checkpoint.epoch_of(checkpoint.newest(folder)) == 2
 
@@ -72,7 +75,7 @@ def test_interrupted(tmp_path, signal_number):
     wait_for(tmp_path / "run" / "recipe.json", process)
     time.sleep(1)
     process.send_signal(signal_number)
-    _, error = process.communicate()
+    _, error = process.communicate(timeout=300)
     assert process.returncode == 130
     assert error.strip() == "stopped; what was saved is intact: go on with --resume"
 

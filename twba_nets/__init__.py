@@ -4,5 +4,6 @@ architecture    the network as a table           recipe      how it is trained
 cifar10, digits the data sets                    pipeline    tf.data input
 network         the TensorFlow graph             training    the training loop
 checkpoint      saving and restoring             evaluation  accuracy and spike counts
-journal         log, progress, learning curve    scripts     what the scripts' command lines do
+spikes          spike statistics                 journal     log, summaries, learning curve
+command_line    the scripts' flags               scripts     what the scripts do
 """

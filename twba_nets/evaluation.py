@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from twba_nets import network
+from twba_nets import checkpoint, network
 from twba_nets.pipeline import evaluation_batches
 
 Result = namedtuple("Result", "loss accuracy spikes")
@@ -41,3 +41,17 @@ class Evaluator:
                 bar.update(len(parts[-1][0]))
         losses, correct, spikes = (np.concatenate(arrays) for arrays in zip(*parts))
         return Result(float(losses.mean(dtype=np.float64)), float(correct.mean()), spikes.astype(np.float64))
+
+
+def evaluate(values, recipe, x, y, batch_size, threads=0):
+    """Evaluate a model's variables (name -> array), built as the recipe says, on images. Returns a Result."""
+    with tf.Graph().as_default(), tf.Session(config=session_config(threads)) as session:
+        evaluator = Evaluator(x, y, batch_size, recipe.variant, recipe.activation)
+        checkpoint.assign(session, values)
+        return evaluator.run(session)
+
+
+def session_config(threads):
+    """threads: how many cores to use, 0 for all."""
+    return tf.ConfigProto(allow_soft_placement=True, intra_op_parallelism_threads=threads,
+                          inter_op_parallelism_threads=threads)

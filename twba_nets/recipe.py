@@ -42,7 +42,7 @@ class Recipe:
             raise UserError("the seed must lie between 0 and 2147483647")
         if not self.learning_rate_steps or self.learning_rate_steps[0][0] != 0:
             raise UserError("the learning rate's steps must begin at epoch 0, as in 0:0.01 200:0.001")
-        if any(rate <= 0 for _, rate in self.learning_rate_steps):
+        if not all(rate > 0 for _, rate in self.learning_rate_steps):
             raise UserError("learning rates must be above 0")
 
     def learning_rate(self, epoch):

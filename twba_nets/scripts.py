@@ -1,21 +1,17 @@
-"""The command lines of the example scripts. TensorFlow is imported only once arguments and data are in order."""
-import argparse
+"""What the example scripts do. TensorFlow is imported only once the arguments are in order."""
 import contextlib
 import dataclasses
 import os
 import signal
 import sys
 import warnings
-from pathlib import Path
 
-from twba_nets import architecture, datasets, recipe as recipes, spikes
-from twba_nets.cifar10 import ENVIRONMENT_VARIABLE
+from twba_nets import command_line, datasets, recipe as recipes, spikes
 from twba_nets.errors import UserError
 from twba_nets.files import write_json
 
-RUNS = Path(__file__).resolve().parents[1] / "runs"
 PUBLISHED_NOTE = ("note: with published (three-level) activations the sums add halves: "
-                     "they are sums of activations, not spike counts")
+                  "they are sums of activations, not spike counts")
 
 
 def train(recipe, resume=False, argv=None):
@@ -24,106 +20,21 @@ def train(recipe, resume=False, argv=None):
     resume: what --resume says where the command line does not: False, True (go on from the newest checkpoint in
     the output folder) or a checkpoint to go on from.
     """
-    args = _training_parser(recipe, resume).parse_args(argv)
+    args = command_line.training_parser(recipe, resume).parse_args(argv)
     with _exit_on_user_error():
         _train(recipe, args)
 
 
 def count_spikes(variant, argv=None):
     """Evaluate a checkpoint and count its spikes; the body of cifar10_*_spikes.py."""
-    args = _spikes_parser(variant).parse_args(argv)
+    args = command_line.spikes_parser(variant).parse_args(argv)
     with _exit_on_user_error():
         _count_spikes(variant, args)
 
 
-def _training_parser(recipe, resume):
-    parser = argparse.ArgumentParser(
-        description="Train %s-Net on CIFAR-10. Without a flag the paper's recipe is used, with --resume the "
-        "recipe of the run that goes on. The output folder gets a checkpoint after every epoch "
-        "(model_cifar10_advanced.ckpt-EPOCH and model.npz), recipe.json, log.csv, TensorBoard summaries and "
-        "learning_curve.png." % recipe.variant.upper())
-    _add_data_flags(parser)
-    parser.add_argument("--dataset", choices=sorted(recipes.RECIPES),
-                        help="cifar10, or digits: scikit-learn's 1,797 handwritten digits with a recipe of their own, "
-                        "to try everything out without a download (default: %s)" % recipe.dataset)
-    parser.add_argument("--output", type=Path, metavar="DIR", help="the run's folder (default: %s)"
-                        % (RUNS.relative_to(RUNS.parent) / recipe.variant))
-    parser.add_argument("--resume", nargs="?", const=True, default=resume, type=_resume_value, metavar="CHECKPOINT",
-                        help="go on from the newest checkpoint in the output folder, or from the checkpoint named "
-                        "here, the original's model_cifar10_advanced.ckpt included (default: %s)" % resume)
-    parser.add_argument("--initial-epoch", type=_natural, default=0, metavar="N", help="how many epochs the checkpoint has behind it, "
-                        "where its name does not say (the original's); default 0")
-    parser.add_argument("--activation", choices=architecture.ACTIVATIONS,
-                        help="binary: {0, 1}, as the paper says. published: the three levels {0, 0.5, 1} that the "
-                        "published binary.py computes (default: %s)" % recipe.activation)
-    parser.add_argument("--epochs", type=_positive, metavar="N", help="train until N epochs are done (default: %d)"
-                        % recipe.epochs)
-    parser.add_argument("--batch-size", type=_positive, metavar="N", help="images a step (default: %d)" % recipe.batch_size)
-    rate = parser.add_mutually_exclusive_group()
-    rate.add_argument("--learning-rate", type=float, metavar="RATE",
-                      help="this constant rate from now on (the original's way: resume with a lower one)")
-    rate.add_argument("--learning-rate-steps", type=_learning_rate_step, nargs="+", metavar="EPOCH:RATE",
-                      help="the rate in force from each epoch, counted from 0 (default: %s)"
-                      % " ".join("%d:%g" % step for step in recipe.learning_rate_steps))
-    parser.add_argument("--seed", type=_natural, metavar="N", help="decides initial weights, order and augmentation "
-                        "(default: %d)" % recipe.seed)
-    return parser
-
-
-def _spikes_parser(variant):
-    parser = argparse.ArgumentParser(
-        description="Evaluate a %s-Net on the test images, each exactly once, and count its spikes: one sum for each "
-        "batch of 200, as the original prints it, then a table over the eight counted maps. The first convolution and "
-        "the last 1x1 convolution are computed off chip and not counted." % variant.upper())
-    _add_data_flags(parser)
-    parser.add_argument("--checkpoint", type=Path, default=RUNS / variant, metavar="PATH",
-                        help="a run's folder, a TensorFlow checkpoint or an npz (default: %s)"
-                        % (RUNS.relative_to(RUNS.parent) / variant))
-    parser.add_argument("--allow-pickle", action="store_true", help="read the original's pickled model.npz; loading a "
-                        "pickle can run any code, so only do this with a file that you trust")
-    parser.add_argument("--dataset", choices=sorted(recipes.RECIPES), help="default: what the checkpoint was trained on")
-    parser.add_argument("--activation", choices=architecture.ACTIVATIONS,
-                        help="default: what the checkpoint was trained with, binary where nothing beside it says so")
-    parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N test images")
-    parser.add_argument("--batch-size", type=_positive, default=200, metavar="N", help="images a batch (default: 200)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
-    return parser
-
-
-def _add_data_flags(parser):
-    parser.add_argument("--data-dir", type=Path, metavar="DIR",
-                        help="a folder with cifar-10-batches-py/ or the archive cifar-10-python.tar.gz (default: $%s, "
-                        "else data/, where the archive is downloaded to)" % ENVIRONMENT_VARIABLE)
-    parser.add_argument("--threads", type=_natural, default=0, metavar="N", help="CPU cores to use (default: all)")
-
-
-def _resume_value(text):
-    return {"true": True, "false": False}.get(text.lower(), text)
-
-
-def _natural(text):
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError("%r is not a number from 0 on" % text)
-    return int(text)
-
-
-def _positive(text):
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError("%r is not a number from 1 on" % text)
-    return int(text)
-
-
-def _learning_rate_step(text):
-    try:
-        epoch, rate = text.split(":")
-        return int(epoch), float(rate)
-    except ValueError:
-        raise argparse.ArgumentTypeError("%r is not EPOCH:RATE, as in 200:0.001" % text)
-
-
 def _train(recipe, args):
     from twba_nets.training import train as run
-    folder = args.output or RUNS / recipe.variant
+    folder = args.output
     start = _starting_point(folder, args.resume)
     first_epoch = _first_epoch(start, args.initial_epoch)
     recipe = _choose_recipe(recipe, start, args, first_epoch)
@@ -195,6 +106,7 @@ def _require_same(stored, path, **asked):
 
 def _count_spikes(variant, args):
     from twba_nets import checkpoint
+    from twba_nets.evaluation import evaluate
     path = checkpoint.locate(args.checkpoint)
     recipe = recipes.load(path.parent)
     if recipe:
@@ -205,21 +117,10 @@ def _count_spikes(variant, args):
               % (path, variant, recipe.activation))
     values = checkpoint.read(path, args.allow_pickle)
     checkpoint.check_variant(values, variant, path)
-    data = datasets.load(args.dataset or recipe.dataset, args.data_dir)
+    recipe = dataclasses.replace(recipe, dataset=args.dataset or recipe.dataset)
+    data = datasets.load(recipe.dataset, args.data_dir)
     result = evaluate(values, recipe, data.x_test[:args.limit], data.y_test[:args.limit], args.batch_size, args.threads)
     _report(spikes.summarise(result, args.batch_size), recipe, path, args.json)
-
-
-def evaluate(values, recipe, x, y, batch_size, threads=0):
-    """Evaluate a model's variables (name -> array) on images. Returns an evaluation.Result."""
-    import tensorflow as tf
-    from twba_nets import checkpoint
-    from twba_nets.evaluation import Evaluator
-    from twba_nets.training import session_config
-    with tf.Graph().as_default(), tf.Session(config=session_config(threads)) as session:
-        evaluator = Evaluator(x, y, batch_size, recipe.variant, recipe.activation)
-        checkpoint.assign(session, values)
-        return evaluator.run(session)
 
 
 def _report(summary, recipe, path, json_file):

@@ -8,17 +8,11 @@ from tqdm import tqdm
 
 from twba_nets import checkpoint, network
 from twba_nets.errors import UserError
-from twba_nets.evaluation import Evaluator
+from twba_nets.evaluation import Evaluator, session_config
 from twba_nets.journal import Journal
 from twba_nets.pipeline import training_batches
 
 Step = namedtuple("Step", "images batches learning_rate fetches all_params")
-
-
-def session_config(threads):
-    """threads: how many cores to use, 0 for all."""
-    return tf.ConfigProto(allow_soft_placement=True, intra_op_parallelism_threads=threads,
-                          inter_op_parallelism_threads=threads)
 
 
 def train(recipe, dataset, folder, start=None, first_epoch=0, threads=0):
@@ -54,7 +48,8 @@ def build_step(recipe, dataset):
     learning_rate = tf.placeholder(tf.float32, [], name="learning_rate")
     train_op = tf.train.AdamOptimizer(learning_rate).minimize(loss)
     correct = tf.reduce_sum(tf.cast(network.correct(net.logits, batches.labels), tf.int32))
-    return Step(len(dataset.x_train), batches, learning_rate, (loss, correct, tf.size(batches.labels), train_op), net.all_params)
+    fetches = (loss, correct, tf.size(batches.labels), train_op)
+    return Step(len(dataset.x_train), batches, learning_rate, fetches, net.all_params)
 
 
 def run_epoch(session, step, evaluator, recipe, epoch):
