@@ -6,6 +6,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import tensorflow as tf
+from matplotlib.ticker import MaxNLocator
 
 from twba_nets.files import atomic_write
 
@@ -71,6 +72,7 @@ def draw_curve(rows, path):
             axis.plot(epochs, [float(row["%s_%s" % (part, quantity)]) for row in rows], label=part,
                       marker="." if len(rows) < 20 else None)
         axis.set_xlabel("epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_ylabel(quantity)
         axis.grid(alpha=0.3)
         axis.legend()
