@@ -105,6 +105,10 @@ def test_the_originals_npz(original, finished_run):
     assert all((values[name] == expected[name]).all() for name in expected)
 
 
+def test_training_cannot_go_on_from_an_npz(finished_run):
+    assert "holds quantised weights only" in complaint(checkpoint.restore, None, None, finished_run / "model.npz")
+
+
 def test_missing(tmp_path):
     assert "no checkpoint in this folder" in complaint(checkpoint.read, tmp_path)
     assert "no such checkpoint" in complaint(checkpoint.read, tmp_path / "model.npz")

@@ -145,8 +145,9 @@ def archive(good, tmp_path_factory):
 @pytest.mark.parametrize("named", ["folder", "file"])
 def test_archive(archive, tmp_path, named):
     shutil.copy(str(archive), str(tmp_path))
-    data = cifar10.load(tmp_path if named == "folder" else tmp_path / cifar10.ARCHIVE)
-    assert len(data.x_train) == 50000
+    for _ in range(2):  # the second time the folder is there
+        data = cifar10.load(tmp_path if named == "folder" else tmp_path / cifar10.ARCHIVE)
+        assert len(data.x_train) == 50000
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([cifar10.ARCHIVE, cifar10.FOLDER])
     assert sorted(p.name for p in (tmp_path / cifar10.FOLDER).iterdir()) == sorted(FILES)
     assert not (tmp_path.parent / "escaped").exists()

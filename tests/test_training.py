@@ -77,7 +77,7 @@ def test_interrupted(tmp_path, signal_number):
     process.send_signal(signal_number)
     _, error = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert error.strip() == "stopped; what was saved is intact: go on with --resume"
+    assert error.strip() == "stopped; every finished epoch is saved: go on with --resume"
 
 
 def test_log(finished_run, short_recipe):

@@ -75,6 +75,9 @@ def epoch_of(prefix):
 
 def restore(session, saver, prefix):
     """Restore everything, Adam's slots included, to go on training. Raises UserError if anything does not fit."""
+    if prefix.suffix == ".npz":
+        raise UserError("%s: holds quantised weights only: it can be evaluated; to go on training name a TensorFlow "
+                        "checkpoint" % prefix)
     _check_shapes(prefix, _reader(prefix).get_variable_to_shape_map(),
                   {variable.op.name: tuple(variable.shape.as_list()) for variable in tf.global_variables()})
     with _readable(prefix):

@@ -60,7 +60,7 @@ def find(data_dir):
         return data_dir
     archive = data_dir if data_dir.is_file() else data_dir / ARCHIVE
     folder = archive.parent / FOLDER
-    if folder.is_dir() and not data_dir.is_file():
+    if folder.is_dir():
         return folder
     if not archive.is_file():
         raise UserError("%s: neither %s/ nor %s is there: name the folder that holds CIFAR-10 with --data-dir "

@@ -21,14 +21,14 @@ def train(recipe, resume=False, argv=None):
     the output folder) or a checkpoint to go on from.
     """
     args = command_line.training_parser(recipe, resume).parse_args(argv)
-    with _exit_on_user_error():
+    with _one_line_for_mistakes("stopped; every finished epoch is saved: go on with --resume"):
         _train(recipe, args)
 
 
 def count_spikes(variant, argv=None):
     """Evaluate a checkpoint and count its spikes; the body of cifar10_*_spikes.py."""
     args = command_line.spikes_parser(variant).parse_args(argv)
-    with _exit_on_user_error():
+    with _one_line_for_mistakes("stopped"):
         _count_spikes(variant, args)
 
 
@@ -138,8 +138,8 @@ def _report(summary, recipe, path, json_file):
 
 
 @contextlib.contextmanager
-def _exit_on_user_error():
-    """One line on stderr and a non-zero exit for what the user can mend."""
+def _one_line_for_mistakes(stopped):
+    """One line on stderr and a non-zero exit for what the user can mend; `stopped` is what Ctrl-C gets."""
     _quieten_libraries()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `docker stop` ends a run as Ctrl-C does
     try:
@@ -147,7 +147,7 @@ def _exit_on_user_error():
     except (UserError, OSError) as error:
         sys.exit("error: %s" % error)
     except KeyboardInterrupt:
-        print("\nstopped; what was saved is intact: go on with --resume", file=sys.stderr)
+        print("\n" + stopped, file=sys.stderr)
         sys.exit(130)
 
 
