@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorlayer
 from tensorlayer.layers import binary
 
 from twba_nets import architecture as arch, checkpoint, network
@@ -101,6 +102,13 @@ def training_graph(few_digits, short_recipe):
     with tf.Graph().as_default() as graph:
         step = build_step(short_recipe, few_digits)
         yield graph, step
+
+
+def test_building_in_float64_leaves_tensorlayer_as_it_was():
+    with tf.Graph().as_default():
+        net = network.build(tf.placeholder(tf.float64, [None, 24, 24, 3]), "bwba")
+        assert net.logits.dtype == tf.float64
+        assert tensorlayer.layers.LayersConfig.tf_dtype == tf.float32
 
 
 def test_variables_are_the_originals(training_graph):
@@ -203,17 +211,17 @@ def test_whole_gradient_in_float64():
 
 @pytest.fixture(scope="module")
 def oracle(oracle_dir):
+    """What the published code computed, its variables, and our float32 logits and maps for them."""
     with np.load(str(oracle_dir / "twba_binary.npz")) as file:
         arrays = dict(file)
     values = {key[len("var:"):-len(":0")].replace("|", "/"): value
               for key, value in arrays.items() if key.startswith("var:")}
-    return values, arrays
+    return arrays, values, evaluate(values, arrays["x"], "twba")
 
 
 def test_the_published_codes_own_figures(oracle):
     """Its variables give its predictions, its logits and its activation sums."""
-    values, expected = oracle
-    logits, maps = evaluate(values, expected["x"], "twba")
+    expected, _, (logits, maps) = oracle
     assert (logits.argmax(1) == expected["logits"].argmax(1)).all()
     assert (np.abs(logits - expected["logits"]).max(1) < 1e-4).sum() >= 198
     sums = [spikes.sum(dtype=np.float64) for spikes in maps[1:]]
@@ -225,27 +233,21 @@ def test_what_differs_from_the_published_code_is_last_bit_flips(oracle, monkeypa
 
     Stage by stage: for an image, only the first map that differs is looked at, so its stage had the same input.
     """
-    values, expected = oracle
-    exact_logits, exact = evaluate(values, expected["x"], "twba", dtype=np.float64)
-    np.testing.assert_allclose(exact_logits, expected["logits"], rtol=0, atol=1e-5)
-    _, rounded = evaluate(values, expected["x"], "twba")
-    potentials = pre_activations(values, expected["x"], monkeypatch)
-    agreeing = np.ones(len(expected["x"]), bool)
-    for name, a, b, potential in zip(arch.COUNTED_MAPS, exact, rounded, potentials):
-        flipped = (a != b) & agreeing[:, None, None, None]
-        assert np.abs(potential[flipped]).max() < 1e-5 if flipped.any() else True, name
-        agreeing &= ~flipped.any((1, 2, 3))
-    assert agreeing.sum() >= 198
-
-
-def pre_activations(values, x, monkeypatch):
-    """What each counted map's neurons compare with their threshold, in float64."""
-    seen, sign = [], binary.ACTIVATIONS["binary"]
+    expected, values, (_, rounded) = oracle
+    seen, sign = [], binary.ACTIVATIONS["binary"]  # what the neurons compare with their threshold, group by group
     monkeypatch.setitem(binary.ACTIVATIONS, "binary", lambda potential: seen.append(potential) or sign(potential))
     with tf.Graph().as_default(), tf.Session() as session:
-        images = tf.placeholder(tf.float64, [None, 24, 24, 3])
-        network.build(images, "twba")
+        net = network.build(tf.constant(expected["x"], tf.float64), "twba")
         checkpoint.assign(session, values)
-        groups = iter(session.run(seen, {images: x}))
-    counts = [1] + [stage.groups for stage in arch.HIDDEN_STAGES[:-1]]
-    return [np.concatenate([next(groups) for _ in range(count)], axis=3) for count in counts]
+        logits, exact, potentials = session.run([net.logits, list(net.maps.values()), seen])
+    np.testing.assert_allclose(logits, expected["logits"], rtol=0, atol=1e-5)
+
+    groups = iter(potentials)
+    agreeing = np.ones(len(expected["x"]), bool)
+    for name, count, a, b in zip(arch.COUNTED_MAPS, [1] + [stage.groups for stage in arch.HIDDEN_STAGES], exact,
+                                 rounded):
+        potential = np.concatenate([next(groups) for _ in range(count)], axis=3)
+        flipped = (a != b) & agreeing[:, None, None, None]
+        assert (np.abs(potential[flipped]) < 1e-5).all(), name
+        agreeing &= ~flipped.any((1, 2, 3))
+    assert agreeing.sum() >= 198

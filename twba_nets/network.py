@@ -1,4 +1,5 @@
 """The network of architecture.py as a TensorFlow 1.15 / TensorLayer 1.11 graph."""
+import contextlib
 from collections import OrderedDict, namedtuple
 
 import tensorflow as tf
@@ -31,7 +32,6 @@ def build(x, variant, activation="binary", is_train=False, reuse=False):
     uses (and updates) the batch's statistics, else the moving ones.
     Source: the table of the published code; see architecture.py.
     """
-    tl.layers.LayersConfig.tf_dtype = x.dtype
     conv, maps = QUANTISED_CONV[variant], OrderedDict()
 
     def batch_norm(net, name, act):
@@ -42,7 +42,7 @@ def build(x, variant, activation="binary", is_train=False, reuse=False):
         net = SignLayer(batch_norm(net, bn, tl.act.htanh), activation=activation)
         return LambdaLayer(net, lambda sign: (sign + 1) / 2, name="spikes")
 
-    with tf.variable_scope("model", reuse=reuse):
+    with _layers_of_type(x.dtype), tf.variable_scope("model", reuse=reuse):
         net = InputLayer(x, name="input")
         net = batch_norm(_convolve(Conv2d, net, arch.RELU_STAGE, arch.RELU_STAGE.conv), arch.RELU_STAGE.bn,
                          tf.nn.relu)
@@ -63,6 +63,17 @@ def build(x, variant, activation="binary", is_train=False, reuse=False):
         net = batch_norm(net, arch.OUTPUT_BN, None)
     counted = OrderedDict((name, maps[name]) for name in arch.COUNTED_MAPS)
     return Network(net.outputs, counted, net.all_params)
+
+
+@contextlib.contextmanager
+def _layers_of_type(dtype):
+    """TensorLayer keeps the type of new variables in a global; this gives it back."""
+    before = tl.layers.LayersConfig.tf_dtype
+    tl.layers.LayersConfig.tf_dtype = dtype
+    try:
+        yield
+    finally:
+        tl.layers.LayersConfig.tf_dtype = before
 
 
 def _convolve(layer, net, stage, name):
