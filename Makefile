@@ -1,4 +1,4 @@
-# setup   prepare .venv (all other targets do it themselves)      demo    train, resume, evaluate on digits: 3 minutes
+# setup   prepare .venv (all other targets do it themselves)      demo    train, resume, evaluate on digits: 4 minutes
 # test    the whole test suite                                   train   CIFAR-10: make train VARIANT=bwba ARGS=--resume
 # lock    resolve requirements.txt anew (needs uv)
 PYTHON := .venv/bin/python
