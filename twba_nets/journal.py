@@ -5,8 +5,8 @@ import time
 import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-import tensorflow as tf
 from matplotlib.ticker import MaxNLocator
+import tensorflow as tf
 
 from twba_nets.files import atomic_write
 
