@@ -1,5 +1,4 @@
 """Shared by the tests: data sets, and one short training run that several tests look at."""
-import dataclasses
 import os
 import signal
 import subprocess
@@ -13,7 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import pytest
 import tensorflow as tf
 
-from twba_nets import digits, recipe as recipes
+from shared_fixtures import few_digits, short_recipe  # noqa: F401 (fixtures)
 from twba_nets.cifar10 import ENVIRONMENT_VARIABLE
 
 tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
@@ -35,6 +34,27 @@ def start_python(code, *arguments):
                             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
+# the example script's train() on the images of few_digits
+TRAIN = """
+import sys
+sys.path.insert(0, %r)
+from twba_nets import datasets, scripts, recipe
+
+def few_digits(name, data_dir):
+    from twba_nets import digits
+    data = digits.load()
+    return data._replace(x_train=data.x_train[:110], y_train=data.y_train[:110],
+                         x_test=data.x_test[:60], y_test=data.y_test[:60])
+
+datasets.load = few_digits
+scripts.train(recipe.paper("twba"))
+""" % str(REPOSITORY)
+
+
+def start_training(folder, *flags):
+    return start_python(TRAIN, "--output", folder, "--threads", 1, *flags)
+
+
 @pytest.fixture(scope="session")
 def cifar10_dir():
     return folder_from(ENVIRONMENT_VARIABLE, "cifar-10-batches-py")
@@ -46,23 +66,13 @@ def oracle_dir():
 
 
 @pytest.fixture(scope="session")
-def few_digits():
-    """110 training and 60 test images; neither is a multiple of the recipe's batch of 50."""
-    data = digits.load()
-    return data._replace(x_train=data.x_train[:110], y_train=data.y_train[:110],
-                         x_test=data.x_test[:60], y_test=data.y_test[:60])
+def finished_run(tmp_path_factory):
+    """The folder of a run of two epochs on few_digits, single-threaded. Not to be changed by a test.
 
-
-@pytest.fixture(scope="session")
-def short_recipe():
-    return dataclasses.replace(recipes.digits("twba"), epochs=2)
-
-
-@pytest.fixture(scope="session")
-def finished_run(tmp_path_factory, few_digits, short_recipe):
-    """The folder of a run of two epochs on few_digits, single-threaded. Not to be changed by a test."""
-    from twba_nets.training import train
+    By a process of its own: TensorFlow has one pool of threads in a process, which the first session of all sizes.
+    """
     folder = tmp_path_factory.mktemp("finished_run")
-    short_recipe.save(folder)
-    train(short_recipe, few_digits, folder, threads=1)
+    process = start_training(folder, "--dataset", "digits", "--epochs", "2")
+    _, error = process.communicate()
+    assert process.returncode == 0, error
     return folder

@@ -24,16 +24,16 @@ def test_lowering_the_rate_by_hand():
 def test_json(tmp_path):
     recipe = dataclasses.replace(recipes.digits("bwba"), activation="published", seed=7)
     recipe.save(tmp_path)
-    assert recipes.load(tmp_path) == recipe
+    assert recipes.load(tmp_path / "a checkpoint") == recipe
     assert json.loads((tmp_path / "recipe.json").read_text())["learning_rate_steps"][0] == [0, 0.005]
-    assert recipes.load(tmp_path / "elsewhere") is None
+    assert recipes.load(tmp_path / "elsewhere" / "a checkpoint") is None
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"variant": "twba", "colour": 1}', '{"variant": "xwba"}'])
 def test_a_foreign_recipe_file(tmp_path, text):
     (tmp_path / "recipe.json").write_text(text)
     with pytest.raises(UserError):
-        recipes.load(tmp_path)
+        recipes.load(tmp_path / "a checkpoint")
 
 
 @pytest.mark.parametrize("change", [

@@ -69,7 +69,7 @@ def test_flags_amend_the_recipe(training_calls, tmp_path):
     recipe = training_calls[0][0]
     assert (recipe.epochs, recipe.batch_size, recipe.seed, recipe.activation) == (40, 100, 3, "published")
     assert recipe.learning_rate_steps == ((0, 0.01), (20, 0.001))
-    assert recipes.load(tmp_path / "run") == recipe
+    assert recipes.load(tmp_path / "run" / "a checkpoint") == recipe
 
 
 @pytest.mark.parametrize("flags, named", [(["--resume"], {}), (["--resume", "True"], {}), ([], {"resume": True})])
@@ -176,6 +176,24 @@ def test_spikes_of_the_quantised_model_are_the_checkpoints(finished_run, on_few_
         assert summaries[-1].pop("checkpoint").startswith(str(source))
     assert summaries[0] == summaries[1]
     assert summaries[0]["images"] == 7 and len(summaries[0]["batch_sums"]) == 1
+
+
+def test_spikes_by_the_engine_are_tensorflows(finished_run, on_few_digits, tmp_path, capsys):
+    summaries = []
+    for flags in ([], ["--engine"]):
+        count("--checkpoint", finished_run, "--json", tmp_path / "spikes.json", *flags)
+        summaries.append(json.loads((tmp_path / "spikes.json").read_text()))
+    tensorflow, engine = summaries
+    assert engine["accuracy"] == tensorflow["accuracy"]
+    assert engine["loss"] == pytest.approx(tensorflow["loss"], abs=1e-3)
+    assert engine["total"]["spikes_total"] == pytest.approx(tensorflow["total"]["spikes_total"], rel=1e-4)
+
+
+def test_published_activations_by_the_engine(finished_run, on_few_digits, tmp_path, capsys):
+    shutil.copy(str(finished_run / "model.npz"), str(tmp_path))
+    recipes.Recipe("twba", activation="published", dataset="digits").save(tmp_path)
+    line = fails(capsys, count, "--checkpoint", tmp_path / "model.npz", "--engine")
+    assert "its activations are published" in line
 
 
 def test_spikes_of_the_other_variant(finished_run, on_few_digits, tmp_path, capsys):

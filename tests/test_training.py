@@ -3,44 +3,19 @@ import csv
 import shutil
 import signal
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import start_python
+from conftest import start_training
 from PIL import Image
 
 from twba_nets import checkpoint, journal
 from twba_nets.files import atomic_write
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-
-# the example script's train() on the images of conftest.few_digits
-TRAIN = """
-import sys
-sys.path.insert(0, %r)
-from twba_nets import datasets, scripts, recipe
-
-def few_digits(name, data_dir):
-    from twba_nets import digits
-    data = digits.load()
-    return data._replace(x_train=data.x_train[:110], y_train=data.y_train[:110],
-                         x_test=data.x_test[:60], y_test=data.y_test[:60])
-
-datasets.load = few_digits
-scripts.train(recipe.paper("twba"))
-""" % str(REPOSITORY)
-
-
-def start_training(folder, *flags):
-    return start_python(TRAIN, "--output", folder, "--threads", 1, *flags)
-
-
 def wait_for(path, process):
-    for _ in range(1200):
-        if path.exists() or process.poll() is not None:
-            break
+    """Wait for a file, however long the machine takes, or for the process's end."""
+    while not path.exists() and process.poll() is None:
         time.sleep(0.1)
     assert path.exists(), process.communicate(timeout=300)
 
@@ -110,7 +85,7 @@ def test_learning_curve(finished_run):
 def test_rows_beyond_the_checkpoint_are_dropped(finished_run, tmp_path):
     """A kill between the log's row and the checkpoint leaves a row that the resumed run writes again."""
     shutil.copy(str(finished_run / "log.csv"), str(tmp_path))
-    journal.Journal(tmp_path, epochs_done=1, epochs=5).close()
+    journal.Journal(tmp_path, epochs_done=1, epochs=5)
     assert [row["epoch"] for row in journal.read_log(tmp_path)] == ["1"]
 
 
@@ -120,7 +95,6 @@ def test_progress_line(finished_run, tmp_path, capsys):
         row = next(csv.DictReader(file))
     row = {key: float(value) for key, value in row.items() if key != "finished_at"}
     log.record(dict(row, epoch=1, step=250, seconds=60))
-    log.close()
     line = capsys.readouterr().out
     assert line.startswith("epoch 1/600 ") and line.endswith("9 h 59 min left\n") and "images/s" in line
 

@@ -31,6 +31,7 @@ HIDDEN_STAGES = (
     Stage("cnn10", "bn10", 8, 128, 2, 1, "VALID"),
     Stage("cnn11", "bn11", 1, 512, 1, 1, "VALID"),
 )
+STAGES = (RELU_STAGE, SPIKE_STAGE) + HIDDEN_STAGES
 OUTPUT = "output"  # dense, no bias
 OUTPUT_BN = "bn8"  # its batch norm; the groups of stage cnn8 have bn8_1 ... bn8_8
 
@@ -39,7 +40,9 @@ COUNTED_MAPS = (SPIKE_STAGE.bn,) + tuple(stage.conv for stage in HIDDEN_STAGES[:
 
 BN_DECAY = 0.9
 BN_EPSILON = 1e-5
+ADAM_SLOTS = ("Adam", "Adam_1")  # TensorFlow's names of the first and second moment
 CONV_STDDEV = 0.02  # of the truncated normal initialiser
+GAMMA_STDDEV = 0.002  # of a normal distribution about 1
 DENSE_STDDEV = 0.1
 
 
@@ -48,20 +51,35 @@ def group_names(stage):
     return [("%s_%d" % (stage.conv, i + 1), "%s_%d" % (stage.bn, i + 1)) for i in range(stage.groups)]
 
 
+def following(stage):
+    """The stage after this one; None after the last."""
+    return dict(zip(STAGES, STAGES[1:])).get(stage)
+
+
+def next_groups(stage):
+    """How many groups the stage after this one has; the classifier and float convolutions have one."""
+    return following(stage).groups if following(stage) else 1
+
+
 def output_size(size, stage):
     """Height (= width) of a stage's output for an input of that height."""
     covered = size if stage.padding == "SAME" else size - stage.kernel + 1
     return -(-covered // stage.stride)
 
 
+def padding(size, stage):
+    """TensorFlow's SAME (or no) padding on each side of an input of that height: symmetric throughout this network."""
+    return max((output_size(size, stage) - 1) * stage.stride + stage.kernel - size, 0) // 2
+
+
 def map_shapes():
-    """Counted map's name -> (height, width, channels), in network order."""
+    """Name -> (height, width, channels) of the maps of spikes, in network order: the eight counted, then cnn11's."""
     size, shapes = IMAGE_SIZE, OrderedDict()
     shapes[SPIKE_STAGE.bn] = (size, size, SPIKE_STAGE.filters)
     for stage in HIDDEN_STAGES:
         size = output_size(size, stage)
         shapes[stage.conv] = (size, size, stage.groups * stage.filters)
-    return OrderedDict((name, shapes[name]) for name in COUNTED_MAPS)
+    return shapes
 
 
 def variable_shapes():
@@ -82,6 +100,16 @@ def variable_shapes():
             add(conv + "/W_conv2d", shape, bn)
         channels = stage.groups * stage.filters
     add(OUTPUT + "/W", (channels, CLASSES), OUTPUT_BN)
+    return shapes
+
+
+def training_variable_shapes():
+    """The 596 variables of a training run, name -> shape: the model's, and Adam's under TensorFlow's names."""
+    shapes = variable_shapes()
+    for name, shape in variable_shapes().items():
+        if "/moving_" not in name:
+            shapes.update({"%s/%s" % (name, slot): shape for slot in ADAM_SLOTS})
+    shapes.update(beta1_power=(), beta2_power=())
     return shapes
 
 

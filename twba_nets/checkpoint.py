@@ -2,28 +2,24 @@
 
 A run's folder holds the newest two checkpoints, `model_cifar10_advanced.ckpt-EPOCH` (all 596 variables:
 the model's, latent weights included, and Adam's), the file `checkpoint` that names the newest, and
-`model.npz` (the model as it is evaluated: quantised weights as int8, batch norm and float layers as
-float32, one plain array a variable). EPOCH counts the finished epochs. The published code's own
-checkpoints have no such ending: they hold no epoch.
+`model.npz` (the model as it is evaluated). EPOCH counts the finished epochs. The published code's own
+checkpoints have no such ending: they hold no epoch. A run of PyTorch's has `training.npz` in place of
+TensorFlow's checkpoints; both frameworks' runs go on from it (npz.py).
 """
 import contextlib
 import itertools
 import os
 import re
-import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
-import numpy as np
 import tensorflow as tf
 
-from twba_nets.architecture import is_quantised, variable_shapes
+from twba_nets import npz
+from twba_nets.architecture import training_variable_shapes, variable_shapes
 from twba_nets.errors import UserError
-from twba_nets.files import atomic_write
-from twba_nets.network import model_variables
 
 CHECKPOINT_NAME = "model_cifar10_advanced.ckpt"
-NPZ_NAME = "model.npz"
 KEPT = 2  # a kill between the removal of one and the naming of the next leaves the other
 
 
@@ -33,7 +29,7 @@ def save(session, saver, folder, epoch, all_params):
     before = newest(folder)
     try:
         saver.save(session, str(folder / CHECKPOINT_NAME), epoch, write_state=False, write_meta_graph=False)
-        save_npz(session, folder / NPZ_NAME, all_params)
+        npz.save_model(folder / npz.MODEL_NAME, OrderedDict(zip(variable_shapes(), session.run(all_params))))
         # the switch: TensorFlow renames a complete file into place; names without a folder, so that it can move
         tf.train.update_checkpoint_state(str(folder.resolve()), name)
     except (tf.errors.OpError, OSError, UserError) as error:
@@ -44,44 +40,40 @@ def save(session, saver, folder, epoch, all_params):
     _remove(folder, [prefix.name for prefix in past[:-(KEPT - 1)]])
 
 
-def save_npz(session, path, all_params):
-    """Write the network's all_params under their variables' names, quantised weights as int8."""
-    arrays = OrderedDict(
-        (name, value.astype(np.int8) if is_quantised(name) else value)
-        for name, value in zip(variable_shapes(), session.run(all_params)))
-    with atomic_write(path) as file:
-        np.savez_compressed(file, **arrays)
-
-
 def newest(folder):
-    """The newest checkpoint's prefix in a run's folder (or in the original's), or None."""
+    """The newest checkpoint in a run's folder (or in the original's): a prefix, or training.npz; None if none."""
+    training = folder / npz.TRAINING_NAME
+    found = [path for path in (_newest_prefix(folder), training if training.exists() else None) if path]
+    # both are there where one framework went on from the other's
+    return max(found, key=lambda path: epoch_of(path) or 0, default=None)
+
+
+def _newest_prefix(folder):
     try:
         state = tf.train.get_checkpoint_state(str(folder))
     except Exception as error:
         raise UserError("%s: unreadable (%s): name a checkpoint yourself" % (folder / "checkpoint", error))
     # the name alone: the original wrote paths of its own machine
-    name = os.path.basename(state.model_checkpoint_path) if state else CHECKPOINT_NAME
-    prefix = folder / name
-    if state is None and not _index(prefix).exists():
-        return None
-    return prefix
+    prefix = folder / (os.path.basename(state.model_checkpoint_path) if state else CHECKPOINT_NAME)
+    return prefix if state or _index(prefix).exists() else None
 
 
-def epoch_of(prefix):
-    """The number of finished epochs in a checkpoint's name; None for one of the original's."""
-    match = re.search(r"\.ckpt-(\d+)$", str(prefix))
+def epoch_of(path):
+    """The number of finished epochs: in a prefix's name, or in a training.npz; None for the original's."""
+    if path.suffix == ".npz":
+        return npz.read_epoch(path)
+    match = re.search(r"\.ckpt-(\d+)$", path.name)
     return int(match.group(1)) if match else None
 
 
-def restore(session, saver, prefix):
+def restore(session, saver, path):
     """Restore everything, Adam's slots included, to go on training. Raises UserError if anything does not fit."""
-    if prefix.suffix == ".npz":
-        raise UserError("%s: holds quantised weights only: it can be evaluated; to go on training name a TensorFlow "
-                        "checkpoint" % prefix)
-    _check_shapes(prefix, _reader(prefix).get_variable_to_shape_map(),
-                  {variable.op.name: tuple(variable.shape.as_list()) for variable in tf.global_variables()})
-    with _readable(prefix):
-        saver.restore(session, str(prefix))
+    if path.suffix == ".npz":
+        _assign(session, _global_variables(), npz.read_training(path))
+        return
+    _check_reader(path, {name: tuple(variable.shape.as_list()) for name, variable in _global_variables().items()})
+    with _readable(path):
+        saver.restore(session, str(path))
 
 
 def read(source, allow_pickle=False):
@@ -92,45 +84,46 @@ def read(source, allow_pickle=False):
     """
     path = locate(source)
     if path.suffix == ".npz":
-        values = _read_npz(path, allow_pickle)
-        shapes = {name: value.shape for name, value in values.items()}
-        _check_shapes(path, shapes, variable_shapes())
-        return values
-    reader = _reader(path)
-    _check_shapes(path, reader.get_variable_to_shape_map(), variable_shapes())
-    with _readable(path):
-        return OrderedDict((name, reader.get_tensor(name)) for name in variable_shapes())
+        return npz.read_model(path, allow_pickle)
+    return _read_variables(path, variable_shapes())
+
+
+def read_training(prefix):
+    """All 596 variables, name -> array, of a TensorFlow checkpoint. Raises UserError as read() does."""
+    return _read_variables(prefix, training_variable_shapes())
+
+
+def _read_variables(prefix, shapes):
+    reader = _check_reader(prefix, shapes)
+    with _readable(prefix):
+        return OrderedDict((name, reader.get_tensor(name)) for name in shapes)
 
 
 def locate(source):
     """The npz or the checkpoint's prefix that `source` names: itself, or the newest in a folder."""
     path = Path(str(source)[:-len(".index")] if str(source).endswith(".index") else source)
     if path.is_dir():
-        prefix = newest(path) or (path / NPZ_NAME)
-        if prefix.suffix == ".npz" and not prefix.exists():
+        found = newest(path) or (path / npz.MODEL_NAME)
+        if found.suffix == ".npz" and not found.exists():
             raise UserError("%s: no checkpoint in this folder: name another with --checkpoint" % path)
-        return prefix
+        return found
     if not path.exists() and not _index(path).exists():
         raise UserError("%s: no such checkpoint: name a run's folder, a TensorFlow checkpoint or an npz" % path)
     return path
 
 
 def assign(session, values):
-    """Give the default graph's model variables these values (name -> array)."""
-    variables = model_variables()
+    """Give the default graph's variables of these names their values (name -> array)."""
+    _assign(session, {name: variable for name, variable in _global_variables().items() if name in values}, values)
+
+
+def _assign(session, variables, values):
     session.run([variable.initializer for variable in variables.values()],
                 {variable.initializer.inputs[1]: values[name] for name, variable in variables.items()})
 
 
-def check_variant(values, variant, source):
-    """Raise UserError if quantised weights are those of the other variant; latent weights do not tell."""
-    weights = np.concatenate([value.ravel() for name, value in values.items() if is_quantised(name)])
-    if not np.isin(weights, (-1, 0, 1)).all():
-        return
-    found = "twba" if (weights == 0).any() else "bwba"
-    if found != variant:
-        raise UserError("%s: its weights are %s, so it is a %s checkpoint, not %s: use the script of %s/"
-                        % (source, "ternary" if found == "twba" else "binary", found, variant, found.upper()))
+def _global_variables():
+    return {variable.op.name: variable for variable in tf.global_variables()}
 
 
 def _index(prefix):
@@ -149,11 +142,14 @@ def _remove(folder, names):
             path.unlink()
 
 
-def _reader(prefix):
+def _check_reader(prefix, shapes):
+    """A reader of the checkpoint's variables, which hold these shapes, name -> shape."""
     if not _index(prefix).exists():
         raise UserError("%s: not there: name another checkpoint" % _index(prefix))
     with _readable(prefix):
-        return tf.train.NewCheckpointReader(str(prefix))
+        reader = tf.train.NewCheckpointReader(str(prefix))
+    npz.check_shapes(prefix, reader.get_variable_to_shape_map(), shapes)
+    return reader
 
 
 @contextlib.contextmanager
@@ -170,28 +166,3 @@ def _readable(prefix):
 
 def _first_line(error):
     return (getattr(error, "message", None) or str(error)).splitlines()[0]
-
-
-def _check_shapes(path, found, expected):
-    for name, shape in expected.items():
-        if name not in found:
-            raise UserError("%s: lacks %s (and holds %d arrays): it is not a checkpoint of this network, or not one "
-                            "to go on training from" % (path, name, len(found)))
-        if tuple(found[name]) != tuple(shape):
-            raise UserError("%s: %s has shape %s, not %s: it is a checkpoint of another network"
-                            % (path, name, tuple(found[name]), tuple(shape)))
-
-
-def _read_npz(path, allow_pickle):
-    if not zipfile.is_zipfile(str(path)):
-        raise UserError("%s: damaged or no npz file: use a copy of it" % path)
-    try:
-        with np.load(str(path), allow_pickle=allow_pickle) as archive:
-            if archive.files == ["params"]:
-                return OrderedDict(zip(variable_shapes(), archive["params"]))
-            return OrderedDict((name, archive[name]) for name in variable_shapes() if name in archive.files)
-    except Exception as error:  # a damaged archive can raise anything
-        if "allow_pickle=False" in str(error):
-            raise UserError("%s: is pickled, as the original's model.npz is, and loading a pickle can run any code: "
-                            "if you trust it, add --allow-pickle" % path)
-        raise UserError("%s: damaged (%s): use a copy of it" % (path, error))

@@ -1,11 +1,23 @@
-"""The flags of the example scripts. No framework is imported here, so that --help is there at once."""
+"""The scripts' flags, and what they mean for the recipe. No framework is imported, so that --help is there at once."""
 import argparse
+import contextlib
+import dataclasses
+import os
+import signal
+import sys
+import warnings
 from pathlib import Path
 
-from twba_nets import architecture, recipe as recipes
+from twba_nets import architecture, npz, recipe as recipes
 from twba_nets.cifar10 import ENVIRONMENT_VARIABLE
+from twba_nets.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def released_model(variant):
+    """The released checkpoint of a variant."""
+    return REPOSITORY / variant.upper() / npz.MODEL_NAME
 
 
 def default_run(variant):
@@ -14,30 +26,34 @@ def default_run(variant):
 
 
 def training_parser(recipe, resume):
-    """Flags of cifar10_*_example.py. A flag that is not given is None, so that a resumed run keeps its own recipe."""
+    """Flags of cifar10_*_example.py."""
     parser = argparse.ArgumentParser(
         description="Train %s-Net on CIFAR-10. Without a flag the paper's recipe is used, with --resume the "
         "recipe of the run that goes on. The output folder gets a checkpoint after every epoch "
         "(model_cifar10_advanced.ckpt-EPOCH and model.npz), recipe.json, log.csv, TensorBoard summaries and "
         "learning_curve.png." % recipe.variant.upper())
+    add_training_flags(parser, recipe)
+    parser.set_defaults(output=default_run(recipe.variant))
+    parser.add_argument("--resume", nargs="?", const=True, default=resume, type=_resume_value, metavar="CHECKPOINT",
+                        help="go on from the newest checkpoint in the output folder, or from the checkpoint named "
+                        "here, the original's model_cifar10_advanced.ckpt included (default: %s)" % resume)
+    add_initial_epoch(parser)
+    return parser
+
+
+def add_training_flags(parser, recipe):
+    """Flags of both frameworks' trainers. One that is not given is None, so that a resumed run keeps its recipe."""
     _add_data_flags(parser)
     parser.add_argument("--dataset", choices=sorted(recipes.RECIPES),
                         help="cifar10, or digits: scikit-learn's 1,797 handwritten digits with a recipe of their own, "
                         "to try everything out without a download (default: %s)" % recipe.dataset)
-    parser.add_argument("--output", type=Path, default=default_run(recipe.variant), metavar="DIR",
-                        help="the run's folder (default: %s)" % default_run(recipe.variant).relative_to(REPOSITORY))
-    parser.add_argument("--resume", nargs="?", const=True, default=resume, type=_resume_value, metavar="CHECKPOINT",
-                        help="go on from the newest checkpoint in the output folder, or from the checkpoint named "
-                        "here, the original's model_cifar10_advanced.ckpt included (default: %s)" % resume)
-    parser.add_argument("--initial-epoch", type=_natural, default=0, metavar="N",
-                        help="how many epochs the checkpoint has behind it, where its name does not say (the "
-                        "original's); default 0")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="the run's folder (default: runs/twba or runs/bwba)")
     parser.add_argument("--activation", choices=architecture.ACTIVATIONS,
                         help="binary: {0, 1}, as the paper says. published: the three levels {0, 0.5, 1} that the "
                         "published binary.py computes (default: %s)" % recipe.activation)
-    parser.add_argument("--epochs", type=_positive, metavar="N", help="train until N epochs are done (default: %d)"
+    parser.add_argument("--epochs", type=positive, metavar="N", help="train until N epochs are done (default: %d)"
                         % recipe.epochs)
-    parser.add_argument("--batch-size", type=_positive, metavar="N", help="images a step (default: %d)"
+    parser.add_argument("--batch-size", type=positive, metavar="N", help="images a step (default: %d)"
                         % recipe.batch_size)
     rate = parser.add_mutually_exclusive_group()
     rate.add_argument("--learning-rate", type=float, metavar="RATE",
@@ -45,9 +61,15 @@ def training_parser(recipe, resume):
     rate.add_argument("--learning-rate-steps", type=_learning_rate_step, nargs="+", metavar="EPOCH:RATE",
                       help="the rate in force from each epoch, counted from 0 (default: %s)"
                       % " ".join("%d:%g" % step for step in recipe.learning_rate_steps))
-    parser.add_argument("--seed", type=_natural, metavar="N", help="decides initial weights, order and augmentation "
+    parser.add_argument("--seed", type=natural, metavar="N", help="decides initial weights, order and augmentation "
                         "(default: %d)" % recipe.seed)
-    return parser
+
+
+def add_initial_epoch(parser):
+    """The flag --initial-epoch."""
+    parser.add_argument("--initial-epoch", type=natural, default=0, metavar="N",
+                        help="how many epochs the checkpoint has behind it, where its name does not say (the "
+                        "original's); default 0")
 
 
 def spikes_parser(variant):
@@ -57,39 +79,88 @@ def spikes_parser(variant):
         "batch of 200, as the original prints it, then a table over the eight counted maps. The first convolution and "
         "the last 1x1 convolution are computed off chip and not counted." % variant.upper())
     _add_data_flags(parser)
-    parser.add_argument("--checkpoint", type=Path, default=default_run(variant), metavar="PATH",
-                        help="a run's folder, a TensorFlow checkpoint or an npz (default: %s)"
-                        % default_run(variant).relative_to(REPOSITORY))
+    parser.add_argument("--checkpoint", type=Path, default=released_model(variant), metavar="PATH",
+                        help="a run's folder, a TensorFlow checkpoint or an npz (default: %s, the released one)"
+                        % released_model(variant).relative_to(REPOSITORY))
     parser.add_argument("--allow-pickle", action="store_true", help="read the original's pickled model.npz; loading a "
                         "pickle can run any code, so only do this with a file that you trust")
     parser.add_argument("--dataset", choices=sorted(recipes.RECIPES),
                         help="default: what the checkpoint was trained on")
     parser.add_argument("--activation", choices=architecture.ACTIVATIONS,
                         help="default: what the checkpoint was trained with, binary where nothing beside it says so")
-    parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N test images")
-    parser.add_argument("--batch-size", type=_positive, default=200, metavar="N", help="images a batch (default: 200)")
+    parser.add_argument("--limit", type=positive, metavar="N", help="only the first N test images")
+    parser.add_argument("--batch-size", type=positive, default=200, metavar="N", help="images a batch (default: 200)")
+    parser.add_argument("--engine", action="store_true", help="compute by the compiled integer engine in place of "
+                        "TensorFlow: over ten times as fast, binary activations only, needs a C compiler")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
     return parser
+
+
+def choose_recipe(recipe, start, args, first_epoch):
+    """The recipe of the run that goes on, else the data set's, else the script's; with the command line's changes."""
+    variant, stored = recipe.variant, recipes.load(start) if start else None
+    if stored:
+        require_same(stored, start, variant=variant, activation=args.activation, dataset=args.dataset, seed=args.seed)
+        recipe = stored
+    elif args.dataset:
+        recipe = recipes.RECIPES[args.dataset](variant)
+    names = ("activation", "epochs", "batch_size", "learning_rate_steps", "seed")
+    recipe = dataclasses.replace(
+        recipe, **{name: getattr(args, name) for name in names if getattr(args, name) is not None})
+    if args.learning_rate is not None:
+        recipe = recipe.with_learning_rate(args.learning_rate, first_epoch)
+    return recipe
+
+
+def require_same(stored, path, **asked):
+    """What a checkpoint was trained with (its recipe) cannot be asked to be something else."""
+    for name, value in asked.items():
+        found = getattr(stored, name)
+        if value is not None and value != found:
+            raise UserError("%s: its %s is %s, not %s: use the script and flags that fit it, or another file or folder"
+                            % (path, name, found, value))
+
+
+@contextlib.contextmanager
+def one_line_for_mistakes(stopped):
+    """One line on stderr and a non-zero exit for what the user can mend; `stopped` is what Ctrl-C gets."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `docker stop` ends a run as Ctrl-C does
+    try:
+        yield
+    except (UserError, OSError) as error:
+        sys.exit("error: %s" % error)
+    except KeyboardInterrupt:
+        print("\n" + stopped, file=sys.stderr)
+        sys.exit(130)
+
+
+def quieten_tensorflow():
+    """Keep pages of deprecation notes, and errors about the GPU that a CPU machine lacks, off the screen."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow as tf
+    tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
+    with warnings.catch_warnings(record=True):  # what TensorLayer imports insists on warning about its own future
+        import tensorlayer  # noqa: F401
 
 
 def _add_data_flags(parser):
     parser.add_argument("--data-dir", type=Path, metavar="DIR",
                         help="a folder with cifar-10-batches-py/ or the archive cifar-10-python.tar.gz (default: $%s, "
                         "else data/, where the archive is downloaded to)" % ENVIRONMENT_VARIABLE)
-    parser.add_argument("--threads", type=_natural, default=0, metavar="N", help="CPU cores to use (default: all)")
+    parser.add_argument("--threads", type=natural, default=0, metavar="N", help="CPU cores to use (default: all)")
 
 
 def _resume_value(text):
     return {"true": True, "false": False}.get(text.lower(), text)
 
 
-def _natural(text):
+def natural(text):
     if not text.isdigit():
         raise argparse.ArgumentTypeError("%r is not a number from 0 on" % text)
     return int(text)
 
 
-def _positive(text):
+def positive(text):
     if not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError("%r is not a number from 1 on" % text)
     return int(text)

@@ -1,18 +1,12 @@
 """Accuracy and spike counts of a network, both from the same run over the same images."""
-from collections import namedtuple
-
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
 from twba_nets import checkpoint, network
 from twba_nets.pipeline import evaluation_batches
-
-Result = namedtuple("Result", "loss accuracy spikes")
-Result.__doc__ = """loss: mean cross entropy. accuracy: share of images classified rightly.
-
-spikes: float64 [images, 8], the sum of activations of each counted map (architecture.COUNTED_MAPS) for each image.
-"""
+from twba_nets.session import session_config
+from twba_nets.spikes import Result
 
 
 class Evaluator:
@@ -25,8 +19,7 @@ class Evaluator:
         net = network.build(self.batches.images, variant, activation, is_train=False, reuse=reuse)
         self.fetches = (network.cross_entropy(net.logits, self.batches.labels),
                         network.correct(net.logits, self.batches.labels),
-                        # a map has at most 36,864 neurons: each image's sum is exact in float32
-                        tf.stack([tf.reduce_sum(spikes, [1, 2, 3]) for spikes in net.maps.values()], axis=1))
+                        net.spikes)  # a map has at most 73,728 neurons: each image's sum is exact in float32
 
     def run(self, session):
         """Evaluate all images. Returns a Result."""
@@ -49,9 +42,3 @@ def evaluate(values, recipe, x, y, batch_size, threads=0):
         evaluator = Evaluator(x, y, batch_size, recipe.variant, recipe.activation)
         checkpoint.assign(session, values)
         return evaluator.run(session)
-
-
-def session_config(threads):
-    """threads: how many cores to use, 0 for all."""
-    return tf.ConfigProto(allow_soft_placement=True, intra_op_parallelism_threads=threads,
-                          inter_op_parallelism_threads=threads)

@@ -1,8 +1,11 @@
 """Writing a file whole or not at all."""
 import contextlib
+import io
 import json
 import os
 from pathlib import Path
+
+import numpy as np
 
 from twba_nets.errors import UserError
 
@@ -35,3 +38,11 @@ def write_json(path, value):
     with atomic_write(path, "w") as file:
         json.dump(value, file, indent=2)
         file.write("\n")
+
+
+def write_npz(path, arrays, save=np.savez_compressed):
+    """Write an npz file, atomically. arrays: name -> array. save: np.savez or np.savez_compressed."""
+    buffer = io.BytesIO()  # on a full disk NumPy's own writer complains a second time, when it is thrown away
+    save(buffer, **arrays)
+    with atomic_write(path) as file:
+        file.write(buffer.getbuffer())

@@ -1,4 +1,4 @@
-"""A run's record: log.csv, TensorBoard summaries, a line an epoch, and the learning curve."""
+"""A run's record: log.csv, a line an epoch, and the learning curve. No framework is imported here."""
 import csv
 import time
 
@@ -6,7 +6,6 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.ticker import MaxNLocator
-import tensorflow as tf
 
 from twba_nets.files import atomic_write
 
@@ -23,8 +22,6 @@ class Journal:
         """epochs_done: where the run goes on; rows of later epochs, which a kill left unsaved, are dropped."""
         self.folder, self.epochs = folder, epochs
         self._write_log([row for row in read_log(folder) if int(row["epoch"]) <= epochs_done])
-        self.writer = tf.summary.FileWriter(str(folder))
-        self.writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), global_step=epochs_done + 1)
         self.seconds = []
 
     def _write_log(self, rows):
@@ -34,13 +31,9 @@ class Journal:
             log.writerows(rows)
 
     def record(self, row):
-        """Add an epoch's figures (all FIELDS but finished_at) to the log and the summaries, and print them."""
+        """Add an epoch's figures (all FIELDS but finished_at) to the log, and print them."""
         row = dict(row, finished_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
         self._write_log(read_log(self.folder) + [row])
-        values = [tf.Summary.Value(tag=key, simple_value=row[key]) for key in FIELDS[2:-1]]
-        self.writer.add_summary(tf.Summary(value=values), row["epoch"])
-        self.writer.flush()
-        draw_curve(read_log(self.folder), self.folder / CURVE_NAME)
         self.seconds.append(row["seconds"])
         left = sum(self.seconds) / len(self.seconds) * (self.epochs - row["epoch"])
         print("epoch %d/%d  learning rate %g  training: loss %.4f, accuracy %.4f  test: loss %.4f, accuracy %.4f  "
@@ -49,9 +42,9 @@ class Journal:
                  row["test_loss"], row["test_accuracy"], row["spikes_per_image"], row["images_per_second"],
                  duration(left)), flush=True)
 
-    def close(self):
-        """Close the summaries' file."""
-        self.writer.close()
+    def draw(self):
+        """Bring learning_curve.png up to date."""
+        draw_curve(read_log(self.folder), self.folder / CURVE_NAME)
 
 
 def read_log(folder):

@@ -4,23 +4,28 @@ from collections import OrderedDict, namedtuple
 
 import tensorflow as tf
 import tensorlayer as tl
-from tensorlayer.layers import (BatchNormLayer, ConcatLayer, Conv2d, DenseLayer, FlattenLayer, InputLayer,
-                                LambdaLayer)
+from tensorflow.python.training.moving_averages import assign_moving_average
+from tensorlayer.layers import BatchNormLayer, DenseLayer, InputLayer
 
 from twba_nets import architecture as arch
 from twba_nets.errors import UserError
+from twba_nets.stages import FIRE, StageGraph
 
 try:
-    from tensorlayer.layers.binary import BinaryConv2d, SignLayer, TernaryConv2d
+    from tensorlayer.layers.binary import ternarise
 except ImportError:
     raise UserError("TensorLayer is not patched with this project's binary.py: run python patches/install.py")
+from tensorlayer.layers.utils import quantize
 
-QUANTISED_CONV = {"twba": TernaryConv2d, "bwba": BinaryConv2d}
+QUANTISERS = {"twba": ternarise, "bwba": quantize}  # what TernaryConv2d and BinaryConv2d do to their weights
 
-Network = namedtuple("Network", "logits maps all_params")
+BatchNorm = namedtuple("BatchNorm", "beta gamma moving_mean moving_variance")
+
+Network = namedtuple("Network", "logits maps spikes all_params")
 Network.__doc__ = """A built network.
 
-logits: [batch, 10]. maps: name -> activations [batch, height, width, channels] of the counted maps.
+logits: [batch, 10]. maps: name -> activations [batch, height, width, channels] of every stage that fires: the counted
+maps (architecture.COUNTED_MAPS), then cnn11's. spikes: [batch, 8], the sum of each counted map.
 all_params: the 270 tensors of TensorLayer's list of that name: the *quantised* weights, and all other variables.
 """
 
@@ -32,54 +37,86 @@ def build(x, variant, activation="binary", is_train=False, reuse=False):
     uses (and updates) the batch's statistics, else the moving ones.
     Source: the table of the published code; see architecture.py.
     """
-    conv, maps = QUANTISED_CONV[variant], OrderedDict()
+    x, size = x[tf.newaxis], arch.IMAGE_SIZE
+    maps, spikes, all_params, updates = OrderedDict(), [], [], []
+    with _scope(x.dtype, reuse):
+        for stage in arch.STAGES:
+            weights, norms = _variables(stage, int(x.shape[-1]), variant, x.dtype)
+            for w, norm in zip(weights, norms):
+                all_params += [w, *norm]
+            graph = StageGraph(stage, size, "relu" if stage is arch.RELU_STAGE else activation)
+            x, sums = _apply(graph, x, tf.stack(weights), norms, updates if is_train else None)
+            size = graph.size
+            if stage is not arch.RELU_STAGE:
+                name = stage.bn if stage is arch.SPIKE_STAGE else stage.conv
+                maps[name] = graph.outputs_in_order(x)
+                spikes.append(sums)
 
-    def batch_norm(net, name, act):
-        return BatchNormLayer(net, decay=arch.BN_DECAY, epsilon=arch.BN_EPSILON, act=act, is_train=is_train,
-                              name=name)
+        net = DenseLayer(InputLayer(tf.squeeze(x, [0, 2, 3]), name="input"), arch.CLASSES, b_init=None,
+                         name=arch.OUTPUT, W_init=tf.truncated_normal_initializer(stddev=arch.DENSE_STDDEV))
+        net = BatchNormLayer(net, decay=arch.BN_DECAY, epsilon=arch.BN_EPSILON, is_train=is_train, name=arch.OUTPUT_BN)
+    with tf.control_dependencies(updates):
+        logits = tf.identity(net.outputs)
+    return Network(logits, maps, tf.stack(spikes[:len(arch.COUNTED_MAPS)], axis=1), all_params + net.all_params)
 
-    def fire(net, bn):
-        net = SignLayer(batch_norm(net, bn, tl.act.htanh), activation=activation)
-        return LambdaLayer(net, lambda sign: (sign + 1) / 2, name="spikes")
 
-    with _layers_of_type(x.dtype), tf.variable_scope("model", reuse=reuse):
-        net = InputLayer(x, name="input")
-        net = batch_norm(_convolve(Conv2d, net, arch.RELU_STAGE, arch.RELU_STAGE.conv), arch.RELU_STAGE.bn,
-                         tf.nn.relu)
-        net = fire(_convolve(Conv2d, net, arch.SPIKE_STAGE, arch.SPIKE_STAGE.conv), arch.SPIKE_STAGE.bn)
-        maps[arch.SPIKE_STAGE.bn] = net.outputs
-
-        for stage in arch.HIDDEN_STAGES:
-            groups = [
-                fire(_convolve(conv, net[:, :, :, i::stage.groups], stage, conv_name), bn_name)
-                for i, (conv_name, bn_name) in enumerate(arch.group_names(stage))
-            ]
-            net = ConcatLayer(groups, name="concat_" + stage.conv)
-            maps[stage.conv] = net.outputs
-
-        net = FlattenLayer(net, name="flatten")
-        net = DenseLayer(net, arch.CLASSES, b_init=None, name=arch.OUTPUT,
-                         W_init=tf.truncated_normal_initializer(stddev=arch.DENSE_STDDEV))
-        net = batch_norm(net, arch.OUTPUT_BN, None)
-    counted = OrderedDict((name, maps[name]) for name in arch.COUNTED_MAPS)
-    return Network(net.outputs, counted, net.all_params)
+def build_neurons(sums, bn):
+    """The evaluation graph's neurons with batch norm `bn` alone: sums [n, channels] -> spikes {0, 1}."""
+    with _scope(sums.dtype, reuse=tf.AUTO_REUSE):
+        norm = _batch_norm(bn, int(sums.shape[-1]), sums.dtype)
+        scale = tf.rsqrt(norm.moving_variance + arch.BN_EPSILON) * norm.gamma
+        return FIRE["binary"](sums * scale, norm.beta - norm.moving_mean * scale)
 
 
 @contextlib.contextmanager
-def _layers_of_type(dtype):
-    """TensorLayer keeps the type of new variables in a global; this gives it back."""
+def _scope(dtype, reuse):
+    """Where the variables live. TensorLayer keeps the type of new ones in a global; this gives it back."""
     before = tl.layers.LayersConfig.tf_dtype
     tl.layers.LayersConfig.tf_dtype = dtype
     try:
-        yield
+        with tf.variable_scope("model", reuse=reuse):
+            yield
     finally:
         tl.layers.LayersConfig.tf_dtype = before
 
 
-def _convolve(layer, net, stage, name):
-    return layer(net, stage.filters, (stage.kernel, stage.kernel), (stage.stride, stage.stride),
-                 padding=stage.padding, b_init=None, name=name,
-                 W_init=tf.truncated_normal_initializer(stddev=arch.CONV_STDDEV))
+def _variables(stage, channels, variant, dtype):
+    """A stage's weights as they are multiplied, [kernel, kernel, channels, filters], and batch norms, by group."""
+    quantised = stage in arch.HIDDEN_STAGES
+    channels //= stage.stride ** 2  # a block's pixels are channels here
+    names = arch.group_names(stage) if quantised else [(stage.conv, stage.bn)]
+    weights, norms = [], []
+    for conv, bn in names:
+        w = tf.get_variable(conv + ("/W_conv2d" if quantised else "/kernel"),
+                            [stage.kernel, stage.kernel, channels, stage.filters], dtype,
+                            tf.truncated_normal_initializer(stddev=arch.CONV_STDDEV))
+        weights.append(QUANTISERS[variant](w) if quantised else w)
+        norms.append(_batch_norm(bn, stage.filters, dtype))
+    return weights, norms
+
+
+def _batch_norm(name, filters, dtype):
+    with tf.variable_scope(name):
+        return BatchNorm(
+            tf.get_variable("beta", [filters], dtype, tf.zeros_initializer()),
+            tf.get_variable("gamma", [filters], dtype, tf.random_normal_initializer(1, arch.GAMMA_STDDEV)),
+            tf.get_variable("moving_mean", [filters], dtype, tf.zeros_initializer(), trainable=False),
+            tf.get_variable("moving_variance", [filters], dtype, tf.ones_initializer(), trainable=False))
+
+
+def _apply(graph, x, weights, norms, updates):
+    """A stage's outputs and each image's sum of them.
+
+    With the batch's statistics if there is a list of updates to add the moving ones' to.
+    """
+    beta, gamma, moving_mean, moving_variance = (tf.stack(parts) for parts in zip(*norms))
+    if updates is None:
+        return graph.evaluate(x, weights, gamma, beta, moving_mean, moving_variance)
+    x, mean, variance = graph.train(x, weights, gamma, beta)
+    for norm, *values in zip(norms, tf.unstack(mean), tf.unstack(variance)):
+        for moving, value in zip((norm.moving_mean, norm.moving_variance), values):
+            updates.append(assign_moving_average(moving, value, arch.BN_DECAY, zero_debias=False))
+    return x, tf.reduce_sum(x, [0, 2, 3, 4])  # pixels and margins change no sum
 
 
 def cross_entropy(logits, labels):
@@ -90,12 +127,3 @@ def cross_entropy(logits, labels):
 def correct(logits, labels):
     """Which images are classified rightly: [batch] of bool."""
     return tf.equal(tf.argmax(logits, 1, output_type=labels.dtype), labels)
-
-
-def model_variables():
-    """The 270 model variables of the default graph, name -> variable, in the order of architecture.py.
-
-    A second network built on the same variables (reuse) adds none; Adam's slots are not among them.
-    """
-    variables = {variable.op.name: variable for variable in tf.global_variables()}
-    return OrderedDict((name, variables[name]) for name in arch.variable_shapes())

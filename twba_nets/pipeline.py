@@ -5,9 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from twba_nets.architecture import IMAGE_SIZE
-
-MAX_BRIGHTNESS = 63.0
-CONTRAST = (0.2, 1.8)
+from twba_nets.recipe import CONTRAST, MAX_BRIGHTNESS
 
 Batches = namedtuple("Batches", "images labels start")
 Batches.__doc__ = """Batches as tensors of a graph: images float32 [batch, 24, 24, 3] and labels int32 [batch].
@@ -17,12 +15,17 @@ start(session, ...) begins a pass; after its last batch, which may be smaller, t
 
 
 def augment(image, key, flip):
-    """Distort a training image: random crop, mirroring, brightness and contrast.
+    """Distort a training image by random numbers that depend on `key`, int64 [2], alone; see distort."""
+    return distort(image, tf.random.stateless_uniform([5], seed=key), flip)
 
-    image: uint8 [32, 32, 3]. key: int64 [2], decides the random numbers. Returns float32 [24, 24, 3].
-    Source: the published code's operations, on random numbers that depend on `key` alone.
+
+def distort(image, uniforms, flip):
+    """Distort a training image: random crop, mirroring, brightness and contrast; then standardise.
+
+    image: uint8 [32, 32, 3]. uniforms: float32 [5] in [0, 1). Returns float32 [24, 24, 3].
+    Source: the published code's operations.
     """
-    top, left, mirror, brightness, contrast = tf.unstack(tf.random.stateless_uniform([5], seed=key))
+    top, left, mirror, brightness, contrast = tf.unstack(uniforms)
     offsets = tf.cast(tf.stack([top, left, 0.0]) * float(int(image.shape[0]) - IMAGE_SIZE + 1), tf.int32)
     image = tf.cast(tf.slice(image, offsets, [IMAGE_SIZE, IMAGE_SIZE, 3]), tf.float32)
     if flip:

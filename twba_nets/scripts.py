@@ -1,12 +1,7 @@
 """What the example scripts do. TensorFlow is imported only once the arguments are in order."""
-import contextlib
 import dataclasses
-import os
-import signal
-import sys
-import warnings
 
-from twba_nets import command_line, datasets, recipe as recipes, spikes
+from twba_nets import command_line, datasets, npz, recipe as recipes, spikes
 from twba_nets.errors import UserError
 from twba_nets.files import write_json
 
@@ -21,14 +16,16 @@ def train(recipe, resume=False, argv=None):
     the output folder) or a checkpoint to go on from.
     """
     args = command_line.training_parser(recipe, resume).parse_args(argv)
-    with _one_line_for_mistakes("stopped; every finished epoch is saved: go on with --resume"):
+    with command_line.one_line_for_mistakes("stopped; every finished epoch is saved: go on with --resume"):
+        command_line.quieten_tensorflow()
         _train(recipe, args)
 
 
 def count_spikes(variant, argv=None):
     """Evaluate a checkpoint and count its spikes; the body of cifar10_*_spikes.py."""
     args = command_line.spikes_parser(variant).parse_args(argv)
-    with _one_line_for_mistakes("stopped"):
+    with command_line.one_line_for_mistakes("stopped"):
+        command_line.quieten_tensorflow()
         _count_spikes(variant, args)
 
 
@@ -37,7 +34,7 @@ def _train(recipe, args):
     folder = args.output
     start = _starting_point(folder, args.resume)
     first_epoch = _first_epoch(start, args.initial_epoch)
-    recipe = _choose_recipe(recipe, start, args, first_epoch)
+    recipe = command_line.choose_recipe(recipe, start, args, first_epoch)
     if first_epoch >= recipe.epochs:
         print("%s: %d of %d epochs are done; to train longer, give a higher --epochs"
               % (folder, first_epoch, recipe.epochs))
@@ -79,48 +76,31 @@ def _first_epoch(start, initial_epoch):
     return epoch
 
 
-def _choose_recipe(recipe, start, args, first_epoch):
-    """The recipe of the run that goes on, else the data set's, else the script's; with the command line's changes."""
-    variant, stored = recipe.variant, recipes.load(start.parent) if start else None
-    if stored:
-        _require_same(stored, start, variant=variant, activation=args.activation, dataset=args.dataset, seed=args.seed)
-        recipe = stored
-    elif args.dataset:
-        recipe = recipes.RECIPES[args.dataset](variant)
-    names = ("activation", "epochs", "batch_size", "learning_rate_steps", "seed")
-    recipe = dataclasses.replace(
-        recipe, **{name: getattr(args, name) for name in names if getattr(args, name) is not None})
-    if args.learning_rate is not None:
-        recipe = recipe.with_learning_rate(args.learning_rate, first_epoch)
-    return recipe
-
-
-def _require_same(stored, path, **asked):
-    """What a checkpoint was trained with (its recipe) cannot be asked to be something else."""
-    for name, value in asked.items():
-        found = getattr(stored, name)
-        if value is not None and value != found:
-            raise UserError("%s: its %s is %s, not %s: use the script and flags that fit it, or another file or folder"
-                            % (path, name, found, value))
-
-
 def _count_spikes(variant, args):
     from twba_nets import checkpoint
-    from twba_nets.evaluation import evaluate
     path = checkpoint.locate(args.checkpoint)
-    recipe = recipes.load(path.parent)
+    recipe = recipes.load(path)
     if recipe:
-        _require_same(recipe, path, variant=variant, activation=args.activation)
+        command_line.require_same(recipe, path, variant=variant, activation=args.activation)
     else:
         recipe = dataclasses.replace(recipes.paper(variant), activation=args.activation or "binary")
         print("note: no recipe.json beside %s: taken for a %s checkpoint with %s activations"
               % (path, variant, recipe.activation))
     values = checkpoint.read(path, args.allow_pickle)
-    checkpoint.check_variant(values, variant, path)
+    npz.check_variant(values, variant, path)
     recipe = dataclasses.replace(recipe, dataset=args.dataset or recipe.dataset)
     data = datasets.load(recipe.dataset, args.data_dir)
-    result = evaluate(values, recipe, data.x_test[:args.limit], data.y_test[:args.limit], args.batch_size, args.threads)
+    result = _evaluate(values, recipe, path, data.x_test[:args.limit], data.y_test[:args.limit], args)
     _report(spikes.summarise(result, args.batch_size), recipe, path, args.json)
+
+
+def _evaluate(values, recipe, path, x, y, args):
+    if args.engine:
+        from twba_nets import engine, export
+        export.require_binary(recipe, path)
+        return engine.evaluate(export.fold(values, recipe.variant), x, y, args.threads)
+    from twba_nets.evaluation import evaluate
+    return evaluate(values, recipe, x, y, args.batch_size, args.threads)
 
 
 def _report(summary, recipe, path, json_file):
@@ -135,26 +115,3 @@ def _report(summary, recipe, path, json_file):
     if json_file:
         write_json(json_file, dict(summary, checkpoint=str(path), variant=recipe.variant,
                                    activation=recipe.activation, dataset=recipe.dataset))
-
-
-@contextlib.contextmanager
-def _one_line_for_mistakes(stopped):
-    """One line on stderr and a non-zero exit for what the user can mend; `stopped` is what Ctrl-C gets."""
-    _quieten_libraries()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `docker stop` ends a run as Ctrl-C does
-    try:
-        yield
-    except (UserError, OSError) as error:
-        sys.exit("error: %s" % error)
-    except KeyboardInterrupt:
-        print("\n" + stopped, file=sys.stderr)
-        sys.exit(130)
-
-
-def _quieten_libraries():
-    """Keep pages of deprecation notes, and errors about the GPU that a CPU machine lacks, off the user's screen."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tensorflow as tf
-    tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
-    with warnings.catch_warnings(record=True):  # what TensorLayer imports insists on warning about its own future
-        import tensorlayer  # noqa: F401

@@ -1,4 +1,5 @@
 """The training loop: Adam on the softmax cross entropy, test after every epoch, checkpoint after every epoch."""
+import contextlib
 import time
 from collections import namedtuple
 
@@ -6,11 +7,12 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from twba_nets import checkpoint, network
+from twba_nets import card, checkpoint, network
 from twba_nets.errors import UserError
-from twba_nets.evaluation import Evaluator, session_config
-from twba_nets.journal import Journal
+from twba_nets.evaluation import Evaluator
+from twba_nets.journal import FIELDS, Journal, read_log
 from twba_nets.pipeline import training_batches
+from twba_nets.session import session_config
 
 Step = namedtuple("Step", "images batches learning_rate fetches all_params")
 
@@ -31,13 +33,24 @@ def train(recipe, dataset, folder, start=None, first_epoch=0, threads=0):
             session.run(tf.global_variables_initializer())
             if start:
                 checkpoint.restore(session, saver, start)
+            card.remove(folder)
             journal = Journal(folder, first_epoch, recipe.epochs)
-            try:
+            with contextlib.closing(tf.summary.FileWriter(str(folder))) as summaries:
+                summaries.add_session_log(tf.SessionLog(status=tf.SessionLog.START), global_step=first_epoch + 1)
                 for epoch in range(first_epoch, recipe.epochs):
-                    journal.record(run_epoch(session, step, evaluator, recipe, epoch))
+                    row = run_epoch(session, step, evaluator, recipe, epoch)
+                    journal.record(row)
+                    journal.draw()
+                    summarise(summaries, row)
                     checkpoint.save(session, saver, folder, epoch + 1, step.all_params)
-            finally:
-                journal.close()
+    card.write(folder, recipe, read_log(folder), {"tensorflow": tf.__version__}, card.cpu_name())
+
+
+def summarise(summaries, row):
+    """Show an epoch's figures in TensorBoard."""
+    values = [tf.Summary.Value(tag=key, simple_value=row[key]) for key in FIELDS[2:-1]]
+    summaries.add_summary(tf.Summary(value=values), row["epoch"])
+    summaries.flush()
 
 
 def build_step(recipe, dataset):

@@ -1,0 +1,58 @@
+"""The card beside a finished run's model."""
+import json
+import shutil
+
+import pytest
+
+from twba_nets import card, convert, npz, recipe as recipes
+from twba_nets.errors import UserError
+
+
+@pytest.fixture
+def model(finished_run, tmp_path):
+    """A released model: its npz and its card, without the run's other files."""
+    for name in ("model.npz", "model.json"):
+        shutil.copy(str(finished_run / name), str(tmp_path))
+    return tmp_path / "model.npz"
+
+
+def test_card_of_a_run(model, short_recipe):
+    found = card.read(model)
+    assert found["epochs"] == 2 and 0 <= found["test_accuracy"] <= 1 and found["training_seconds"] > 0
+    assert found["versions"]["tensorflow"] == "1.15.0" and found["device"]
+    assert recipes.load(model) == short_recipe
+
+
+def test_another_digest(model):
+    values = npz.read_model(model)
+    values["model/bn00/beta"] += 1e-3
+    npz.save_model(model, values)
+    with pytest.raises(UserError, match="model.npz: its sha256 is not the one in model.json"):
+        recipes.load(model)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", json.dumps({"sha256": 1})])
+def test_a_foreign_card(model, text):
+    card.path_of(model).write_text(text)
+    with pytest.raises(UserError):
+        recipes.load(model)
+
+
+def test_a_run_that_goes_on_has_no_card(model):
+    card.remove(model.parent)
+    card.remove(model.parent)
+    assert card.read(model) is None and recipes.load(model) is None
+
+
+def test_converted_checkpoint_holds_everything(finished_run, tmp_path, capsys):
+    from twba_nets import checkpoint
+    convert.main([str(finished_run), "--output", str(tmp_path / "new")])
+    assert capsys.readouterr().out == "%s: written\n" % (tmp_path / "new" / "training.npz")
+    values = npz.read_training(tmp_path / "new" / "training.npz")
+    expected = checkpoint.read_training(checkpoint.newest(finished_run))
+    assert len(values) == 596
+    assert all((values[name] == expected[name]).all() for name in expected)
+    assert npz.read_epoch(tmp_path / "new" / "training.npz") == 2
+    assert recipes.load(tmp_path / "new" / "training.npz").dataset == "digits"
+    with pytest.raises(SystemExit, match="no TensorFlow checkpoint"):
+        convert.main([str(tmp_path / "new")])

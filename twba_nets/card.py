@@ -1,0 +1,85 @@
+"""The card beside a finished run's model.npz, model.json: what it is, how it came about, its digest.
+
+No framework is imported here.
+"""
+import dataclasses
+import hashlib
+import json
+import platform
+import subprocess
+from pathlib import Path
+
+from twba_nets import npz
+from twba_nets.errors import UserError
+from twba_nets.files import write_json
+
+
+def path_of(model):
+    """The card's path beside a model's npz."""
+    return model.with_suffix(".json")
+
+
+def write(folder, recipe, rows, versions, device):
+    """Write the card of a finished run, from its recipe, its log's rows and its model.npz.
+
+    versions: name -> version of the framework and what it computes with. device: the processor's name.
+    """
+    model = folder / npz.MODEL_NAME
+    write_json(path_of(model), {
+        "sha256": _digest(model),
+        "recipe": dataclasses.asdict(recipe),
+        "epochs": int(rows[-1]["epoch"]),
+        "test_accuracy": float(rows[-1]["test_accuracy"]),
+        "test_loss": float(rows[-1]["test_loss"]),
+        "spikes_per_image": float(rows[-1]["spikes_per_image"]),
+        "training_seconds": sum(float(row["seconds"]) for row in rows),
+        "device": device,
+        "versions": dict(versions, python=platform.python_version()),
+        "commit": commit(),
+    })
+
+
+def remove(folder):
+    """Remove the card of a run that goes on: its model is about to change."""
+    path = path_of(folder / npz.MODEL_NAME)
+    if path.exists():
+        path.unlink()
+
+
+def read(model):
+    """The card beside a model's npz, or None where there is none. Raises UserError if it is not that model's."""
+    path = path_of(model)
+    if model.suffix != ".npz" or not path.exists():
+        return None
+    try:
+        card = json.loads(path.read_text())
+        digest = card["sha256"]
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise UserError("%s: not the card of a model (%r): restore it, or move it away" % (path, error))
+    if model.exists() and _digest(model) != digest:
+        raise UserError("%s: its sha256 is not the one in %s: it was changed or damaged: restore it (git checkout), or "
+                        "move the card away" % (model, path.name))
+    return card
+
+
+def cpu_name():
+    """The processor as the operating system calls it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown"
+
+
+def _digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def commit():
+    """The commit of the code, marked where files differ from it; None outside a git checkout."""
+    try:
+        return subprocess.check_output(["git", "describe", "--always", "--abbrev=40", "--dirty=-changed"],
+                                       cwd=str(Path(__file__).parent), stderr=subprocess.DEVNULL,
+                                       universal_newlines=True).strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
