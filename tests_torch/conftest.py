@@ -1,0 +1,45 @@
+"""Shared by PyTorch's tests: a short training run, and what TensorFlow computed in an environment of its own."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+TENSORFLOW_PYTHON = REPOSITORY / ".venv" / "bin" / "python"
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
+
+from twba_torch.device import keep_memory
+
+keep_memory()
+
+import pytest
+import torch
+
+from shared_fixtures import few_digits, short_recipe  # noqa: F401 (fixtures)
+
+
+def in_tensorflow(*arguments):
+    """Run Python with arguments in TensorFlow's environment; returns what it prints."""
+    if not TENSORFLOW_PYTHON.exists():
+        pytest.skip("run `make setup` for TensorFlow's environment, .venv, which this test compares with")
+    done = subprocess.run([TENSORFLOW_PYTHON, "-W", "ignore", *map(str, arguments)], cwd=REPOSITORY,
+                          env=dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def tensorflow_side(tmp_path_factory):
+    """The folder with the records that tensorflow_side.py writes; half a gigabyte, removed at the end."""
+    folder = tmp_path_factory.mktemp("tensorflow")
+    in_tensorflow("tests_torch/tensorflow_side.py", folder)
+    yield folder
+    for path in folder.iterdir():
+        path.unlink()
+
+
+@pytest.fixture(autouse=True)
+def default_type():
+    """Some tests compute in float64: none leaves it to the next."""
+    yield
+    torch.set_default_dtype(torch.float32)

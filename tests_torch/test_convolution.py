@@ -1,0 +1,80 @@
+"""The exact convolutions lose nothing forward, and only the incoming gradient's rounding backward."""
+import pytest
+import torch
+
+from twba_nets import architecture as arch
+from twba_torch.convolution import ExactConvolution, float16_convolution, plain_convolution
+
+SIZES = dict(zip(arch.HIDDEN_STAGES, (24, 12, 12, 6, 4, 4, 2, 1)))
+CHANNELS = dict(zip(arch.HIDDEN_STAGES, (64, 256, 512, 512, 2048, 1024, 1024, 1024)))
+stages = pytest.mark.parametrize("stage", arch.HIDDEN_STAGES, ids=lambda stage: stage.conv)
+
+
+def inputs(stage, levels, weights, images=3):
+    """Random spikes among `levels` and weights among `weights`, as the stage takes them."""
+    generator = torch.Generator().manual_seed(0)
+
+    def choose(values, *shape):
+        return torch.tensor(values)[torch.randint(len(values), shape, generator=generator)]
+
+    x = choose(levels, images, SIZES[stage], SIZES[stage], CHANNELS[stage])
+    kernel = choose(weights, stage.groups * stage.filters, CHANNELS[stage] // stage.groups, stage.kernel, stage.kernel)
+    return x, kernel, (stage.stride, arch.padding(SIZES[stage], stage), stage.groups)
+
+
+@stages
+@pytest.mark.parametrize("levels", [[0.0, 1.0], [0.0, 0.5, 1.0]], ids=["binary", "published"])
+@pytest.mark.parametrize("weights", [[-1.0, 0.0, 1.0], [-1.0, 1.0]], ids=["ternary", "binary"])
+def test_forward_is_exact(stage, levels, weights):
+    x, kernel, geometry = inputs(stage, levels, weights)
+    y = ExactConvolution.apply(x, kernel, *geometry)
+    assert y.dtype == torch.float32
+    assert torch.equal(y.double(), plain_convolution(x.double(), kernel.double(), *geometry))
+
+
+@stages
+@pytest.mark.parametrize("levels", [[1.0], [0.0, 0.5, 1.0]], ids=["all fire", "published"])
+def test_float16_is_exact_too(stage, levels):
+    """What a GPU computes, here on the CPU; with the largest sums, all weights +1, and with halves."""
+    x, kernel, geometry = inputs(stage, levels, [1.0] if len(levels) == 1 else [-1.0, 1.0], images=1)
+    y = float16_convolution((2 * x).to(torch.uint8), kernel.to(torch.int8), *geometry)
+    assert torch.equal(y.double(), plain_convolution(x.double(), kernel.double(), *geometry))
+
+
+@stages
+def test_the_largest_sum_is_exact(stage):
+    """All spikes, all weights +1: bfloat16 (8 bits) could not hold these sums, float16 (11 bits) can."""
+    x, kernel, geometry = inputs(stage, [1.0], [1.0])
+    fan_in = kernel[0].numel()
+    assert ExactConvolution.apply(x, kernel, *geometry).max() == fan_in == torch.tensor(fan_in).half()
+    assert fan_in <= 1024
+
+
+@stages
+def test_gradients_are_those_of_the_rounded_one(stage):
+    x, kernel, geometry = inputs(stage, [0.0, 1.0], [-1.0, 0.0, 1.0])
+    x.requires_grad_(), kernel.requires_grad_()
+    y = ExactConvolution.apply(x, kernel, *geometry)
+    gradient = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
+    y.backward(gradient)
+    doubles = [tensor.detach().double().requires_grad_() for tensor in (x, kernel)]
+    plain_convolution(*doubles, *geometry).backward(gradient.bfloat16().double())
+    for ours, exact in zip((x.grad, kernel.grad), (tensor.grad for tensor in doubles)):
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours.double(), exact, rtol=2 ** -8, atol=1e-3 * exact.abs().max().item())
+
+
+def test_network_with_exact_stages_is_the_float32_network():
+    """Float32 holds these sums exactly too: on the same input every later value is the same."""
+    from twba_torch import variables
+    from twba_torch.network import Network
+    images = torch.randn(8, 24, 24, 3, generator=torch.Generator().manual_seed(2))
+    results = []
+    for exact in (False, True):
+        network = Network("twba", "published", exact)
+        variables.assign(variables.initial(3), network)
+        with torch.no_grad():
+            logits, maps = network.train()(images)
+        results.append((logits, *maps))
+    for plain, exact in zip(*results):
+        assert torch.equal(plain, exact)

@@ -1,0 +1,93 @@
+"""The NIR export, run in two simulators that others wrote, spikes as the NumPy reference does."""
+import nir
+import norse.torch
+import numpy as np
+import pytest
+import torch
+from snntorch.import_nir import import_from_nir
+
+from exports import (  # noqa: F401 (fixtures)
+    assert_one_line, bad_network, cifar10_images, digit_images, random_network, random_spikes, released_network)
+from twba_nets import architecture as arch, spiking, spiking_file
+from twba_torch import export_nir
+
+simulators = pytest.mark.parametrize("simulator", [norse.torch.from_nir, import_from_nir], ids=["Norse", "snnTorch"])
+
+
+@pytest.fixture(scope="module")
+def random_graph(random_network, tmp_path_factory):
+    return exported(random_network, tmp_path_factory.mktemp("nir"))
+
+
+def exported(network, folder):
+    """The path of a network's graph, as the command writes it."""
+    path = folder / "graph.nir"
+    export_nir.main([str(network), str(path)])
+    return path
+
+
+def simulate(simulator, graph, spikes):
+    """One time step: input spikes bool [N, 24, 24, 64] -> the eight later maps, name -> bool [N, H, W, C]."""
+    network, maps = simulator(nir.read(graph)), {}
+
+    def record(module, inputs, outputs):
+        spikes, state = outputs
+        maps[names[module]] = spikes
+
+    names = {network.get_submodule(stage.conv + "_spikes"): stage.conv for stage in arch.HIDDEN_STAGES}
+    for module in names:
+        module.register_forward_hook(record)
+    with torch.no_grad():
+        last, state = network(torch.from_numpy(spikes).permute(0, 3, 1, 2).float())
+    assert torch.equal(last, maps["cnn11"])
+    assert all(torch.equal(spikes, (spikes > 0).float()) for spikes in maps.values())
+    return {name: spikes.permute(0, 2, 3, 1).numpy() > 0 for name, spikes in maps.items()}
+
+
+def assert_equal_ours(simulated, arrays, spikes):
+    ours = spiking.run(arrays, spikes)
+    for name, expected in ours.items():
+        np.testing.assert_array_equal(simulated[name], expected, name)
+    predictions = [spiking.classify(arrays, maps["cnn11"]).argmax(1) for maps in (simulated, ours)]
+    np.testing.assert_array_equal(*predictions)
+    return ours
+
+
+@simulators
+def test_a_random_network_on_digits(simulator, random_network, random_graph, digit_images):
+    arrays, _ = spiking_file.load(random_network)
+    spikes = spiking.encode(arrays, spiking.prepare(digit_images))
+    maps = assert_equal_ours(simulate(simulator, random_graph, spikes), arrays, spikes)
+    assert all(0.2 < spikes.mean() < 0.8 for spikes in maps.values()), "the comparison says little"
+    assert len(np.unique(spiking.classify(arrays, maps["cnn11"]).argmax(1))) > 1, "the comparison says little"
+
+
+@simulators
+def test_a_random_network_on_spikes_of_all_densities(simulator, random_network, random_graph):
+    arrays, _ = spiking_file.load(random_network)
+    spikes = random_spikes(20)
+    assert_equal_ours(simulate(simulator, random_graph, spikes), arrays, spikes)
+
+
+@simulators
+def test_the_released_network_on_cifar10(simulator, released_network, cifar10_images, tmp_path):
+    arrays, _ = spiking_file.load(released_network)
+    spikes = spiking.encode(arrays, spiking.prepare(cifar10_images))
+    assert_equal_ours(simulate(simulator, exported(released_network, tmp_path), spikes), arrays, spikes)
+
+
+def test_the_form_is_the_one_that_all_can_read(random_graph):
+    graph = nir.read(random_graph)
+    for stage in arch.HIDDEN_STAGES:
+        convolution, neurons = graph.nodes[stage.conv], graph.nodes[stage.conv + "_spikes"]
+        height, width, channels = arch.map_shapes()[stage.conv]
+        assert convolution.groups == 1
+        assert (convolution.output_type["output"] == (channels, height, width)).all()
+        assert neurons.v_threshold.shape == (channels, height, width)
+        assert np.unique(neurons.v_threshold) == [0.5] and np.unique(neurons.r) == [1] and not neurons.v_reset.any()
+    assert len(graph.nodes) == 2 + 2 * len(arch.HIDDEN_STAGES) and len(graph.edges) == len(graph.nodes) - 1
+    assert graph.metadata == {"variant": "twba", "source": '{"checkpoint": "none"}'}
+
+
+def test_a_bad_file_gets_one_line(bad_network, tmp_path):
+    assert_one_line(export_nir.main, bad_network, tmp_path / "graph.nir")

@@ -1,0 +1,109 @@
+"""The ONNX export, run in ONNX Runtime, spikes as the NumPy reference does."""
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from exports import (  # noqa: F401 (fixtures)
+    assert_one_line, bad_network, cifar10_images, digit_images, random_network, random_spikes, released_network)
+from twba_nets import architecture as arch, spiking, spiking_file
+from twba_torch import export_onnx
+
+# without its optimisations ONNX Runtime has other kernels: NCHW, where else NHWC
+optimisations = pytest.mark.parametrize("level", [onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+                                                  onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL])
+
+
+@pytest.fixture(scope="module")
+def random_model(random_network, tmp_path_factory):
+    return exported(random_network, tmp_path_factory.mktemp("onnx"))
+
+
+def exported(network, folder):
+    """A network's model, from the file that the command writes."""
+    path = folder / "model.onnx"
+    export_onnx.main([str(network), str(path)])
+    return onnx.load(path)
+
+
+def run(model, level, **inputs):
+    """All outputs and maps, name -> array; the maps bool [N, H, W, C]."""
+    model = onnx.ModelProto.FromString(model.SerializeToString())
+    model.graph.output.extend(value for value in model.graph.value_info if value.name not in inputs)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = level
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    results = dict(zip(names, session.run(names, inputs)))
+    for name in arch.map_shapes().keys() & results.keys():
+        assert results[name].dtype == np.uint8 and set(np.unique(results[name])) <= {0, 255}
+        results[name] = results[name].transpose(0, 2, 3, 1) > 0
+    return results
+
+
+def assert_equal_ours(results, arrays, spikes):
+    """Whether the maps and predictions are those of the reference, given these input spikes."""
+    ours = spiking.run(arrays, spikes)
+    for name, expected in ours.items():
+        np.testing.assert_array_equal(results[name], expected, name)
+    logits = spiking.classify(arrays, ours["cnn11"])
+    np.testing.assert_allclose(results["logits"], logits, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(results["logits"].argmax(1), logits.argmax(1))
+    return ours
+
+
+def assert_whole_network_equals_ours(model, level, arrays, images):
+    """The hidden stages exactly; the float convolutions up to a rounding that turns a neuron in a million."""
+    results = run(model, level, images=images)
+    assert (results["bn0"] != spiking.encode(arrays, spiking.prepare(images))).mean() < 1e-6
+    return assert_equal_ours(results, arrays, results["bn0"])
+
+
+@optimisations
+def test_a_random_network_on_digits(level, random_network, random_model, digit_images):
+    arrays, _ = spiking_file.load(random_network)
+    maps = assert_whole_network_equals_ours(random_model, level, arrays, digit_images)
+    assert all(0.2 < spikes.mean() < 0.8 for spikes in maps.values()), "the comparison says little"
+
+
+@optimisations
+def test_a_random_network_on_spikes_of_all_densities(level, random_network, random_model):
+    arrays, _ = spiking_file.load(random_network)
+    spikes = random_spikes(20)
+    hidden = onnx.utils.Extractor(random_model).extract_model(["bn0"], ["logits"])
+    results = run(hidden, level, bn0=spikes.transpose(0, 3, 1, 2).astype(np.uint8) * np.uint8(255))
+    assert_equal_ours(results, arrays, spikes)
+
+
+@optimisations
+def test_the_released_network_on_cifar10(level, released_network, cifar10_images, tmp_path):
+    arrays, _ = spiking_file.load(released_network)
+    assert_whole_network_equals_ours(exported(released_network, tmp_path), level, arrays, cifar10_images)
+
+
+def test_plain_images_are_standardised_too(random_network, random_model):
+    """A grey image's variance is 0, or by rounding below it, and no spike is lost in a NaN."""
+    arrays, _ = spiking_file.load(random_network)
+    images = np.repeat(np.arange(0, 256, 3, dtype=np.uint8), 32 * 32 * 3).reshape(-1, 32, 32, 3)
+    results = run(random_model, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL, images=images)
+    assert (results["bn0"] != spiking.encode(arrays, spiking.prepare(images))).mean() < 1e-3
+    assert results["bn0"].any((1, 2, 3)).all()
+
+
+def test_any_number_of_images(random_model, digit_images):
+    level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    together = run(random_model, level, images=digit_images[:3])["logits"]
+    for index in range(3):
+        alone = run(random_model, level, images=digit_images[index:index + 1])["logits"]
+        np.testing.assert_allclose(alone, together[index:index + 1], rtol=1e-5, atol=1e-5)
+
+
+def test_the_model_is_valid_and_says_what_it_is(random_model):
+    onnx.checker.check_model(random_model, full_check=True)
+    assert [value.name for value in random_model.graph.value_info] == list(arch.map_shapes())
+    properties = {entry.key: entry.value for entry in random_model.metadata_props}
+    assert properties == {"variant": "twba", "source": '{"checkpoint": "none"}'}
+
+
+def test_a_bad_file_gets_one_line(bad_network, tmp_path):
+    assert_one_line(export_onnx.main, bad_network, tmp_path / "model.onnx")

@@ -1,0 +1,115 @@
+"""The proof: on the same variables and batches PyTorch computes what TensorFlow 1.15 computes."""
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from twba_nets import architecture as arch
+from twba_torch import pipeline, variables
+from twba_torch.adam import Adam
+from twba_torch.network import Network
+
+RATE = 0.01  # of tensorflow_side.py
+COMBINATIONS = [(variant, activation) for variant in arch.VARIANTS for activation in arch.ACTIVATIONS]
+
+
+class Run:
+    """TensorFlow's record of a training run, and the same run in PyTorch, a step at a time."""
+
+    def __init__(self, folder, variant, activation, dtype, exact=False):
+        with np.load(folder / ("%s-%s-%s.npz" % (variant, activation, dtype))) as file:
+            self.record = dict(file)
+        torch.set_default_dtype(getattr(torch, dtype))
+        self.network = Network(variant, activation, exact)
+        self.adam = Adam(self.network.parameters())
+        variables.assign(self.of("before"), self.network)
+        self.x = torch.from_numpy(self.record["x"]).to(torch.get_default_dtype())
+        self.y = torch.from_numpy(self.record["y"]).long()
+
+    def of(self, part):
+        """name -> array of one part of TensorFlow's record."""
+        return {name[len(part) + 1:]: value for name, value in self.record.items() if name.startswith(part + "/")}
+
+    @torch.no_grad()
+    def evaluate(self):
+        """Logits of the first batch."""
+        return self.network.eval()(self.x[0])[0].numpy()
+
+    def step(self, number):
+        """Returns (logits, loss); the parameters then hold their gradients, and one Adam step is done."""
+        self.network.train()
+        logits, _ = self.network(self.x[number])
+        loss = F.cross_entropy(logits, self.y[number])
+        self.network.zero_grad()
+        loss.backward()
+        self.adam.step(torch.tensor(RATE, dtype=torch.float32))
+        return logits.detach().numpy(), loss.item()
+
+    def gradients(self):
+        return {name: value for tensor, names, interleave in variables.entries(self.network) if tensor.requires_grad
+                for name, value in variables.to_tensorflow(tensor.grad, names, interleave).items()}
+
+    def variables(self):
+        return variables.read(self.network, self.adam)
+
+
+def largest_difference(ours, theirs):
+    assert set(ours) == set(theirs)
+    return max(np.abs(ours[name] - theirs[name]).max() for name in theirs)
+
+
+@pytest.mark.parametrize("variant, activation", COMBINATIONS)
+def test_float64_agrees_to_1e_8(tensorflow_side, variant, activation):
+    run = Run(tensorflow_side, variant, activation, "float64")
+    np.testing.assert_allclose(run.evaluate(), run.record["evaluation_logits"], rtol=0, atol=1e-8)
+
+    logits, loss = run.step(0)
+    np.testing.assert_allclose(logits, run.record["logits"], rtol=0, atol=1e-8)
+    assert len(run.gradients()) == 162
+    assert largest_difference(run.gradients(), run.of("gradient")) < 1e-8
+    assert len(run.variables()) == 596
+    assert largest_difference(run.variables(), run.of("first")) < 1e-8
+
+    losses = [loss] + [run.step(step)[1] for step in range(1, len(run.x))]
+    np.testing.assert_allclose(losses, run.record["losses"], rtol=0, atol=1e-8)
+    assert largest_difference(run.variables(), run.of("last")) < 1e-8
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_float32_stays_near(tensorflow_side, exact):
+    """In float32 a pre-activation's last bit flips single spikes: what is seen is small, not 1e-8.
+
+    exact: hidden stages as integers, their gradients rounded to bfloat16.
+    """
+    run = Run(tensorflow_side, "twba", "binary", "float32", exact)
+    logits, theirs = run.evaluate(), run.record["evaluation_logits"]
+    near = np.abs(logits - theirs).max(axis=1) < 1e-3
+    assert near.mean() >= 0.75  # the other images have a flipped spike
+    losses = [run.step(step)[1] for step in range(len(run.x))]
+    np.testing.assert_allclose(losses[0], run.record["losses"][0], atol=0.01)
+    np.testing.assert_allclose(np.mean(losses), np.mean(run.record["losses"]), atol=0.3)
+
+
+def test_augmentation(tensorflow_side):
+    """Each operation, then all together, on the same images and random numbers."""
+    with np.load(tensorflow_side / "augmentation.npz") as file:
+        record = {name: torch.from_numpy(value) for name, value in file.items()}
+    x, uniforms = record["x"], record["uniforms"]
+    floats, ones = x.float(), torch.ones(len(x))
+
+    def same(ours, name, atol, first=0):
+        torch.testing.assert_close(ours[first:], record[name][first:], rtol=0, atol=atol,
+                                   msg=lambda text: name + ": " + text)
+
+    same(pipeline.brighten(floats, ones * 12.5), "brighter", 0)
+    same(pipeline.stretch_contrast(floats, ones * 1.7), "contrast", 1e-4)  # of 0 to 430
+    same(pipeline.standardise(floats), "standardised", 1e-5)
+    whole = pipeline.crop(x, ones * 3 / 9, ones * 5 / 9, ones < 0)
+    same(whole, "cropped", 0)
+    mirrored = pipeline.crop(x, ones * 3 / 9, ones * 5 / 9, ones > 0)
+    torch.testing.assert_close(mirrored, whole.flip(2), rtol=0, atol=0)
+    same(pipeline.central_crop(x), "evaluated", 1e-5)
+    for mirror, name in ((True, "augmented"), (False, "augmented_unmirrored")):
+        augmented = pipeline.augment(x, uniforms, mirror)
+        assert augmented[0].abs().max() < 0.01  # one grey: nothing but rounding, which standardising magnifies
+        same(augmented, name, 1e-5, first=1)

@@ -1,0 +1,133 @@
+"""Training speed of the trainer's parts, against the same network in plain PyTorch: python -m twba_torch.benchmark."""
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from twba_nets import architecture as arch, card, command_line, recipe as recipes
+from twba_nets.datasets import Dataset
+from twba_nets.files import write_json
+from twba_torch import device as devices, training
+
+# name -> (hidden stages in exact integers, operations fused)
+VERSIONS = {"plain": (False, False), "exact": (True, False), "fused": (False, True), "exact, fused": (True, True)}
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m twba_torch.benchmark",
+        description="Time training steps at batch 200 of the network as it is written in plain PyTorch (eager, "
+        "float32, groups=), with exact low-precision hidden stages, with fused operations, and with both: the trainer. "
+        "All in one run, in turns; medians. Beside them the device's measured limit: a large matrix product.")
+    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
+    parser.add_argument("--rounds", type=int, default=10, metavar="N", help="turns (default: 10)")
+    parser.add_argument("--steps", type=int, metavar="N", help="steps a turn (default: 2 on a CPU, 50 on a GPU)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
+    args = parser.parse_args(argv)
+    with command_line.one_line_for_mistakes("stopped"), devices.prepared(args.device) as device:
+        report(measure(device, args.rounds, args.steps or (50 if device.type == "cuda" else 2)), args.json)
+
+
+def measure(device, rounds, steps):
+    """All figures as a dictionary for JSON."""
+    recipe = recipes.paper("twba")
+    trainers = {name: training.Trainer(recipe, _noise(recipe.batch_size), device, *flags)
+                for name, flags in VERSIONS.items()}
+    times = {name: [] for name in VERSIONS}
+    for turn in range(rounds + 2):  # the first compiles, the second is no measure either
+        for name, trainer in trainers.items():
+            seconds = _time_steps(trainer, steps, device)
+            if turn >= 2:
+                times[name].append(seconds)
+    peaks = {name: _matrix_product(getattr(torch, name), device) for name in ("float32", "bfloat16")}
+    speed = {name: recipe.batch_size / statistics.median(seconds) for name, seconds in times.items()}
+    return {
+        "device": training.device_name(device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "commit": card.commit(),
+        "batch_size": recipe.batch_size,
+        "images_per_second": speed,
+        "step_seconds": {name: dict(zip(("min", "median", "max"), (min(t), statistics.median(t), max(t))))
+                         for name, t in times.items()},
+        "matrix_product_gflops": peaks,
+        "gflops": {name: value * _operations() / 1e9 for name, value in speed.items()},
+    }
+
+
+def report(figures, json_file):
+    """Print the table, and write the JSON."""
+    print("%s, %d threads, PyTorch %s, batch %d\n" % (figures["device"], figures["threads"], figures["torch"],
+                                                      figures["batch_size"]))
+    print("%-14s %10s %8s %10s %18s" % ("version", "images/s", "ratio", "GFLOP/s", "of float32 limit"))
+    plain, peak = figures["images_per_second"]["plain"], figures["matrix_product_gflops"]["float32"]
+    for name, speed in figures["images_per_second"].items():
+        gflops = figures["gflops"][name]
+        print("%-14s %10.1f %8.2f %10.1f %17.0f%%" % (name, speed, speed / plain, gflops, 100 * gflops / peak))
+    print("\nlimit, matrix product: float32 %(float32).0f GFLOP/s, bfloat16 %(bfloat16).0f GFLOP/s"
+          % figures["matrix_product_gflops"])
+    if json_file:
+        write_json(json_file, figures)
+
+
+def _noise(images):
+    """As many random images as a batch has."""
+    random = np.random.RandomState(0)
+    x = random.randint(0, 256, (images, 32, 32, 3)).astype(np.uint8)
+    y = random.randint(0, arch.CLASSES, images).astype(np.int32)
+    return Dataset("noise", x, y, x, y, flip=True)
+
+
+def _time_steps(trainer, steps, device):
+    """Seconds a step, augmentation and Adam included."""
+    batch = torch.arange(len(trainer.training), device=device)
+    uniforms = torch.full((len(batch), 5), 0.3, device=device)
+    rate = torch.tensor(1e-4, dtype=torch.float32, device=device)
+    trainer.network.train()
+    _wait(device)
+    started = time.perf_counter()
+    for _ in range(steps):
+        trainer.train_batch(batch, uniforms, rate)
+    _wait(device)
+    return (time.perf_counter() - started) / steps
+
+
+def _wait(device):
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _matrix_product(dtype, device):
+    """GFLOP/s of the best of several large matrix products."""
+    size = 8192 if device.type == "cuda" else 2048
+    a = torch.randn(size, size, dtype=torch.float32, device=device).to(dtype)
+    best = float("inf")
+    for _ in range(10):
+        _wait(device)
+        started = time.perf_counter()
+        a @ a
+        _wait(device)
+        best = min(best, time.perf_counter() - started)
+    return 2 * size ** 3 / best / 1e9
+
+
+def _operations():
+    """Floating point operations of training on an image: two a multiply-accumulate; forward, and twice that backward.
+
+    The first convolution passes no gradient to the image.
+    """
+    size, channels, total = arch.IMAGE_SIZE, arch.CHANNELS, 0
+    for stage in arch.STAGES:
+        size = arch.output_size(size, stage)
+        filters = stage.groups * stage.filters
+        products = size ** 2 * filters * stage.kernel ** 2 * channels // stage.groups
+        total += products * (2 if stage is arch.RELU_STAGE else 3)
+        channels = filters
+    return 2 * (total + 3 * channels * arch.CLASSES)
+
+
+if __name__ == "__main__":
+    main()

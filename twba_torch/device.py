@@ -1,0 +1,58 @@
+"""The device that a process computes on, and its place among several processes."""
+import contextlib
+import os
+import shutil
+
+import torch
+
+from twba_nets import memory
+from twba_nets.errors import UserError
+
+
+@contextlib.contextmanager
+def prepared(name=None, threads=0):
+    """The torch.device of this name (default: a GPU if there is one), joined to the other processes under torchrun."""
+    keep_memory()
+    if threads:
+        torch.set_num_threads(threads)
+    device = _find(name)
+    if "WORLD_SIZE" not in os.environ:
+        yield device
+        return
+    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield device
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def keep_memory():
+    """Have freed memory kept for the next step, in huge pages."""
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch reads it at its first allocation
+    memory.keep_freed()
+
+
+def check_cpu(exact, compiled):
+    """Raise UserError if this machine lacks what the trainer needs of a CPU."""
+    if exact and "onednn" not in torch.backends.quantized.supported_engines:
+        raise UserError("this build of PyTorch has no int8 convolutions (oneDNN): add --precision float32")
+    compiler = os.environ.get("CXX", "g++")
+    if compiled and not shutil.which(compiler):
+        raise UserError("%s: not there, and torch.compile needs it: install it, or add --no-compile" % compiler)
+
+
+def _find(name):
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = "cuda:%s" % os.environ["LOCAL_RANK"]
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError("--device %s: not usable (%s): leave it out, or take cpu" % (name, str(error).splitlines()[0]))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.backends.cudnn.allow_tf32 = False  # the float stages decide the input spikes: no bit may be lost there
+        torch.backends.cudnn.deterministic = True  # a resumed run is the uninterrupted one
+    return device

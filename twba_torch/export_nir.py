@@ -1,0 +1,89 @@
+"""Write an exported network as a NIR graph, for simulators and chips: python -m twba_torch.export_nir NETWORK OUT.
+
+NIR is the Neuromorphic Intermediate Representation, https://neuroir.org. Of the ways to write this network in it, the
+one here is what all readers agree on:
+
+- Groups are zeros in dense kernels. Some readers refuse Conv2d's groups or pass them on wrongly, and NIR has no word
+  for groups that read the channels i, i + G, i + 2G, ...
+- Every IF node has the one threshold 0.5, r = 1, and a neuron's own threshold T is in the convolution's bias, 1 - T:
+  some readers take one threshold a node only. Potentials are integers, so that v > v_threshold, as NIR has it, and
+  v >= v_threshold, as some readers have it, are the same.
+- There is no classifier, which the paper has off chip. It would take a Flatten node, and readers differ in whether
+  that counts the batch axis.
+"""
+import argparse
+import json
+from pathlib import Path
+
+import nir
+import numpy as np
+
+from twba_nets import architecture as arch, command_line, spiking_file
+from twba_nets.files import atomic_write
+
+THRESHOLD = 0.5
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m twba_torch.export_nir",
+        description="Write the on-chip part of an exported network as a NIR graph: from the input spikes (bn0's map, "
+        "NCHW 64x24x24) through the stages cnn1 ... cnn11, a Conv2d and an IF node each, to cnn11's spikes (512x1x1). "
+        "An image is one time step from v = 0; a simulator's state is to be reset after it. The first two "
+        "convolutions and the classifier are off chip and stay in the exported network "
+        "(twba_nets.spiking: encode, classify).")
+    parser.add_argument("network", type=Path, help="what python -m twba_nets.export wrote")
+    parser.add_argument("out", type=Path, help="the file to write, as in twba.nir")
+    args = parser.parse_args(argv)
+    with command_line.one_line_for_mistakes("stopped"):
+        _export(args.network, args.out)
+
+
+def _export(network, out):
+    graph = build(*spiking_file.load(network))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(out, "w+b") as file:  # HDF5 reads what it writes
+        nir.write(file, graph)
+    print("%s: NIR %s, %d stages of Conv2d and IF, %.2f MB"
+          % (out, nir.version, len(arch.HIDDEN_STAGES), out.stat().st_size / 1e6))
+
+
+def build(arrays, meta):
+    """The graph of a network as spiking_file.load gives it: nodes input, cnn1, cnn1_spikes, cnn2, ..., output.
+
+    Its metadata are the variant, and where the network comes from (JSON).
+    """
+    shapes = {name: (channels, height, width) for name, (height, width, channels) in arch.map_shapes().items()}
+    before = shapes[arch.SPIKE_STAGE.bn]
+    nodes = {"input": nir.Input({"input": np.array(before)})}
+    for stage in arch.HIDDEN_STAGES:
+        nodes[stage.conv] = _convolution(arrays, stage, before)
+        before = shapes[stage.conv]
+        nodes[stage.conv + "_spikes"] = nir.IF(r=np.ones(before, np.float32),
+                                               v_threshold=np.full(before, THRESHOLD, np.float32))
+    nodes["output"] = nir.Output({"output": np.array(before)})
+    names = list(nodes)
+    return nir.NIRGraph(nodes, list(zip(names, names[1:])),
+                        metadata={"variant": meta["variant"], "source": json.dumps(meta["source"])})
+
+
+def _convolution(arrays, stage, shape):
+    """The node that adds up a stage's potentials less threshold, plus 1. shape: (C, H, W), of its input."""
+    margin = arch.padding(shape[1], stage)
+    return nir.Conv2d(
+        input_shape=shape[1:], weight=dense(arrays[stage.conv + "/weights"], stage), dilation=(1, 1), groups=1,
+        stride=(stage.stride, stage.stride), padding=(margin, margin),
+        bias=1 - arrays[stage.conv + "/thresholds"].astype(np.float32))
+
+
+def dense(weights, stage):
+    """A grouped kernel, int8 [k, k, C / groups, O], without groups: float32 [O, C, k, k], with zeros in it."""
+    kernel = np.zeros((weights.shape[3], weights.shape[2] * stage.groups) + weights.shape[:2], np.float32)
+    for group in range(stage.groups):
+        neurons = slice(group * stage.filters, (group + 1) * stage.filters)
+        kernel[neurons, group::stage.groups] = weights[..., neurons].transpose(3, 2, 0, 1)
+    return kernel
+
+
+if __name__ == "__main__":
+    main()

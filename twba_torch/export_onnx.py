@@ -1,0 +1,140 @@
+"""Write an exported network, whole, as an ONNX model: python -m twba_torch.export_onnx NETWORK OUT.
+
+The hidden stages are one QLinearConv each, integers throughout, and lose no decision. A spike is the uint8 255, of
+scale 1/255, and a weight an int8 of scale 1. A threshold T is the bias 255 * (1 - T): what the convolution adds up,
+255 * (potential - T + 1), is at least 255 where the neuron fires and at most 0 elsewhere, and it stays as it is (the
+scales cancel to 1) but for the saturation to uint8, which is thus the threshold. Batch norm of the three float layers
+is folded into their kernels, which a runtime would do too.
+
+Values are named after the maps of spikes, bn0, cnn1, ..., cnn11 (NCHW, 0 or 255), and value_info lists just these nine.
+"""
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from twba_nets import architecture as arch, command_line, spiking_file
+from twba_nets.files import atomic_write
+
+OPSET, IR_VERSION = 17, 8  # of 2022: old enough for most runtimes
+SPIKE = 255
+SPIKE_TYPE = (np.float32(1 / SPIKE), np.uint8(0))  # scale and zero point
+WEIGHT_TYPE = (np.float32(1), np.int8(0))
+IMAGE_WIDTH = 32  # as CIFAR-10 has them
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m twba_torch.export_onnx",
+        description="Write an exported network as an ONNX model, from images (uint8 [N, 32, 32, 3] as CIFAR-10 has "
+        "them; crop and standardisation are in the model) to logits (float32 [N, 10]). Given the same input spikes, "
+        "the hidden stages spike exactly as twba_nets.spiking has it.")
+    parser.add_argument("network", type=Path, help="what python -m twba_nets.export wrote")
+    parser.add_argument("out", type=Path, help="the file to write, as in twba.onnx")
+    args = parser.parse_args(argv)
+    with command_line.one_line_for_mistakes("stopped"):
+        _export(args.network, args.out)
+
+
+def _export(network, out):
+    model = build(*spiking_file.load(network))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(out) as file:
+        file.write(model.SerializeToString())
+    print("%s: ONNX, opset %d, %d nodes, %.2f MB" % (out, OPSET, len(model.graph.node), out.stat().st_size / 1e6))
+
+
+def build(arrays, meta):
+    """The model of a network as spiking_file.load gives it. Its properties are the variant and the source (JSON)."""
+    graph = _Graph()
+    x = _encode(graph, arrays, _prepare(graph, "images"))
+    size = arch.IMAGE_SIZE
+    for stage in arch.HIDDEN_STAGES:
+        x = _fire(graph, arrays, stage, x, size)
+        size = arch.output_size(size, stage)
+    _classify(graph, arrays, x)
+    proto = helper.make_graph(
+        graph.nodes, "twba_nets", [_value("images", np.uint8, IMAGE_WIDTH, IMAGE_WIDTH, arch.CHANNELS)],
+        [_value("logits", np.float32, arch.CLASSES)], graph.constants,
+        value_info=[_value(name, np.uint8, channels, height, width)
+                    for name, (height, width, channels) in arch.map_shapes().items()])
+    model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    helper.set_model_props(model, {"variant": meta["variant"], "source": json.dumps(meta["source"])})
+    return model
+
+
+def _value(name, dtype, *shape):
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), ("N",) + shape)
+
+
+class _Graph:
+    """Nodes and constants, in the order in which they are added."""
+
+    def __init__(self):
+        self.nodes, self.constants = [], []
+
+    def add(self, operator, output, *inputs, **attributes):
+        """Add a node; returns its output's name. inputs: names, or arrays, which become constants."""
+        names = []
+        for index, value in enumerate(inputs):
+            names.append(value if isinstance(value, str) else "%s/%d" % (output, index))
+            if not isinstance(value, str):
+                self.constants.append(onnx.numpy_helper.from_array(np.array(value, order="C"), names[-1]))
+        self.nodes.append(helper.make_node(operator, names, [output], name=output, **attributes))
+        return output
+
+
+def _prepare(graph, images):
+    """spiking.prepare: the central 24x24, standardised. Returns the name of a float [N, 3, 24, 24]."""
+    margin, pixels = (IMAGE_WIDTH - arch.IMAGE_SIZE) // 2, arch.IMAGE_SIZE ** 2 * arch.CHANNELS
+    x = graph.add("Slice", "crop", images, [margin] * 2, [margin + arch.IMAGE_SIZE] * 2, [1, 2])
+    x = graph.add("Transpose", "crop/nchw", x, perm=[0, 3, 1, 2])
+    x = graph.add("Cast", "pixels", x, to=onnx.TensorProto.FLOAT)
+    mean = graph.add("ReduceMean", "mean", x, axes=[1, 2, 3])
+    square = graph.add("ReduceMean", "mean_square", graph.add("Mul", "squares", x, x), axes=[1, 2, 3])
+    variance = graph.add("Sub", "variance", square, graph.add("Mul", "square_mean", mean, mean))
+    # rounding can make a grey image's variance negative; the lower bound 1 / pixels is TensorFlow's
+    deviation = graph.add("Sqrt", "deviation", graph.add("Max", "bounded", variance, np.float32(1 / pixels)))
+    return graph.add("Div", "standardised", graph.add("Sub", "centred", x, mean), deviation)
+
+
+def _encode(graph, arrays, x):
+    """spiking.encode: the two float convolutions. Returns the name of the input spikes."""
+    x = graph.add("Relu", "relu", _float_convolution(graph, arrays, arch.RELU_STAGE, x))
+    fires = graph.add("GreaterOrEqual", "fires", _float_convolution(graph, arrays, arch.SPIKE_STAGE, x), np.float32(0))
+    return graph.add("Where", arch.SPIKE_STAGE.bn, fires, np.uint8(SPIKE), np.uint8(0))
+
+
+def _float_convolution(graph, arrays, stage, x):
+    kernel = arrays[stage.conv + "/kernel"] * arrays[stage.conv + "/scale"]
+    return graph.add("Conv", stage.conv, x, kernel.transpose(3, 2, 0, 1), arrays[stage.conv + "/offset"],
+                     **_geometry(stage, arch.IMAGE_SIZE))
+
+
+def _fire(graph, arrays, stage, spikes, size):
+    """A hidden stage, on spikes of that height. Returns the name of its spikes."""
+    weights = arrays[stage.conv + "/weights"].transpose(3, 2, 0, 1)
+    thresholds = arrays[stage.conv + "/thresholds"].astype(np.int32)
+    if stage.groups > 1:  # ONNX's groups read adjacent channels: bring i, i + groups, i + 2 groups, ... together
+        order = np.arange(weights.shape[1] * stage.groups).reshape(-1, stage.groups).T.ravel()
+        spikes = graph.add("Gather", stage.conv + "/groups", spikes, order, axis=1)
+    return graph.add("QLinearConv", stage.conv, spikes, *SPIKE_TYPE, weights, *WEIGHT_TYPE, *SPIKE_TYPE,
+                     SPIKE * (1 - thresholds), group=stage.groups, **_geometry(stage, size))
+
+
+def _geometry(stage, size):
+    return {"kernel_shape": [stage.kernel] * 2, "strides": [stage.stride] * 2, "pads": [arch.padding(size, stage)] * 4}
+
+
+def _classify(graph, arrays, spikes):
+    """spiking.classify: from cnn11's spikes to the logits."""
+    x = graph.add("Flatten", "features", graph.add("DequantizeLinear", "spikes", spikes, *SPIKE_TYPE))
+    graph.add("Gemm", "logits", x, arrays[arch.OUTPUT + "/kernel"] * arrays[arch.OUTPUT + "/scale"],
+              arrays[arch.OUTPUT + "/offset"])
+
+
+if __name__ == "__main__":
+    main()

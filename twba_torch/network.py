@@ -1,0 +1,116 @@
+"""The network of twba_nets/architecture.py as a PyTorch module.
+
+Activations are [N, H, W, C]. A stage's output channels are kept in such an order that the next stage's groups (every
+G-th channel) are blocks: variables.py has the one place where that order meets TensorFlow's.
+"""
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.autograd import Function
+
+from twba_nets import architecture as arch
+from twba_torch import quantisers
+from twba_torch.convolution import ExactConvolution, plain_convolution
+
+# TensorFlow rounds 1 - decay to float32, in a float64 graph too
+MOVING_RATE = torch.tensor(1 - arch.BN_DECAY, dtype=torch.float32).item()
+
+
+class Network(nn.Module):
+    """Images [N, 24, 24, 3] -> (logits [N, 10], the activations of the eight counted maps).
+
+    exact: compute the hidden convolutions by ExactConvolution (float32 only), else in the variables' own type.
+    """
+
+    def __init__(self, variant, activation="binary", exact=True):
+        super().__init__()
+        self.quantise, self.fire = quantisers.WEIGHTS[variant], quantisers.ACTIVATIONS[activation]
+        self.convolve = ExactConvolution.apply if exact else plain_convolution
+        self.kernels, self.norms = nn.ParameterDict(), nn.ModuleDict()
+        channels = arch.CHANNELS
+        for stage in arch.STAGES:
+            filters = stage.groups * stage.filters
+            self.kernels[stage.conv] = nn.Parameter(
+                torch.zeros(filters, channels // stage.groups, stage.kernel, stage.kernel))
+            self.norms[stage.bn] = BatchNorm(filters)
+            channels = filters
+        self.kernels[arch.OUTPUT] = nn.Parameter(torch.zeros(channels, arch.CLASSES))
+        self.norms[arch.OUTPUT] = BatchNorm(arch.CLASSES)
+
+    def forward(self, images):
+        x = torch.relu(self._convolve_float(images, arch.RELU_STAGE))
+        x = self.fire(self._convolve_float(x, arch.SPIKE_STAGE))
+        maps = [x]
+        for before, stage in zip(arch.STAGES[1:], arch.HIDDEN_STAGES):
+            x = self.fire(self._convolve_spikes(regroup(x, before.groups, stage.groups), stage))
+            maps.append(x)
+        logits = self.norms[arch.OUTPUT](x.flatten(1) @ self.kernels[arch.OUTPUT])
+        return logits, maps[:-1]
+
+    def _convolve_float(self, x, stage):
+        y = plain_convolution(x, self.kernels[stage.conv], stage.stride, arch.padding(x.shape[1], stage), 1)
+        return self.norms[stage.bn](y)
+
+    def _convolve_spikes(self, x, stage):
+        weights = self.kernels[stage.conv]
+        weights = self.quantise(weights.unflatten(0, (stage.groups, stage.filters))).flatten(0, 1)
+        margin = arch.padding(x.shape[1], stage)
+        return self.norms[stage.bn](self.convolve(x, weights, stage.stride, margin, stage.groups))
+
+
+def regroup(x, groups, following):
+    """Bring together what each group of the next stage reads. x: [N, H, W, (groups, following, ...)]."""
+    if groups == 1 or following == 1:
+        return x
+    return x.unflatten(3, (groups, following, -1)).transpose(3, 4).flatten(3)
+
+
+class BatchNorm(nn.Module):
+    """Batch norm over all but the last axis, as tf.nn.moments and tf.nn.batch_normalization compute it.
+
+    The moving variance follows the *biased* batch variance. In several processes the statistics are those of the
+    global batch.
+    """
+
+    def __init__(self, channels):
+        super().__init__()
+        self.gamma, self.beta = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.register_buffer("moving_mean", torch.zeros(channels))
+        self.register_buffer("moving_variance", torch.ones(channels))
+
+    def forward(self, x):
+        mean, variance = self._statistics(x) if self.training else (self.moving_mean, self.moving_variance)
+        scale = torch.rsqrt(variance + arch.BN_EPSILON) * self.gamma
+        return x * scale + (self.beta - mean * scale)
+
+    def _statistics(self, x):
+        mean = global_mean(x)
+        variance = global_mean((x - mean) ** 2)
+        with torch.no_grad():
+            for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                moving.sub_((moving - value) * MOVING_RATE)
+        return mean, variance
+
+
+def global_mean(x):
+    """Mean over all but the last axis, and over the processes: each image counts the same, wherever it is."""
+    axes = tuple(range(x.dim() - 1))
+    if not dist.is_initialized():
+        return x.mean(axes)
+    count = x.new_tensor([x.numel() // x.shape[-1]])
+    total = AllReduce.apply(torch.cat([x.sum(axes), count]))
+    return total[:-1] / total[-1]
+
+
+class AllReduce(Function):
+    """The sum over all processes; a process's gradient is that of all processes' losses."""
+
+    @staticmethod
+    def forward(ctx, x):
+        x = x.clone()
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return AllReduce.forward(ctx, gradient)

@@ -1,0 +1,74 @@
+"""The quantisers and their straight-through gradients. They stand beside patches/binary.py, TensorFlow's side."""
+import torch
+from torch.autograd import Function
+
+ACTIVATION_OFFSET = 0.4  # of the published file's two inner signs
+
+
+class Ternarise(Function):
+    """sign(sign(W + t) + sign(W - t)), t = 0.7 mean|W| of each group's tensor; dW = 2 g.
+
+    W: [groups, ...] -> the same shape, values in {-1, 0, 1}. Every sign passes the gradient unchanged.
+    """
+
+    @staticmethod
+    def forward(ctx, weights):
+        groups = weights.flatten(1)
+        threshold = (0.7 * groups.abs().mean(1)).view(-1, *[1] * (weights.dim() - 1))
+        return torch.sign(torch.sign(weights + threshold) + torch.sign(weights - threshold))
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 2 * gradient
+
+
+class Binarise(Function):
+    """sign(W), where 0 stays 0, as in TensorLayer; dW = clip(g, -1, 1)."""
+
+    @staticmethod
+    def forward(ctx, weights):
+        return torch.sign(weights)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient.clamp(-1, 1)
+
+
+class Fire(Function):
+    """Binary activation of htanh(x): 1 where x >= 0, else 0; dx = clip(g / 2, -1, 1) where |x| <= 1, else 0.
+
+    The half is the slope of (sign + 1) / 2; the mask is htanh's.
+    """
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x.abs() <= 1)
+        return (x >= 0).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        inside, = ctx.saved_tensors
+        return torch.where(inside, (gradient / 2).clamp(-1, 1), 0)
+
+
+class FirePublished(Function):
+    """The published file's three levels {0, 0.5, 1}: (sign(sign(x + 0.4) + sign(x - 0.4)) + 1) / 2 of htanh(x).
+
+    The outer sign clips the gradient, and each of the two inner ones passes it on: dx = 2 clip(g / 2, -1, 1).
+    """
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x.abs() <= 1)
+        x = x.clamp(-1, 1)
+        level = torch.sign(torch.sign(x + ACTIVATION_OFFSET) + torch.sign(x - ACTIVATION_OFFSET))
+        return (level + 1) / 2
+
+    @staticmethod
+    def backward(ctx, gradient):
+        inside, = ctx.saved_tensors
+        return torch.where(inside, 2 * (gradient / 2).clamp(-1, 1), 0)
+
+
+WEIGHTS = {"twba": Ternarise.apply, "bwba": Binarise.apply}
+ACTIVATIONS = {"binary": Fire.apply, "published": FirePublished.apply}

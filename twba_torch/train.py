@@ -1,0 +1,101 @@
+"""Train a TWBA-Net or BWBA-Net with PyTorch: python -m twba_torch.train --variant twba. --help lists all flags."""
+import argparse
+from pathlib import Path
+
+import torch
+
+from twba_nets import architecture, command_line, datasets, npz, recipe as recipes
+from twba_nets.errors import UserError
+from twba_torch import device as devices, training, variables
+
+PRECISIONS = {
+    "exact": "int8 (CPU) or float16 (GPU) forward passes of the hidden stages, which lose no bit, bfloat16 backward",
+    "float32": "all in float32",
+    "float64": "all in float64, to compare with TensorFlow",
+}
+
+
+def parse(argv):
+    """The flags that both frameworks share, and PyTorch's own."""
+    parser = argparse.ArgumentParser(
+        prog="python -m twba_torch.train",
+        description="Train a TWBA-Net or BWBA-Net on a GPU or CPU; in several processes by `torchrun "
+        "--nproc-per-node N -m twba_torch.train ...`. Without further flags the paper's recipe is used, with --resume "
+        "the recipe of the run that goes on. The output folder gets training.npz (all variables, Adam's included), "
+        "model.npz with its card model.json, recipe.json, log.csv and learning_curve.png.")
+    parser.add_argument("--variant", choices=architecture.VARIANTS, required=True,
+                        help="twba: ternary weights; bwba: binary weights")
+    command_line.add_training_flags(parser, recipes.paper("twba"))
+    parser.add_argument("--resume", nargs="?", const=True, default=False, metavar="CHECKPOINT",
+                        help="go on from the output folder's training.npz, or from the one named here; of TensorFlow's "
+                        "checkpoints one is made by python -m twba_nets.convert")
+    parser.add_argument("--minutes", type=float, metavar="N", help="stop after the epoch in which N minutes are over, "
+                        "all saved: for runs in pieces")
+    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
+    parser.add_argument("--precision", choices=list(PRECISIONS), default="exact",
+                        help="; ".join("%s: %s" % item for item in PRECISIONS.items()) + " (default: exact)")
+    parser.add_argument("--no-compile", action="store_true", help="do not fuse operations by torch.compile, which on "
+                        "a CPU takes g++ and a minute")
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse(argv)
+    with command_line.one_line_for_mistakes("stopped; go on from the last checkpoint with --resume"):
+        run(args)
+
+
+def run(args):
+    """Train as the command line says."""
+    folder = args.output or command_line.default_run(args.variant)
+    start, first_epoch = _starting_point(folder, args.resume)
+    recipe = command_line.choose_recipe(recipes.paper(args.variant), start, args, first_epoch)
+    if first_epoch >= recipe.epochs:
+        print("%s: %d of %d epochs are done; to train longer, give a higher --epochs"
+              % (folder, first_epoch, recipe.epochs))
+        return
+    data = datasets.load(recipe.dataset, args.data_dir)
+    with devices.prepared(args.device, args.threads) as device:
+        if device.type == "cpu":
+            devices.check_cpu(args.precision == "exact", not args.no_compile)
+        _train(args, recipe, data, device, folder, start, first_epoch)
+
+
+def _train(args, recipe, data, device, folder, start, first_epoch):
+    torch.set_default_dtype(torch.float64 if args.precision == "float64" else torch.float32)
+    trainer = training.Trainer(recipe, data, device, args.precision == "exact", not args.no_compile)
+    if start:
+        variables.assign(npz.read_training(start), trainer.network, trainer.adam)
+    if trainer.rank == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        recipe.save(folder)
+        print("%s: %s on %s, %s activations, epochs %d to %d, batch size %d, seed %d, %s, %s"
+              % (folder, recipe.variant.upper(), recipe.dataset, recipe.activation, first_epoch + 1, recipe.epochs,
+                 recipe.batch_size, recipe.seed, device, args.precision), flush=True)
+    done = training.train(trainer, folder, first_epoch, args.minutes)
+    if trainer.rank == 0:
+        print("%s: %d of %d epochs are done%s" % (folder, done, recipe.epochs, "" if done == recipe.epochs else
+                                                  ": go on with --resume"))
+
+
+def _starting_point(folder, resume):
+    """(the training.npz to go on from, or None; how many epochs it has behind it)."""
+    newest = folder / npz.TRAINING_NAME
+    tensorflow = max((int(path.suffixes[-2][len(".ckpt-"):]) for path in folder.glob("*.ckpt-*.index")), default=0)
+    if resume:
+        start = newest if resume is True else Path(resume)
+        start = start / npz.TRAINING_NAME if start.is_dir() else start
+        epoch = npz.read_epoch(start) if start.exists() else 0
+        if start == newest and tensorflow > epoch:
+            raise UserError("%s: TensorFlow took this run to epoch %d: make its checkpoint into a training.npz by "
+                            "`.venv/bin/python -m twba_nets.convert %s`" % (folder, tensorflow, folder))
+        if not start.exists():
+            raise UserError("%s: no checkpoint to resume from: leave --resume out to begin" % start)
+        return start, epoch
+    if newest.exists() or tensorflow:
+        raise UserError("%s: holds a run already: go on with --resume, or name another folder with --output" % folder)
+    return None, 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""The training loop: what twba_nets/training.py does, on any PyTorch device, in one process or several."""
+import time
+from collections import namedtuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from twba_nets import card, npz
+from twba_nets.errors import UserError
+from twba_nets.journal import Journal, read_log
+from twba_torch import variables
+from twba_torch.adam import Adam
+from twba_torch.network import Network
+from twba_torch.pipeline import Images, augment, central_crop, epoch_order
+
+SAVE_SECONDS = 30  # a checkpoint after every epoch, but on a fast GPU, where an epoch takes one second
+READ_STEPS = 25  # how often the running loss is read, which on a GPU waits for the steps before
+
+Result = namedtuple("Result", "loss accuracy spikes")
+Result.__doc__ = "Mean cross entropy, share of images classified rightly, and spikes an image in the counted maps."
+
+
+class Trainer:
+    """A network, its Adam and its data on a device; one of several processes where torch.distributed is initialised.
+
+    compiled: fuse each step's operations (torch.compile; on a GPU as CUDA graphs). exact: see network.Network.
+    """
+
+    def __init__(self, recipe, dataset, device, exact=True, compiled=True):
+        self.recipe, self.mirror = recipe, dataset.flip
+        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        if (len(dataset.x_train) % recipe.batch_size or recipe.batch_size) < self.world:
+            raise UserError("%d processes: an epoch's last batch has fewer images: use fewer processes" % self.world)
+        self.training = Images(dataset.x_train, dataset.y_train, device)
+        self.test = Images(dataset.x_test[self.rank::self.world], dataset.y_test[self.rank::self.world], device)
+        self.network = Network(recipe.variant, recipe.activation, exact).to(device)
+        variables.assign(variables.initial(recipe.seed), self.network)
+        self.adam = Adam(self.network.parameters(), compiled)
+        self.model = DistributedDataParallel(self.network) if self.world > 1 else self.network
+        mode = "reduce-overhead" if device.type == "cuda" else "default"
+        self.compiled = {function: torch.compile(function, dynamic=False, mode=mode) if compiled else function
+                         for function in (self.training_step, self.evaluation_step)}
+        self.device = device
+
+    def step_of(self, function, size):
+        """The compiled function for whole batches; an epoch's smaller last one is not worth compiling for."""
+        return self.compiled[function] if size == self.recipe.batch_size // self.world else function
+
+    def training_step(self, images, uniforms, labels):
+        """(summed loss, images classified rightly) of a batch of uint8 images."""
+        logits, _ = self.model(augment(images, uniforms, self.mirror))
+        return F.cross_entropy(logits, labels, reduction="sum"), (logits.argmax(1) == labels).sum()
+
+    def evaluation_step(self, images, labels):
+        """float64 [2 + 8]: summed loss, images classified rightly, and the sums of the counted maps."""
+        logits, maps = self.network(central_crop(images))
+        # an image's sum is exact in float32, a batch's in float64
+        sums = [spikes.sum((1, 2, 3)).double().sum() for spikes in maps]
+        loss = F.cross_entropy(logits, labels, reduction="sum").double()
+        return torch.stack([loss, (logits.argmax(1) == labels).sum().double(), *sums])
+
+    def train_epoch(self, epoch):
+        """Train on every image once. Returns (mean loss, accuracy)."""
+        numbers = epoch_order(len(self.training), self.recipe.seed, epoch)
+        order, uniforms = (tensor.to(self.device) for tensor in numbers)
+        rate = torch.tensor(self.recipe.learning_rate(epoch), dtype=torch.float32, device=self.device)
+        totals = torch.zeros(2, dtype=torch.float64, device=self.device)
+        self.network.train()
+        with tqdm(total=len(order), unit=" images", desc="epoch %d/%d" % (epoch + 1, self.recipe.epochs), leave=False,
+                  disable=None if self.rank == 0 else True) as bar:
+            for step, batch in enumerate(order.split(self.recipe.batch_size)):
+                totals += self.train_batch(batch, uniforms, rate)
+                bar.update(len(batch))
+                if step % READ_STEPS == READ_STEPS - 1 and not bar.disable:
+                    loss, correct = (totals / bar.n).tolist()
+                    bar.set_postfix(loss="%.3f" % loss, accuracy="%.3f" % correct)
+        loss, accuracy = (self._over_processes(totals) / len(order)).tolist()
+        if not np.isfinite(loss):
+            raise UserError("the loss is %s in epoch %d: go on from the last checkpoint with --resume and a lower "
+                            "--learning-rate" % (loss, epoch + 1))
+        return loss, accuracy
+
+    def train_batch(self, batch, uniforms, rate):
+        """One step on this process's share of a batch; the gradient is that of the whole batch's mean loss."""
+        mine = batch[self.rank::self.world]
+        if self.device.type == "cuda":
+            torch.compiler.cudagraph_mark_step_begin()
+        loss, correct = self.step_of(self.training_step, len(mine))(
+            self.training.x[mine], uniforms[mine], self.training.y[mine])
+        self.network.zero_grad(set_to_none=True)
+        (loss * (self.world / len(batch))).backward()  # DistributedDataParallel takes the processes' mean
+        self.adam.step(rate)
+        return torch.stack([loss.detach().double(), correct.double()])
+
+    @torch.no_grad()
+    def evaluate(self):
+        """Evaluate on every test image exactly once. Returns a Result."""
+        self.network.eval()
+        size = self.recipe.batch_size // self.world
+        totals = sum(self.step_of(self.evaluation_step, len(x))(x, y).clone()
+                     for x, y in zip(self.test.x.split(size), self.test.y.split(size)))
+        count = torch.tensor([len(self.test)], dtype=totals.dtype, device=self.device)
+        totals = self._over_processes(torch.cat([totals, count]))
+        loss, accuracy, *maps = (totals[:-1] / totals[-1]).tolist()
+        return Result(loss, accuracy, maps)
+
+    def _over_processes(self, totals):
+        if self.world > 1:
+            dist.all_reduce(totals)
+        return totals
+
+    def any_process(self, condition):
+        """Whether the condition holds in any of the processes."""
+        return bool(self._over_processes(torch.tensor(float(bool(condition)), device=self.device)))
+
+    def run_epoch(self, epoch):
+        """Train for one epoch (counted from 0) and test. Returns the log's row."""
+        started = time.time()
+        loss, accuracy = self.train_epoch(epoch)
+        trained = time.time()
+        result = self.evaluate()
+        images = len(self.training)
+        return {
+            "epoch": epoch + 1,
+            "step": (epoch + 1) * -(-images // self.recipe.batch_size),
+            "learning_rate": self.recipe.learning_rate(epoch),
+            "train_loss": loss,
+            "train_accuracy": accuracy,
+            "test_loss": result.loss,
+            "test_accuracy": result.accuracy,
+            "spikes_per_image": sum(result.spikes),
+            "images_per_second": images / (trained - started),
+            "seconds": time.time() - started,
+        }
+
+    def save(self, folder, epoch):
+        """Write training.npz and model.npz after `epoch` finished epochs."""
+        npz.save_training(folder / npz.TRAINING_NAME, variables.read(self.network, self.adam), epoch)
+        npz.save_model(folder / npz.MODEL_NAME, variables.quantised(self.network))
+
+
+def train(trainer, folder, first_epoch, minutes=None):
+    """Train into `folder` from epoch `first_epoch` to the recipe's last, or until `minutes` have passed.
+
+    Returns how many epochs are done; all of them are saved.
+    """
+    epochs, chief, started, saved = trainer.recipe.epochs, trainer.rank == 0, time.time(), 0
+    if chief:
+        card.remove(folder)
+        journal = Journal(folder, first_epoch, epochs)
+    for epoch in range(first_epoch, epochs):
+        row = trainer.run_epoch(epoch)
+        last = epoch + 1 == epochs or trainer.any_process(minutes and time.time() - started > 60 * minutes)
+        if chief:
+            journal.record(row)
+            if last or time.time() - saved > SAVE_SECONDS:
+                trainer.save(folder, epoch + 1)
+                journal.draw()
+                saved = time.time()
+        if last:
+            break
+    if chief and epoch + 1 == epochs:
+        versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "processes": trainer.world}
+        card.write(folder, trainer.recipe, read_log(folder), versions, device_name(trainer.device))
+    return epoch + 1
+
+
+def device_name(device):
+    """The processor's name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else card.cpu_name()
