@@ -1,0 +1,84 @@
+"""The compiled engine: every spike of the NumPy reference, whatever the batch, the weights and the processor."""
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from conftest import REPOSITORY
+from random_export import random_arrays
+from twba_nets import architecture as arch, digits, engine, spiking
+from twba_nets.errors import UserError
+
+SPIKES = np.random.RandomState(0).rand(21, 24, 24, 64) < 0.4
+
+
+@pytest.fixture(scope="module", params=arch.VARIANTS)
+def reference(request):
+    """Arrays, and what the reference makes of SPIKES: the eight later maps and the logits."""
+    arrays = random_arrays(request.param)
+    maps = spiking.run(arrays, SPIKES)
+    return arrays, maps, spiking.classify(arrays, maps["cnn11"])
+
+
+def assert_same(running, images, reference):
+    arrays, maps, logits = reference
+    for first in range(0, len(SPIKES) - images + 1, images):
+        result = running.run_spikes(SPIKES[first:first + images])
+        rows = slice(first + (images - 1) // running.chunk * running.chunk, first + images)  # the last chunk's
+        found = running.unpack(rows.stop - rows.start)
+        np.testing.assert_array_equal(found["bn0"], SPIKES[rows])
+        for name in maps:
+            np.testing.assert_array_equal(found[name], maps[name][rows], name)
+        np.testing.assert_allclose(result.logits, logits[first:first + images], rtol=0, atol=1e-5)
+        counts = [SPIKES] + [maps[name] for name in arch.COUNTED_MAPS[1:]]
+        np.testing.assert_array_equal(result.spikes.T, [m[first:first + images].sum((1, 2, 3)) for m in counts])
+
+
+@pytest.mark.parametrize("images", [1, 3, 16, 21])
+def test_same_spikes(reference, images):
+    assert_same(engine.Engine(reference[0]), images, reference)
+
+
+def test_same_spikes_without_this_processors_instructions(reference, monkeypatch):
+    monkeypatch.setattr(engine, "FLAGS", [flag for flag in engine.FLAGS if not flag.startswith("-m")])
+    assert_same(engine.Engine(reference[0], threads=1), 7, reference)
+
+
+def test_images(reference):
+    """Its own float stages: an input spike whose pre-activation's last bit decides may differ, no more."""
+    arrays, images = reference[0], digits.load().x_test[:40]
+    running = engine.Engine(arrays)
+    running.run(images)
+    spikes = spiking.encode(arrays, spiking.prepare(images))
+    last = running.unpack(40 - 2 * running.chunk)["bn0"]
+    assert (last != spikes[2 * running.chunk:]).mean() < 1e-4
+    assert set(running.seconds()) == {stage.conv for stage in arch.STAGES} and min(running.seconds().values()) > 0
+
+
+def test_evaluate():
+    arrays, images, labels = random_arrays(), digits.load().x_test[:20], digits.load().y_test[:20]
+    result = engine.evaluate(arrays, images, labels)
+    logits = engine.Engine(arrays).run(images).logits.astype(float)
+    assert result.accuracy == (logits.argmax(1) == labels).mean() and result.spikes.shape == (20, 8)
+    chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert result.loss == pytest.approx(-np.log(chances[np.arange(20), labels]).mean())
+
+
+def test_without_a_compiler(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(UserError, match="no-such-compiler: no such C compiler"):
+        engine.Engine(random_arrays())
+    monkeypatch.setenv("CC", "false")
+    with pytest.raises(UserError, match="false: cannot compile engine.c"):
+        engine.Engine(random_arrays())
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(UserError, match="set XDG_CACHE_HOME"):
+        engine.Engine(random_arrays())
+
+
+def test_engine_needs_no_framework():
+    subprocess.check_call([sys.executable, "-c", "import sys, twba_nets.engine; assert 'tensorflow' not in sys.modules"],
+                          cwd=str(REPOSITORY))

@@ -1,0 +1,124 @@
+"""The export: one integer threshold a neuron that decides as TensorFlow does."""
+import shutil
+
+import numpy as np
+import pytest
+
+from conftest import REPOSITORY, start_python
+from test_network import evaluate, random_variables
+from twba_nets import architecture as arch, command_line, digits, export, spiking, spiking_file
+from twba_nets.errors import UserError
+from twba_nets.recipe import Recipe
+
+
+@pytest.fixture(scope="module", params=arch.VARIANTS)
+def folded(request):
+    """(variant, variables with some odd batch norms, their export)."""
+    values = random_variables()
+    for stage in arch.HIDDEN_STAGES:
+        conv, bn = arch.group_names(stage)[-1]
+        values["model/%s/gamma" % bn][:4] = [0, 0, 1e-30, -1e-30]
+        values["model/%s/beta" % bn][:6] = [1, -1, 0, 0, 1e4, -1e4]
+        values["model/%s/moving_mean" % bn][2:4] = 3  # an integer sum that lies on the threshold
+    return request.param, values, export.fold(values, request.param)
+
+
+def test_every_spike_is_tensorflows(folded):
+    variant, values, arrays = folded
+    x = spiking.prepare(digits.load().x_test[:12])
+    logits, maps = evaluate(values, x, variant)
+    spikes = maps[0].astype(bool)
+    ours = spiking.run(arrays, spikes)
+    for (name, found), expected in zip(ours.items(), maps[1:]):
+        np.testing.assert_array_equal(found, expected, name)
+    np.testing.assert_allclose(spiking.classify(arrays, ours["cnn11"]), logits, rtol=0, atol=1e-4)
+    assert (spiking.encode(arrays, x) != spikes).mean() < 1e-4  # but for a last bit
+
+
+def test_every_reachable_sum(folded):
+    """Against batch norm in float64: nothing but sums within rounding of the threshold may be decided otherwise."""
+    variant, values, arrays = folded
+    for stage in arch.HIDDEN_STAGES:
+        weights, thresholds = arrays[stage.conv + "/weights"], arrays[stage.conv + "/thresholds"].astype(int)
+        beta, gamma, mean, variance = (
+            np.concatenate([values["model/%s/%s" % (bn, part)].astype(np.float32) for _, bn in arch.group_names(stage)])
+            for part in ("beta", "gamma", "moving_mean", "moving_variance"))
+        sums = np.arange(-weights[..., 0].size, weights[..., 0].size + 1)[:, None]
+        turned = _turned(values, variant, stage, weights)
+        reachable = (-(weights < 0).sum((0, 1, 2)) <= sums) & (sums <= (weights > 0).sum((0, 1, 2)))
+        potential = gamma * (np.where(turned, -sums, sums) - mean.astype(float)) / np.sqrt(variance + 1e-5) + beta
+        differs = ((sums >= thresholds) != (potential >= 0)) & reachable
+        assert (np.abs(potential[differs]) < 1e-5).all(), stage.conv
+        lowest, highest = -(weights < 0).sum((0, 1, 2)), (weights > 0).sum((0, 1, 2))
+        assert ((lowest <= thresholds) & (thresholds <= highest + 1)).all()
+        assert turned.any() and (gamma[turned] < 0).all()
+
+
+def _turned(values, variant, stage, weights):
+    """Which filters the export turned round: their signs are not those of the latent weights."""
+    latent = np.concatenate([values["model/%s/W_conv2d" % conv] for conv, _ in arch.group_names(stage)], axis=3)
+    agreement = (np.sign(latent) * weights).sum((0, 1, 2))
+    assert (np.abs(agreement) == np.abs(weights).sum((0, 1, 2))).all()
+    assert set(np.unique(weights)) == ({-1, 0, 1} if variant == "twba" else {-1, 1})
+    return agreement < 0
+
+
+def test_threshold():
+    """Three synapses, weights 1, 1, -1: sums from -1 to 2 can be reached. Filters: rising, falling, always, never."""
+    weights = np.tile(np.array([1, 1, -1], np.int8).reshape(1, 1, 3, 1), 4)
+    rising = np.array([0, 0, 0, 0, 1, 1, 1], bool)  # fires from 1 on
+    decisions = np.stack([rising, rising[::-1], np.ones(7, bool), np.zeros(7, bool)], axis=1)
+    folded, thresholds = export.threshold(decisions, weights)
+    assert thresholds.dtype == np.int16 and list(thresholds) == [1, 1, -1, 3]
+    np.testing.assert_array_equal(folded[0, 0].T, [[1, 1, -1], [-1, -1, 1], [1, 1, -1], [1, 1, -1]])
+    with pytest.raises(UserError, match="no finite numbers"):
+        export.threshold(np.array([0, 1, 0, 1, 1, 1, 1], bool)[:, None], weights[..., :1])
+
+
+def complaint(capsys, *arguments):
+    with pytest.raises(SystemExit) as info:
+        export.main([str(argument) for argument in arguments])
+    assert str(info.value.code).startswith("error: ")
+    return info.value.code
+
+
+def test_export_of_a_run(finished_run, tmp_path, capsys):
+    export.main([str(finished_run), str(tmp_path / "new" / "net.npz")])
+    arrays, meta = spiking_file.load(tmp_path / "new" / "net.npz")
+    assert meta["variant"] == "twba" and meta["source"]["checkpoint"] == "model_cifar10_advanced.ckpt-2"
+    assert "net.npz: TWBA" in capsys.readouterr().out
+    export.main([str(finished_run / "model.npz"), str(tmp_path / "other.npz")])
+    other, meta = spiking_file.load(tmp_path / "other.npz")
+    assert all((arrays[name] == other[name]).all() for name in arrays)  # of latent or of quantised weights
+    assert meta["source"]["card"]["epochs"] == 2
+    assert (tmp_path / "other.npz").stat().st_size <= 1.5e6
+
+
+def test_what_cannot_be_exported(finished_run, tmp_path, capsys):
+    out = tmp_path / "net.npz"
+    assert "no such checkpoint" in complaint(capsys, tmp_path / "none", out)
+    assert "its variant is twba, not bwba" in complaint(capsys, finished_run, out, "--variant", "bwba")
+    shutil.copy(str(finished_run / "model.npz"), str(tmp_path))
+    assert "add --variant" in complaint(capsys, tmp_path / "model.npz", out)
+    assert "it is a twba checkpoint" in complaint(capsys, tmp_path / "model.npz", out, "--variant", "bwba")
+    Recipe("twba", activation="published").save(tmp_path)
+    assert "its activations are published, {0, 0.5, 1}, not binary" in complaint(capsys, tmp_path / "model.npz", out)
+    assert not out.exists()
+
+
+def test_full_disk(tmp_path):
+    """One clear line, and what was there before is intact."""
+    path = tmp_path / "net.npz"
+    path.write_text("before")
+    process = start_python("""
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (9999, 9999))  # bytes a file
+sys.path.insert(0, %r)
+from twba_nets import export
+export.main(sys.argv[1:])
+""" % str(REPOSITORY), command_line.released_model("twba"), path)
+    _, error = process.communicate()
+    assert process.returncode == 1
+    assert error.count("\n") == 1 and error.startswith("error: %s: could not be written (File too large)" % path), error
+    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]

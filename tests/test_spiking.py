@@ -1,0 +1,100 @@
+"""The exported network's file, and its NumPy reference."""
+import json
+
+import numpy as np
+import pytest
+
+from random_export import random_arrays
+from twba_nets import architecture as arch, spiking, spiking_file
+from twba_nets.errors import UserError
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "net.npz"
+    spiking_file.save(path, random_arrays(), "twba", {"checkpoint": "model.npz"})
+    return path
+
+
+def rewrite(path, **changes):
+    """The same file with some of its arrays changed, or left out (None)."""
+    with np.load(str(path)) as archive:
+        arrays = dict(archive, **changes)
+    np.savez(str(path), **{name: value for name, value in arrays.items() if value is not None})
+
+
+def test_file_gives_back_what_was_saved(file):
+    arrays, meta = spiking_file.load(file)
+    assert list(arrays) == list(spiking_file.array_types())
+    for name, value in random_arrays().items():
+        np.testing.assert_array_equal(arrays[name], value)
+    assert meta["variant"] == "twba" and meta["version"] == 1 and meta["source"] == {"checkpoint": "model.npz"}
+    assert arrays["cnn6/weights"].shape == (3, 3, 32, 2048) and arrays["cnn6/thresholds"].dtype == np.int16
+
+
+def test_damaged_files(file):
+    whole = file.read_bytes()
+    for size in (0, 100, len(whole) // 2, len(whole) - 30):
+        file.write_bytes(whole[:size])
+        with pytest.raises(UserError, match="net.npz: truncated or no npz"):
+            spiking_file.load(file)
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    file.write_bytes(flipped)
+    with pytest.raises(UserError, match="net.npz: damaged"):
+        spiking_file.load(file)
+    file.unlink()
+    with pytest.raises(UserError, match="no such file"):
+        spiking_file.load(file)
+
+
+def test_altered_files(file):
+    thresholds = random_arrays()["cnn4/thresholds"]
+    rewrite(file, **{"cnn4/thresholds": thresholds + np.int16(1)})
+    with pytest.raises(UserError, match="was altered"):
+        spiking_file.load(file)
+    rewrite(file, **{"cnn4/thresholds": thresholds.astype(np.int32)})
+    with pytest.raises(UserError, match="cnn4/thresholds is not there, or not int16"):
+        spiking_file.load(file)
+    rewrite(file, **{"cnn4/thresholds": None})
+    with pytest.raises(UserError, match="cnn4/thresholds is not there"):
+        spiking_file.load(file)
+
+
+@pytest.mark.parametrize("change, text", [({"version": 2}, "has version 2"), ({"format": "other"}, "is no exported")])
+def test_another_version_or_format(file, change, text):
+    meta = spiking_file.load(file)[1]
+    rewrite(file, meta=np.array(json.dumps(dict(meta, **change))))
+    with pytest.raises(UserError, match=text):
+        spiking_file.load(file)
+
+
+def test_another_npz(file):
+    np.savez(str(file), x=np.zeros(3))
+    with pytest.raises(UserError, match="is no exported spiking network"):
+        spiking_file.load(file)
+
+
+def test_all_spikes_at_once_are_one_at_a_time():
+    arrays, random, size, channels = random_arrays(), np.random.RandomState(1), arch.IMAGE_SIZE, arch.SPIKE_STAGE.filters
+    for stage in arch.HIDDEN_STAGES:
+        spikes, weights = random.rand(2, size, size, channels) < 0.1, arrays[stage.conv + "/weights"]
+        one_at_a_time = [spiking.integrate_events(image, weights, stage) for image in spikes]
+        np.testing.assert_array_equal(spiking.integrate(spikes, weights, stage), one_at_a_time)
+        size, channels = arch.output_size(size, stage), weights.shape[3]
+
+
+def test_fire_at_the_threshold():
+    potentials = np.array([[-3, 4], [-2, 5]])
+    np.testing.assert_array_equal(spiking.fire(potentials, np.array([-2, 5], np.int16)), [[0, 0], [1, 1]])
+
+
+def test_prepare_is_standardisation():
+    images = np.random.RandomState(2).randint(0, 256, (3, 32, 32, 3)).astype(np.uint8)
+    images[2] = 77  # one grey: no deviation to divide by
+    x = spiking.prepare(images)
+    assert x.shape == (3, 24, 24, 3) and x.dtype == np.float32
+    inner = images[:2, 4:28, 4:28].astype(float)
+    expected = (inner - inner.mean((1, 2, 3), keepdims=True)) / inner.std((1, 2, 3), keepdims=True)
+    np.testing.assert_allclose(x[:2], expected, atol=1e-4)
+    assert (x[2] == 0).all()

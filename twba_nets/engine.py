@@ -1,0 +1,219 @@
+"""Whole-network inference of an exported network on the CPU, compiled: engine.c with what it needs around it.
+
+Spikes are bits and ternary weights two bit planes; the integers are those of spiking.py, bit for bit. The kernel is
+compiled for this machine at first use and kept in the user's cache. No framework is imported here.
+"""
+import ctypes
+import hashlib
+import os
+import platform
+import subprocess
+import tempfile
+from collections import OrderedDict, namedtuple
+from pathlib import Path
+
+import numpy as np
+
+from twba_nets import architecture as arch, spiking
+from twba_nets.errors import UserError
+from twba_nets.spikes import Result as EvaluationResult
+
+SOURCE = Path(__file__).with_name("engine.c")
+FLAGS = ["-O3", "-march=native", "-mprefer-vector-width=512", "-fopenmp", "-shared", "-fPIC"]
+CHUNK = 16  # images at a time: their maps stay in the cache
+
+Result = namedtuple("Result", "logits spikes")
+Result.__doc__ = """logits: float32 [N, 10]. spikes: float64 [N, 8], each counted map's (architecture.COUNTED_MAPS)."""
+
+
+class Stage(ctypes.Structure):
+    """engine.c's struct of this name."""
+    _fields_ = ([(name, ctypes.c_int32) for name in (
+        "groups", "filters", "kernel", "stride", "size", "padded", "channels", "next_padded", "next_margin",
+        "position_bytes")] + [(name, ctypes.c_void_p) for name in (
+            "input", "output", "plus", "minus", "thresholds", "bytes", "weights", "scale", "offset")] + [
+                ("seconds", ctypes.c_double)])
+
+
+class Engine:
+    """An exported network, ready to run. arrays: as spiking_file.load gives them. threads: 0 for all cores.
+
+    Its buffers serve one call at a time. Raises UserError where there is no C compiler.
+    """
+
+    def __init__(self, arrays, threads=0):
+        self.library, self.arrays = load_library(), arrays
+        if threads:
+            self.library.set_threads(threads)
+        self.chunk = max(CHUNK, 8 * self.library.get_threads())
+        self.stages, self.maps = (Stage * len(arch.STAGES))(), OrderedDict()
+        self.kept = []  # arrays that the structs point to
+        margin = arch.padding(arch.IMAGE_SIZE, arch.RELU_STAGE)
+        self.images = self._buffer(arch.IMAGE_SIZE, margin, arch.CHANNELS, np.float32)
+        before, size = self.images, arch.IMAGE_SIZE
+        for struct, stage, following in zip(self.stages, arch.STAGES, arch.STAGES[1:] + (None,)):
+            size = arch.output_size(size, stage)
+            margin = arch.padding(size, following) if following else 0
+            after = self._output(stage, size, margin)
+            arrays = self._float_arrays(stage) if stage not in arch.HIDDEN_STAGES else self._hidden_arrays(stage)
+            self._describe(struct, stage, size, margin, before, after, arrays)
+            before = after
+        counted = [self.maps[name][1] for name in arch.COUNTED_MAPS]
+        self.counted = ((ctypes.c_void_p * len(counted))(*(buffer.ctypes.data for buffer in counted)),
+                        (ctypes.c_int32 * len(counted))(*(buffer[0].nbytes for buffer in counted)), len(counted))
+
+    def _buffer(self, size, margin, channels, dtype):
+        """A chunk's map with its padding, which stays 0."""
+        return np.zeros((self.chunk, size + 2 * margin, size + 2 * margin, channels), dtype)
+
+    def _output(self, stage, size, margin):
+        filters = stage.groups * stage.filters
+        if stage is arch.RELU_STAGE:
+            return self._buffer(size, margin, filters, np.float32)
+        buffer = self._buffer(size, margin, filters // 32, np.uint32)
+        inner = slice(margin, margin + size)
+        self.maps[stage.bn if stage is arch.SPIKE_STAGE else stage.conv] = (stage, buffer, buffer[:, inner, inner])
+        return buffer
+
+    def _describe(self, struct, stage, size, margin, before, after, arrays):
+        struct.groups, struct.filters, struct.kernel, struct.stride = stage[2:6]
+        struct.size, struct.padded, struct.channels = size, before.shape[1], before.shape[3] // stage.groups
+        struct.next_padded, struct.next_margin = after.shape[1], margin
+        struct.position_bytes = after[0, 0, 0].nbytes
+        arrays = dict(arrays, input=before, output=after)
+        for name, array in arrays.items():
+            setattr(struct, name, array.ctypes.data)
+        self.kept += arrays.values()
+
+    def _float_arrays(self, stage):
+        order = _bit_order(stage)
+        return {name: np.ascontiguousarray(self.arrays["%s/%s" % (stage.conv, key)][..., order])
+                for name, key in (("weights", "kernel"), ("scale", "scale"), ("offset", "offset"))}
+
+    def _hidden_arrays(self, stage):
+        weights, thresholds = self.arrays[stage.conv + "/weights"], self.arrays[stage.conv + "/thresholds"]
+        weights = weights.reshape(stage.kernel ** 2, -1, stage.groups, stage.filters)[..., _bit_order(stage)]
+        thresholds = thresholds.reshape(stage.groups, stage.filters)[:, _bit_order(stage)]
+        share = stage.filters // arch.next_groups(stage)  # bits that a group adds to one of the next stage's groups
+        first = np.arange(0, stage.filters, 8)
+        place = first // share * stage.groups * share + first % share + np.arange(stage.groups)[:, None] * share
+        arrays = {"plus": _bit_plane(weights > 0), "thresholds": np.ascontiguousarray(thresholds, np.int32),
+                  "bytes": (place // 8).astype(np.int32)}
+        return dict(arrays, minus=_bit_plane(weights < 0)) if (weights == 0).any() else arrays
+
+    def run(self, images):
+        """Images uint8 [N, 32, 32, 3] -> Result."""
+        return self._run(images, self._load_images, first_stage=0)
+
+    def run_spikes(self, spikes):
+        """Input spikes bool [N, 24, 24, 64] -> Result."""
+        return self._run(spikes, self._load_spikes, first_stage=2)
+
+    def unpack(self, images):
+        """The nine maps of the last `images` images that were run (at most self.chunk), name -> bool [N, H, W, C]."""
+        return OrderedDict((name, _unpack(stage, inner[:images])) for name, (stage, _, inner) in self.maps.items())
+
+    def seconds(self):
+        """Seconds spent in each stage so far, by convolution."""
+        return OrderedDict((stage.conv, struct.seconds) for stage, struct in zip(arch.STAGES, self.stages))
+
+    def _load_images(self, images):
+        self.images[:len(images), 1:-1, 1:-1] = spiking.prepare(images)
+
+    def _load_spikes(self, spikes):
+        stage, _, inner = self.maps[arch.SPIKE_STAGE.bn]
+        inner[:len(spikes)] = _pack(spikes[..., _bit_order(stage)])
+
+    def _run(self, inputs, load, first_stage):
+        logits = np.empty((len(inputs), arch.CLASSES), np.float32)
+        spikes = np.empty((len(inputs), len(arch.COUNTED_MAPS)))
+        last, _, last_map = self.maps[arch.HIDDEN_STAGES[-1].conv]
+        for start in range(0, len(inputs), self.chunk):
+            chunk = inputs[start:start + self.chunk]
+            rows = slice(start, start + len(chunk))
+            load(chunk)
+            self.library.run(self.stages, first_stage, len(self.stages), len(chunk))
+            logits[rows] = spiking.classify(self.arrays, _unpack(last, last_map[:len(chunk)]))
+            self.library.count(*self.counted, len(chunk), spikes[rows].ctypes.data)
+        return Result(logits, spikes)
+
+
+def evaluate(arrays, x, y, threads=0):
+    """Evaluate an exported network on images uint8 [N, 32, 32, 3] with labels [N]. Returns a spikes.Result."""
+    logits, counts = Engine(arrays, threads).run(x)
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(y)), y]
+    return EvaluationResult(float(losses.mean()), float((logits.argmax(axis=1) == y).mean()), counts)
+
+
+def _bit_order(stage):
+    """A group's filters in the order of their bits: those that each group of the next stage reads stand together."""
+    return np.arange(stage.filters).reshape(-1, arch.next_groups(stage)).T.ravel()
+
+
+def _bit_plane(bits):
+    """bool [taps, channels, groups, filters] -> uint32 [groups, taps, words, filters]."""
+    return np.ascontiguousarray(_pack(bits.transpose(2, 0, 3, 1)).transpose(0, 1, 3, 2))
+
+
+def _pack(bits):
+    """bool [..., 32 n] -> uint32 [..., n], the first bit the lowest."""
+    octets = np.packbits(bits.reshape(bits.shape[:-1] + (-1, 8))[..., ::-1], axis=-1)
+    return octets.reshape(bits.shape[:-1] + (-1,)).view("<u4")
+
+
+def _unpack(stage, words):
+    """A stage's map, uint32 [N, H, W, n] -> bool [N, H, W, C] in TensorFlow's order of channels."""
+    octets = np.ascontiguousarray(words).view(np.uint8)
+    bits = np.unpackbits(octets[..., None], axis=-1)[..., ::-1]
+    shape = words.shape[:3]
+    by_reader = bits.reshape(shape + (arch.next_groups(stage), stage.groups, -1))
+    return np.moveaxis(by_reader, 3, 5).reshape(shape + (-1,)).astype(bool)
+
+
+def load_library(source=SOURCE):
+    """engine.c (or another file that includes it) compiled. Raises UserError where there is no compiler."""
+    compiler = os.environ.get("CC", "cc")
+    what = source.read_bytes() + SOURCE.read_bytes() + repr((FLAGS, compiler, _processor())).encode()
+    path = _cache() / ("%s-%s.so" % (source.stem, hashlib.sha256(what).hexdigest()[:16]))
+    if not path.exists():
+        _compile(compiler, source, path)
+    # how often OpenMP's threads look before they sleep: on a busy machine its own default burns what the others need
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    library = ctypes.CDLL(str(path))
+    library.run.argtypes = [ctypes.POINTER(Stage), ctypes.c_int, ctypes.c_int, ctypes.c_int]
+    library.count.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p]
+    library.run.restype = library.count.restype = library.set_threads.restype = None
+    return library
+
+
+def _processor():
+    """What the compiled code depends on: the instruction set."""
+    try:
+        return next(line for line in open("/proc/cpuinfo") if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def _cache():
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "twba_nets"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError("%s: the compiled engine cannot be kept there (%s): set XDG_CACHE_HOME to a folder that can be "
+                        "written" % (folder, error.strerror))
+    return folder
+
+
+def _compile(compiler, source, path):
+    with tempfile.TemporaryDirectory(dir=str(path.parent)) as folder:
+        built = Path(folder) / path.name
+        try:
+            done = subprocess.run([compiler] + FLAGS + ["-o", str(built), str(source)], stdout=subprocess.PIPE,
+                                  stderr=subprocess.STDOUT, universal_newlines=True)
+        except OSError:
+            raise UserError("%s: no such C compiler, and the engine needs one: install gcc, or name one in CC" % compiler)
+        if done.returncode:
+            raise UserError("%s: cannot compile %s (%s): use gcc, or leave the engine out"
+                            % (compiler, source.name, (done.stdout.splitlines() or ["no message"])[0]))
+        os.replace(str(built), str(path))  # another process may be compiling too

@@ -1,0 +1,127 @@
+"""Export a checkpoint as an exact integer spiking network: python -m twba_nets.export CHECKPOINT OUT."""
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from twba_nets import architecture as arch, card, command_line, npz, recipe as recipes, spiking_file
+from twba_nets.errors import UserError
+
+# name in the file, kernel and batch norm of the float layers
+OFF_CHIP = [(stage.conv, stage.conv + "/kernel", stage.bn) for stage in (arch.RELU_STAGE, arch.SPIKE_STAGE)] + [
+    (arch.OUTPUT, arch.OUTPUT + "/W", arch.OUTPUT_BN)]
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m twba_nets.export",
+        description="Fold batch norm, htanh and sign of each hidden neuron into one integer threshold, chosen so that "
+        "the neuron decides as TensorFlow does for every sum that it can receive, and write the network as int8 "
+        "weights and int16 thresholds to an npz (its layout: twba_nets/spiking_file.py). The first two convolutions "
+        "and the classifier, off chip in the paper, stay float.")
+    parser.add_argument("checkpoint", type=Path, help="a run's folder, a TensorFlow checkpoint or a model.npz")
+    parser.add_argument("out", type=Path, help="the file to write")
+    parser.add_argument("--variant", choices=arch.VARIANTS, help="default: what the recipe or card beside the "
+                        "checkpoint says; needed where there is none")
+    args = parser.parse_args(argv)
+    with command_line.one_line_for_mistakes("stopped"):
+        command_line.quieten_tensorflow()
+        _export(args.checkpoint, args.out, args.variant)
+
+
+def _export(source, out, variant):
+    from twba_nets import checkpoint
+    path = checkpoint.locate(source)
+    recipe = recipes.load(path)
+    if recipe:
+        command_line.require_same(recipe, path, variant=variant)
+        require_binary(recipe, path)
+        variant = recipe.variant
+    elif not variant:
+        raise UserError("%s: neither card nor recipe beside it says what it is: add --variant twba or bwba (and know "
+                        "that its activations are binary)" % path)
+    values = checkpoint.read(path)
+    npz.check_variant(values, variant, path)
+    arrays = fold(values, variant)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    spiking_file.save(out, arrays, variant, {"checkpoint": path.name, "card": card.read(path), "commit": card.commit()})
+    print("%s: %s, %d hidden neurons' filters, %.2f MB\n%s"
+          % (out, variant.upper(), sum(stage.groups * stage.filters for stage in arch.HIDDEN_STAGES),
+             out.stat().st_size / 1e6, _constant_filters(arrays)))
+
+
+def require_binary(recipe, path):
+    """Raise UserError for a checkpoint of published activations."""
+    if recipe.activation != "binary":
+        raise UserError("%s: its activations are %s, {0, 0.5, 1}, not binary: no spiking network with one threshold a "
+                        "neuron computes them: train with --activation binary" % (path, recipe.activation))
+
+
+def fold(values, variant):
+    """The arrays of spiking_file.array_types() from the 270 model variables, name -> array."""
+    import tensorflow as tf
+    from twba_nets import checkpoint
+    with tf.Graph().as_default(), tf.Session() as session:
+        groups = {stage: [_group(values, variant, *names) for names in arch.group_names(stage)]
+                  for stage in arch.HIDDEN_STAGES}
+        off_chip = [_off_chip(values, *layer) for layer in OFF_CHIP]
+        checkpoint.assign(session, values)
+        groups, off_chip = session.run([groups, off_chip])
+    arrays = {name: array for layer in off_chip for name, array in layer.items()}
+    for stage in arch.HIDDEN_STAGES:
+        weights, thresholds = zip(*(threshold(fires > 0, weights.astype(np.int8))
+                                    for fires, weights in groups[stage]))
+        arrays[stage.conv + "/weights"] = np.concatenate(weights, axis=3)
+        arrays[stage.conv + "/thresholds"] = np.concatenate(thresholds)
+    return arrays
+
+
+def _off_chip(values, name, kernel, bn):
+    """A float layer's tensors; batch norm as TensorFlow computes it in evaluation, x * scale + offset."""
+    import tensorflow as tf
+    beta, gamma, mean, variance = (tf.constant(values["model/%s/%s" % (bn, part)])
+                                   for part in ("beta", "gamma", "moving_mean", "moving_variance"))
+    scale = tf.rsqrt(variance + arch.BN_EPSILON) * gamma
+    return {name + "/kernel": tf.constant(values["model/" + kernel]), name + "/scale": scale,
+            name + "/offset": beta - mean * scale}
+
+
+def _group(values, variant, conv, bn):
+    """Tensors of a group: what its neurons answer to the sums -fan_in ... fan_in, and its quantised weights."""
+    import tensorflow as tf
+    from twba_nets import network
+    latent = values["model/%s/W_conv2d" % conv].astype(np.float32)
+    sums = np.arange(-latent[..., 0].size, latent[..., 0].size + 1, dtype=np.float32).reshape(-1, 1)
+    spikes = network.build_neurons(tf.constant(np.tile(sums, latent.shape[3])), bn)
+    return spikes, network.QUANTISERS[variant](tf.constant(latent))
+
+
+def threshold(decisions, weights):
+    """Weights and thresholds of the neurons that decide like this.
+
+    decisions: bool [2 * fan_in + 1, filters], whether a neuron fires at the sums -fan_in ... fan_in.
+    weights: int8 [k, k, channels, filters]. Returns (weights, the signs of filters that fire at *low* sums, those of
+    negative gamma, turned round; int16 [filters], the lowest sum at which each fires).
+    """
+    falling = decisions[0] & ~decisions[-1]
+    decisions = np.where(falling, decisions[::-1], decisions)
+    weights = np.where(falling, -weights, weights)
+    if (np.diff(decisions.astype(np.int8), axis=0) < 0).any():
+        raise UserError("batch norm's values are no finite numbers: the checkpoint cannot be exported")
+    lowest = -(weights < 0).sum((0, 1, 2))  # of the sums that can be reached
+    highest = (weights > 0).sum((0, 1, 2))
+    first = (~decisions).sum(0) - len(decisions) // 2
+    return weights, np.clip(first, lowest, highest + 1).astype(np.int16)
+
+
+def _constant_filters(arrays):
+    always = never = 0
+    for stage in arch.HIDDEN_STAGES:
+        weights, thresholds = arrays[stage.conv + "/weights"], arrays[stage.conv + "/thresholds"]
+        always += (thresholds <= -(weights < 0).sum((0, 1, 2))).sum()
+        never += (thresholds > (weights > 0).sum((0, 1, 2))).sum()
+    return "filters whose neurons always fire: %d, never fire: %d" % (always, never)
+
+
+if __name__ == "__main__":
+    main()
