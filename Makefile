@@ -1,18 +1,27 @@
-# setup   prepare .venv (all other targets do it themselves)      demo    train, resume, evaluate on digits: 4 minutes
-# test    the whole test suite                                   train   CIFAR-10: make train VARIANT=bwba ARGS=--resume
-# lock    resolve requirements.txt anew (needs uv)
+# setup   prepare .venv (the other targets do it themselves)     setup-torch  prepare .venv-torch, for twba_torch
+# demo    train, resume, evaluate on digits: 2 minutes           train        CIFAR-10: make train VARIANT=bwba ARGS=--resume
+# test    the tests of the TensorFlow side                       train-torch  the same, by PyTorch, on a GPU if there is one
+# bench   inference speed: engine, TensorFlow, PyTorch, ONNX     test-torch   the tests of the PyTorch side, against TensorFlow
+# bench-train  training speed: this graph, the original's        bench-torch  PyTorch's training speed, by its parts
+# lock    resolve the requirements anew (needs uv)
 PYTHON := .venv/bin/python
+TORCH_PYTHON := .venv-torch/bin/python
 VARIANT := twba
 ARGS :=
 FOLDER_twba := TWBA
 FOLDER_bwba := BWBA
-LOCK := uv pip compile --no-config --no-emit-index-url --generate-hashes --python-platform x86_64-manylinux2014
+LOCK := uv pip compile --no-config --no-emit-index-url --no-emit-find-links --generate-hashes
+TORCH_CPU_WHEELS ?= https://download.pytorch.org/whl/cpu/torch/
+export TORCH_CPU_WHEELS
 
-.PHONY: setup demo test train lock
+.PHONY: setup setup-torch demo test test-torch train train-torch bench bench-train bench-torch lock
 .DEFAULT_GOAL := setup
 
 setup:
 	@./setup.sh
+
+setup-torch:
+	@./setup.sh torch
 
 demo: setup
 	PYTHON=$(PYTHON) ./demo.sh
@@ -20,11 +29,31 @@ demo: setup
 test: setup
 	$(PYTHON) -m pytest $(ARGS)
 
+test-torch: setup setup-torch
+	$(TORCH_PYTHON) -m pytest tests_torch $(ARGS)
+
 train: setup
 	@test -n "$(FOLDER_$(VARIANT))" || { echo "VARIANT is twba or bwba, not $(VARIANT)" >&2; exit 1; }
 	$(PYTHON) $(FOLDER_$(VARIANT))/cifar10_$(VARIANT)_example.py $(ARGS)
 
+train-torch: setup-torch
+	$(TORCH_PYTHON) -m twba_torch.train --variant $(VARIANT) $(ARGS)
+
+bench: setup setup-torch
+	$(PYTHON) benchmarks/inference.py $(ARGS)
+
+bench-train: setup setup-torch
+	$(PYTHON) benchmarks/training.py $(ARGS)
+
+bench-torch: setup-torch
+	$(TORCH_PYTHON) -m twba_torch.benchmark $(ARGS)
+
 lock:
-	$(LOCK) --python-version 3.7 --override requirements-overrides.txt requirements.txt -o requirements.lock
-	$(LOCK) --python-version 3.8 --override docker/requirements-gpu-overrides.txt docker/requirements-gpu.txt \
-	  --no-emit-package numpy --no-emit-package wrapt -o docker/requirements-gpu.lock
+	$(LOCK) --python-platform x86_64-manylinux2014 --python-version 3.7 --override requirements-overrides.txt \
+	  requirements.txt -o requirements.lock
+	$(LOCK) --python-platform x86_64-manylinux2014 --python-version 3.8 --override docker/requirements-gpu-overrides.txt \
+	  docker/requirements-gpu.txt --no-emit-package numpy --no-emit-package wrapt -o docker/requirements-gpu.lock
+	$(LOCK) --python-platform x86_64-manylinux_2_28 --python-version 3.11 twba_torch/requirements.txt \
+	  --no-emit-package torchvision -o twba_torch/requirements-gpu.lock
+	$(LOCK) --python-platform x86_64-manylinux_2_28 --python-version 3.11 --find-links $(TORCH_CPU_WHEELS) \
+	  twba_torch/requirements.txt --no-emit-package torchvision -o twba_torch/requirements-cpu.lock

@@ -1,0 +1,130 @@
+"""Inference speed: the engine, TensorFlow 1.15, PyTorch and ONNX Runtime in turns, on one machine, from one checkpoint."""
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections import OrderedDict
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from twba_nets import architecture as arch, card, command_line
+from twba_nets.files import write_json
+from workers import PYTORCH, TENSORFLOW, add_flags, ask, start
+
+SIDES = OrderedDict([("engine", TENSORFLOW), ("tensorflow", TENSORFLOW), ("per_group", TENSORFLOW),
+                     ("pytorch", PYTORCH), ("pytorch_int8", PYTORCH), ("onnxruntime", PYTORCH)])
+BATCHES = (1, 200)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description="Time a released network at batch 1 and 200: the integer engine, TensorFlow 1.15 (the checkpoint "
+        "as it is, by this project's graph and by the published code's, group by group), PyTorch (the network written "
+        "plainly; and this project's int8 convolutions) and ONNX Runtime (the export). Engine and ONNX Runtime "
+        "standardise the images, the others get them ready. Each in a process of its own, in turns; medians over the "
+        "turns, and the ratios within each turn. Beside them the engine's roofline: the time of its stages against what the "
+        "processor was measured to do with their instructions in registers alone.")
+    add_flags(parser, seconds=2)
+    parser.add_argument("--variant", choices=arch.VARIANTS, default="twba", help="released checkpoint (default: twba)")
+    args = parser.parse_args(argv)
+    with command_line.one_line_for_mistakes("stopped"):
+        figures = measure(args)
+        print(table(figures))
+        if args.json:
+            write_json(args.json, figures)
+
+
+def measure(args):
+    """All figures as a dictionary for JSON."""
+    model = command_line.released_model(args.variant)
+    with tempfile.TemporaryDirectory() as folder:
+        export, onnx = Path(folder) / "export.npz", Path(folder) / "network.onnx"
+        _run(TENSORFLOW, "-m", "twba_nets.export", model, export)
+        _run(PYTORCH, "-m", "twba_torch.export_onnx", export, onnx)
+        workers = OrderedDict((side, start(python, "inference_worker.py", side, model, export, onnx, args.threads))
+                              for side, python in SIDES.items())
+        try:
+            turns = [_turn(workers, args.seconds) for _ in range(args.rounds + 1)][1:]  # the first warms up
+        finally:
+            for worker in workers.values():
+                worker.kill()
+    sides = {side: [turn[side] for turn in turns] for side in SIDES}
+    return {"machine": card.cpu_name(), "threads": args.threads, "commit": card.commit(), "variant": args.variant,
+            "rounds": args.rounds, "sides": {side: _summary(found, sides["engine"]) for side, found in sides.items()},
+            "roofline": _roofline(sides["engine"])}
+
+
+def _run(python, *arguments):
+    subprocess.run([str(argument) for argument in (python,) + arguments], check=True, cwd=str(REPOSITORY),
+                   stdout=subprocess.DEVNULL)
+
+
+def _turn(workers, seconds):
+    """Each side's answer at each batch size, one side at a time."""
+    return {side: {batch: ask(side, worker, batch, seconds) for batch in BATCHES} for side, worker in workers.items()}
+
+
+def _summary(turns, engine):
+    """By batch: images/s of the turns' medians (least, median, most), milliseconds, and how much faster the engine is."""
+    summary = OrderedDict()
+    for batch in BATCHES:
+        own, fastest = ([statistics.median(turn[batch]["times"]) for turn in side] for side in (turns, engine))
+        speeds = sorted(batch / seconds for seconds in own)
+        agreeing = [a == b for a, b in zip(turns[0][batch]["predictions"], engine[0][batch]["predictions"])]
+        summary[batch] = {
+            "images_per_second": dict(zip(("min", "median", "max"), (speeds[0], statistics.median(speeds), speeds[-1]))),
+            "milliseconds": 1e3 * statistics.median(own),
+            "engine_is_faster_by": statistics.median(mine / theirs for mine, theirs in zip(own, fastest)),
+            "predictions_as_the_engines": sum(agreeing) / len(agreeing)}
+    return summary
+
+
+def _roofline(turns):
+    """By stage at the large batch: microseconds, millions of multiply-accumulates, and share of the processor's limit.
+
+    The limit: what the stage's instructions (hidden: AND, population count, addition; float: fused multiply-add) do
+    in the same turn where all operands stay in registers.
+    """
+    answers, stages, size, channels = [turn[BATCHES[-1]] for turn in turns], OrderedDict(), arch.IMAGE_SIZE, arch.CHANNELS
+    for stage in arch.STAGES:
+        size = arch.output_size(size, stage)
+        filters = stage.groups * stage.filters
+        macs = size ** 2 * stage.kernel ** 2 * channels // stage.groups * filters
+        peak = "peak_synapses" if stage in arch.HIDDEN_STAGES else "peak_float_macs"
+        stages[stage.conv] = _row([(answer["stage_seconds"][stage.conv], answer[peak]) for answer in answers], macs)
+        channels = filters
+    hidden = [stage.conv for stage in arch.HIDDEN_STAGES]
+    stages["hidden"] = _row([(sum(answer["stage_seconds"][name] for name in hidden), answer["peak_synapses"])
+                             for answer in answers], sum(stages[name]["mega_macs"] for name in hidden) * 1e6)
+    return stages
+
+
+def _row(turns, macs):
+    """turns: (seconds, the processor's multiply-accumulates a second) of each."""
+    return {"microseconds": 1e6 * statistics.median(seconds for seconds, _ in turns), "mega_macs": macs / 1e6,
+            "share_of_limit": statistics.median(macs / seconds / peak for seconds, peak in turns)}
+
+
+def table(figures):
+    """The figures as text."""
+    lines = ["%(machine)s, %(threads)d threads each, commit %(commit)s, %(variant)s, medians of %(rounds)d turns\n"
+             % figures, "%-14s %22s %10s %22s %10s" % ("", "batch 1", "engine is", "batch 200", "engine is")]
+    for side, summary in figures["sides"].items():
+        cells = []
+        for batch in BATCHES:
+            row = summary[batch]
+            cells += ["%.1f/s %.2f ms" % (row["images_per_second"]["median"], row["milliseconds"]),
+                      "%.1fx" % row["engine_is_faster_by"]]
+        lines.append("%-14s %22s %10s %22s %10s" % tuple([side] + cells))
+    lines.append("\n%-14s %14s %14s %16s" % ("engine, batch 200", "us an image", "million MACs", "share of limit"))
+    for name, row in figures["roofline"].items():
+        lines.append("%-17s %14.1f %14.2f %15.0f%%" % (name, row["microseconds"], row["mega_macs"],
+                                                     100 * row["share_of_limit"]))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""One side of inference.py, in an environment of its own: inference_worker.py KIND MODEL EXPORT ONNX THREADS.
+
+Reads lines "BATCH SECONDS" and answers each with a line of JSON: the seconds that each batch took which was run in that
+time, the predictions, and the engine's stages.
+"""
+import ctypes
+import json
+import sys
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+import numpy as np
+
+from twba_nets import npz, recipe as recipes, spiking, spiking_file
+
+PEAK_REPEATS = 20000000
+# these get standardised images, which the others standardise themselves
+PREPARED = ("tensorflow", "per_group", "pytorch", "pytorch_int8")
+
+
+def engine(model, export, onnx, threads):
+    """The compiled engine; with each answer the seconds in its stages, and the processor's measured limits."""
+    from twba_nets.engine import Engine, load_library
+    running = Engine(spiking_file.load(export)[0], threads)
+    ternary = bool(running.stages[2].minus)
+    peaks = load_library(REPOSITORY / "benchmarks" / "peak.c")
+    peaks.set_threads(threads)
+    peaks.peak_ternary.argtypes, peaks.peak_float.argtypes = [ctypes.c_int64, ctypes.c_int], [ctypes.c_int64]
+    peaks.peak_ternary.restype = peaks.peak_float.restype = ctypes.c_double
+
+    def more(images):
+        seconds = {name: total / images for name, total in running.seconds().items()}
+        for stage in running.stages:
+            stage.seconds = 0
+        return {"stage_seconds": seconds, "peak_synapses": peaks.peak_ternary(PEAK_REPEATS, ternary),
+                "peak_float_macs": peaks.peak_float(PEAK_REPEATS)}
+    return lambda images: running.run(images).logits, more
+
+
+def tensorflow(model, export, onnx, threads):
+    """The checkpoint as it is, in TensorFlow 1.15."""
+    from twba_nets import command_line
+    command_line.quieten_tensorflow()
+    from twba_nets import network
+    from twba_nets.session import session_config
+    return _tensorflow(network.build, session_config(threads), model)
+
+
+def per_group(model, export, onnx, threads):
+    """The same by the published code's graph."""
+    from twba_nets import command_line
+    command_line.quieten_tensorflow()
+    sys.path.insert(0, str(REPOSITORY / "tests"))
+    import per_group_network
+    return _tensorflow(per_group_network.build, per_group_network.session_config(threads), model)
+
+
+def _tensorflow(build, config, model):
+    import tensorflow as tf
+    from twba_nets import checkpoint
+    session, images = tf.Session(config=config), tf.placeholder(tf.float32, [None, 24, 24, 3])
+    net = build(images, recipes.load(model).variant)
+    checkpoint.assign(session, npz.read_model(model))
+    return lambda x: session.run(net.logits, {images: x}), nothing
+
+
+def pytorch(model, export, onnx, threads, exact=False):
+    """The same network written plainly, float32, eager."""
+    import torch
+    from twba_torch import device, network, variables
+    device.keep_memory()
+    torch.set_num_threads(threads)
+    net = network.Network(recipes.load(model).variant, exact=exact)
+    variables.assign(npz.read_model(model), net)
+    net.eval()
+
+    def run(x):
+        with torch.inference_mode():
+            return net(torch.from_numpy(x))[0].numpy()
+    return run, nothing
+
+
+def pytorch_int8(model, export, onnx, threads):
+    """This project's own exact int8 convolutions in PyTorch."""
+    return pytorch(model, export, onnx, threads, exact=True)
+
+
+def onnxruntime(model, export, onnx, threads):
+    """The export as ONNX."""
+    import onnxruntime as ort
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = ort.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda x: session.run(["logits"], {name: x})[0], nothing
+
+
+def nothing(images):
+    """What a side answers besides its times."""
+    return {}
+
+
+def main():
+    kind, *paths, threads = sys.argv[1:]
+    run, more = globals()[kind](*map(Path, paths), int(threads))
+    images = np.random.RandomState(0).randint(0, 256, (200, 32, 32, 3)).astype(np.uint8)
+    if kind in PREPARED:
+        images = spiking.prepare(images)
+    for line in sys.stdin:
+        batch, seconds = line.split()
+        x = images[:int(batch)]
+        run(x)  # buffers and kernels for this batch
+        times, ends = [], time.perf_counter() + float(seconds)
+        while time.perf_counter() < ends:
+            started = time.perf_counter()
+            logits = run(x)
+            times.append(time.perf_counter() - started)
+        answer = dict(more((len(times) + 1) * len(x)), times=times, predictions=logits.argmax(1).tolist())
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Training speed on TensorFlow 1.15: this project's graph, the published code's, and plain PyTorch, in turns."""
+import argparse
+import statistics
+import sys
+import time
+from collections import OrderedDict
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from twba_nets import architecture as arch, card, command_line
+from twba_nets.files import write_json
+from workers import PYTORCH, TENSORFLOW, add_flags, ask, start
+
+SIDES = OrderedDict([("ours", TENSORFLOW), ("per_group", TENSORFLOW), ("pytorch", PYTORCH),
+                     ("pytorch_memory", PYTORCH)])
+KINDS = ("train", "evaluate")
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description="Time training and evaluation at batch 200 (binary activations): this project's TensorFlow 1.15 "
+        "graph, the graph as the published code builds it (group by group), and the same network in plain PyTorch "
+        "(eager, groups=), as it is and with the memory allocator set as it is for ours. Each in a process of its own, "
+        "in turns; medians over the turns, and ratios within each turn. Also the time from the command to the end of "
+        "the first step, the peak memory, and TensorFlow's time by operation (of all threads, so that the sum exceeds "
+        "the step where operations overlap).")
+    add_flags(parser, seconds=5)
+    parser.add_argument("--variant", choices=arch.VARIANTS, default="twba", help="weights (default: twba)")
+    parser.add_argument("--tensorflow", default=TENSORFLOW, metavar="PYTHON", help="Python of another environment for "
+                        "the TensorFlow sides, such as one with intel-tensorflow")
+    args = parser.parse_args(argv)
+    with command_line.one_line_for_mistakes("stopped"):
+        figures = measure(args)
+        print(table(figures))
+        if args.json:
+            write_json(args.json, figures)
+
+
+def measure(args):
+    """All figures as a dictionary for JSON."""
+    workers, starts = OrderedDict(), {}
+    try:
+        for side, python in SIDES.items():  # one after the other: each start is timed
+            python = args.tensorflow if python == TENSORFLOW else python
+            started = time.time()
+            workers[side] = start(python, "training_worker.py", side, args.variant, args.threads)
+            starts[side] = dict(ask(side, workers[side], "start"), first_step_seconds=time.time() - started)
+        turns = [{side: {kind: ask(side, worker, kind, args.seconds) for kind in KINDS}
+                  for side, worker in workers.items()} for _ in range(args.rounds)]
+        ends = {side: ask(side, worker, "end") for side, worker in workers.items()}
+    finally:
+        for worker in workers.values():
+            worker.kill()
+    return {"machine": card.cpu_name(), "threads": args.threads, "commit": card.commit(), "variant": args.variant,
+            "rounds": args.rounds, "sides": {side: dict(starts[side], **ends[side], **_speeds(side, turns))
+                                             for side in SIDES}}
+
+
+def _speeds(side, turns):
+    """By kind: images/s of the turns (least, median, most), and by how much ours is faster, the turns' median."""
+    speeds = {}
+    for kind in KINDS:
+        own, ours = ([statistics.median(turn[name][kind]) for turn in turns] for name in (side, "ours"))
+        speeds[kind] = {"images_per_second": dict(zip(("min", "median", "max"),
+                                                      (min(own), statistics.median(own), max(own)))),
+                        "ours_is_faster_by": statistics.median(a / b for a, b in zip(ours, own))}
+    return speeds
+
+
+def table(figures):
+    """The figures as text."""
+    lines = ["%(machine)s, %(threads)d threads each, commit %(commit)s, %(variant)s, medians of %(rounds)d turns\n"
+             % figures,
+             "%-15s %10s %8s %12s %8s %14s %12s" % ("", "train", "ours is", "evaluate", "ours is", "first step",
+                                                    "peak")]
+    for side, row in figures["sides"].items():
+        cells = []
+        for kind in KINDS:
+            cells += [row[kind]["images_per_second"]["median"], row[kind]["ours_is_faster_by"]]
+        lines.append("%-15s %8.1f/s %7.2fx %10.1f/s %7.2fx %12.1f s %9.0f MB   %s"
+                     % tuple([side] + cells + [row["first_step_seconds"], row["peak_megabytes"], row["version"]]))
+    for side, row in figures["sides"].items():
+        for kind, operations in row["milliseconds_by_operation"].items():
+            if operations:
+                lines.append("\n%s, ms a batch by operation, %s: " % (side, kind) + ", ".join(
+                    "%s %.0f" % item for item in operations.items()))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""One side of training.py, in an environment of its own: training_worker.py SIDE VARIANT THREADS.
+
+Answers the line "start" after the first training step, "train SECONDS" and "evaluate SECONDS" with the images/s of each
+step in that time, "end" with what there is to say about the whole.
+"""
+import json
+import resource
+import statistics
+import sys
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
+
+import numpy as np
+
+from twba_nets import recipe as recipes
+from twba_nets.datasets import Dataset
+
+IMAGES, TRACED_STEPS, OPERATIONS = 10000, 5, 12
+
+
+class TensorFlow:
+    """This project's training and evaluation, the pipelines included."""
+
+    def __init__(self, recipe, data, threads):
+        from twba_nets import command_line
+        command_line.quieten_tensorflow()
+        import tensorflow
+        from twba_nets import training
+        from twba_nets.evaluation import Evaluator
+        self.tf, self.version = tensorflow, "TensorFlow " + tensorflow.__version__
+        self.step = training.build_step(recipe, data)
+        self.evaluator = Evaluator(data.x_test, data.y_test, recipe.batch_size, recipe.variant, recipe.activation, True)
+        self.session = tensorflow.Session(config=self.config(threads))
+        self.session.run(tensorflow.global_variables_initializer())
+        self.epochs = 0
+
+    def config(self, threads):
+        from twba_nets.session import session_config
+        return session_config(threads)
+
+    def train(self, **traced):
+        try:
+            self.session.run(self.step.fetches, {self.step.learning_rate: 1e-4}, **traced)
+        except (self.tf.errors.OutOfRangeError, self.tf.errors.FailedPreconditionError):  # the end, or no begin yet
+            self.step.batches.start(self.session, self.epochs)
+            self.epochs += 1
+            self.train(**traced)
+
+    def evaluate(self, **traced):
+        try:
+            self.session.run(self.evaluator.fetches, **traced)
+        except (self.tf.errors.OutOfRangeError, self.tf.errors.FailedPreconditionError):
+            self.evaluator.batches.start(self.session)
+            self.evaluate(**traced)
+
+    def operations(self, step):
+        """Milliseconds of a step by type of operation, largest first; medians of a few traced ones.
+
+        step: train or evaluate.
+        """
+        types = {operation.name: operation.type for operation in self.tf.get_default_graph().get_operations()}
+        found = defaultdict(list)
+        for _ in range(TRACED_STEPS):
+            trace, total = self.tf.RunMetadata(), Counter()
+            step(options=self.tf.RunOptions(trace_level=self.tf.RunOptions.FULL_TRACE), run_metadata=trace)
+            for device in trace.step_stats.dev_stats:
+                for node in device.node_stats:
+                    kind = "XlaLaunch" if "cluster" in node.node_name else types.get(node.node_name, "other")
+                    total[kind] += (node.op_end_rel_micros - node.op_start_rel_micros) / 1e3
+            for kind, milliseconds in total.items():
+                found[kind].append(milliseconds)
+        medians = Counter({kind: statistics.median(values) for kind, values in found.items()})
+        return dict(medians.most_common(OPERATIONS))
+
+
+class PerGroup(TensorFlow):
+    """The same around the graph that the published code builds, in a session as TensorFlow has it."""
+
+    def __init__(self, *arguments):
+        from twba_nets import command_line
+        command_line.quieten_tensorflow()
+        import per_group_network
+        from twba_nets import network
+        network.build = per_group_network.build
+        super().__init__(*arguments)
+
+    def config(self, threads):
+        import per_group_network
+        return per_group_network.session_config(threads)
+
+
+class PyTorch:
+    """The network as one writes it, eager; batches are there already."""
+
+    def __init__(self, recipe, data, threads):
+        import torch
+        from twba_torch import training
+        torch.set_num_threads(threads)
+        self.torch, self.version = torch, "PyTorch " + torch.__version__
+        self.trainer = training.Trainer(recipe, data, torch.device("cpu"), exact=False, compiled=False)
+        self.batch, self.uniforms = torch.arange(recipe.batch_size), torch.full((recipe.batch_size, 5), 0.3)
+        self.images = torch.rand(recipe.batch_size, 24, 24, 3)
+
+    def train(self):
+        self.trainer.network.train()
+        self.trainer.train_batch(self.batch, self.uniforms, self.torch.tensor(1e-4))
+
+    def evaluate(self):
+        self.trainer.network.eval()
+        with self.torch.inference_mode():
+            self.trainer.network(self.images)
+
+    def operations(self, step):
+        return {}
+
+
+class PyTorchMemory(PyTorch):
+    """The same where freed memory is kept, as the trainers of both frameworks have it."""
+
+    def __init__(self, *arguments):
+        from twba_torch import device
+        device.keep_memory()
+        super().__init__(*arguments)
+
+
+SIDES = {"ours": TensorFlow, "per_group": PerGroup, "pytorch": PyTorch, "pytorch_memory": PyTorchMemory}
+
+
+def main():
+    side, variant, threads = sys.argv[1:]
+    recipe = recipes.paper(variant)
+    random = np.random.RandomState(0)
+    x = random.randint(0, 256, (IMAGES, 32, 32, 3)).astype(np.uint8)
+    y = random.randint(0, 10, IMAGES).astype(np.int32)
+    running = SIDES[side](recipe, Dataset("noise", x, y, x, y, flip=True), int(threads))
+    running.train()
+    for line in sys.stdin:
+        kind, *seconds = line.split()
+        if kind == "start":
+            answer = {"version": running.version}
+        elif kind == "end":
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            answer = {"peak_megabytes": peak, "milliseconds_by_operation": {
+                kind: running.operations(getattr(running, kind)) for kind in ("train", "evaluate")}}
+        else:
+            answer = measure(getattr(running, kind), float(seconds[0]), recipe.batch_size)
+        print(json.dumps(answer), flush=True)
+
+
+def measure(step, seconds, images):
+    """images/s of each step that was run in that time."""
+    step()
+    speeds, ends = [], time.perf_counter() + seconds
+    while time.perf_counter() < ends:
+        started = time.perf_counter()
+        step()
+        speeds.append(images / (time.perf_counter() - started))
+    return speeds
+
+
+if __name__ == "__main__":
+    main()

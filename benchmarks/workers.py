@@ -1,0 +1,39 @@
+"""Processes that are timed in turns: each in an environment of its own, answering a line with a line of JSON."""
+import json
+import subprocess
+from pathlib import Path
+
+from twba_nets import command_line
+from twba_nets.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+TENSORFLOW, PYTORCH = (REPOSITORY / name / "bin" / "python" for name in (".venv", ".venv-torch"))
+
+
+def add_flags(parser, seconds):
+    """The flags that the benchmarks share. seconds: the default."""
+    parser.add_argument("--rounds", type=command_line.positive, default=7, metavar="N", help="turns (default: 7)")
+    parser.add_argument("--seconds", type=float, default=seconds, metavar="S",
+                        help="of each side in a turn (default: %d)" % seconds)
+    parser.add_argument("--threads", type=command_line.positive, default=2, metavar="N", help="of each (default: 2)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
+
+
+def start(python, script, *arguments):
+    """Start benchmarks/SCRIPT."""
+    command = [python, "-W", "ignore", REPOSITORY / "benchmarks" / script] + list(arguments)
+    return subprocess.Popen([str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                            universal_newlines=True)
+
+
+def ask(name, worker, *words):
+    """The worker's answer to a line of these words. Raises UserError if it has stopped."""
+    try:
+        worker.stdin.write(" ".join(map(str, words)) + "\n")
+        worker.stdin.flush()
+    except BrokenPipeError:
+        pass
+    line = worker.stdout.readline()
+    if not line:
+        raise UserError("%s stopped: what it printed stands above" % name)
+    return json.loads(line)
