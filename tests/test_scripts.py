@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import start_python
 
 from twba_nets import (architecture as arch, checkpoint, command_line, datasets, journal, recipe as recipes, scripts,
                        spikes)
@@ -45,6 +46,28 @@ def fails(capsys, function, *arguments, **named):
 
 def train(*flags, **named):
     scripts.train(recipes.paper("twba"), argv=[str(flag) for flag in flags], **named)
+
+
+INTERRUPTED_IN_C = """
+import os, signal, sys, time
+sys.path.insert(0, %r)
+from twba_nets import command_line
+
+with command_line.one_line_for_mistakes("stopped"):
+    try:
+        os.kill(os.getpid(), signal.%%s)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        raise SystemError("<built-in function GetOperationInputs> returned a result with an error set")
+""" % str(REPOSITORY)
+
+
+@pytest.mark.parametrize("signal_name", ["SIGINT", "SIGTERM"])
+def test_interrupted_in_c_code(signal_name):
+    """TensorFlow's wrappers make another error of a KeyboardInterrupt; it is the user's interruption all the same."""
+    process = start_python(INTERRUPTED_IN_C % signal_name)
+    _, error = process.communicate(timeout=300)
+    assert (process.returncode, error) == (130, "\nstopped\n")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -124,14 +124,24 @@ def require_same(stored, path, **asked):
 @contextlib.contextmanager
 def one_line_for_mistakes(stopped):
     """One line on stderr and a non-zero exit for what the user can mend; `stopped` is what Ctrl-C gets."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `docker stop` ends a run as Ctrl-C does
+    interrupts = []
+
+    def interrupt(number, frame):
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)  # `docker stop` ends a run as Ctrl-C does
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as it is in the background of a shell script
+        signal.signal(signal.SIGINT, interrupt)
     try:
         yield
-    except (UserError, OSError) as error:
-        sys.exit("error: %s" % error)
-    except KeyboardInterrupt:
-        print("\n" + stopped, file=sys.stderr)
-        sys.exit(130)
+    except BaseException as error:
+        if interrupts:  # whatever came of it: TensorFlow's C code makes a SystemError of a KeyboardInterrupt
+            print("\n" + stopped, file=sys.stderr)
+            sys.exit(130)
+        if isinstance(error, (UserError, OSError)):
+            sys.exit("error: %s" % error)
+        raise
 
 
 def quieten_tensorflow():
