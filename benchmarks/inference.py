@@ -85,14 +85,16 @@ def _summary(turns, engine):
 def _roofline(turns):
     """By stage at the large batch: microseconds, millions of multiply-accumulates, and share of the processor's limit.
 
-    The limit: what the stage's instructions (hidden: AND, population count, addition; float: fused multiply-add) do
-    in the same turn where all operands stay in registers.
+    The limit: what the stage's instructions (hidden: AND and population count, or look-up, and addition; float: fused
+    multiply-add) do in the same turn where all operands stay in registers. Of the second float stage Winograd's
+    multiply-accumulates are counted, which are four ninths of the usual; his additions are not.
     """
     answers, stages, size, channels = [turn[BATCHES[-1]] for turn in turns], OrderedDict(), arch.IMAGE_SIZE, arch.CHANNELS
     for stage in arch.STAGES:
         size = arch.output_size(size, stage)
         filters = stage.groups * stage.filters
-        macs = size ** 2 * stage.kernel ** 2 * channels // stage.groups * filters
+        taps = 4 if stage is arch.SPIKE_STAGE else stage.kernel ** 2  # 16 products for 2x2 outputs
+        macs = size ** 2 * taps * channels // stage.groups * filters
         peak = "peak_synapses" if stage in arch.HIDDEN_STAGES else "peak_float_macs"
         stages[stage.conv] = _row([(answer["stage_seconds"][stage.conv], answer[peak]) for answer in answers], macs)
         channels = filters

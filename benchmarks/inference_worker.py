@@ -28,14 +28,14 @@ def engine(model, export, onnx, threads):
     ternary = bool(running.stages[2].minus)
     peaks = load_library(REPOSITORY / "benchmarks" / "peak.c")
     peaks.set_threads(threads)
-    peaks.peak_ternary.argtypes, peaks.peak_float.argtypes = [ctypes.c_int64, ctypes.c_int], [ctypes.c_int64]
-    peaks.peak_ternary.restype = peaks.peak_float.restype = ctypes.c_double
+    peaks.peak_synapses.argtypes, peaks.peak_float.argtypes = [ctypes.c_int64, ctypes.c_int], [ctypes.c_int64]
+    peaks.peak_synapses.restype = peaks.peak_float.restype = ctypes.c_double
 
     def more(images):
         seconds = {name: total / images for name, total in running.seconds().items()}
         for stage in running.stages:
             stage.seconds = 0
-        return {"stage_seconds": seconds, "peak_synapses": peaks.peak_ternary(PEAK_REPEATS, ternary),
+        return {"stage_seconds": seconds, "peak_synapses": peaks.peak_synapses(PEAK_REPEATS, ternary),
                 "peak_float_macs": peaks.peak_float(PEAK_REPEATS)}
     return lambda images: running.run(images).logits, more
 

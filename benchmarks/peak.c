@@ -3,33 +3,42 @@
 
 #define KEEP(vector) __asm__ volatile("" : "+x"(vector)) /* the compiler must take it for changed */
 
-enum { SUMS = 8 };
+enum { SUMS = 8, CHAINS = 12 }; /* independent, so that none has to wait for itself */
 
-/* Synapses a second, all threads: AND, population count, addition and the same for the minus plane. */
-double peak_ternary(int64_t repeats, int ternary) {
+#ifdef __AVX512VPOPCNTDQ__
+typedef sums_of_16 operands;
+static inline operands meet(operands spikes, operands weights) { return popcount(spikes & weights); }
+#else
+typedef bytes_of_32 operands;
+static inline operands meet(operands spikes, operands weights) { return look_up(spikes, weights); }
+#endif
+
+/* Synapses a second, all threads: AND and population count, or look-up; addition; the same for the weights of -1. */
+double peak_synapses(int64_t repeats, int ternary) {
+    const int synapses = LOOKS_UP ? 128 : 512;
     double started = omp_get_wtime();
     int threads = 1;
 #pragma omp parallel
     {
 #pragma omp single
         threads = omp_get_num_threads();
-        words sums[SUMS] = {0}, spikes = (words){0} + 0x5a5a5a5au, plus = spikes * 3u, minus = spikes * 5u;
+        operands sums[SUMS] = {0}, spikes = (operands){0} + 0x5a, plus = spikes / 2, minus = spikes / 4;
         for (int64_t i = 0; i < repeats; i++) {
             KEEP(spikes);
 #pragma GCC unroll 8
             for (int j = 0; j < SUMS; j++) {
                 KEEP(plus);
-                sums[j] += popcount(spikes & plus);
+                sums[j] += meet(spikes, plus);
                 if (ternary) {
                     KEEP(minus);
-                    sums[j] -= popcount(spikes & minus);
+                    sums[j] -= meet(spikes, minus);
                 }
             }
         }
         for (int j = 0; j < SUMS; j++)
             KEEP(sums[j]);
     }
-    return (double)threads * repeats * SUMS * LANES * 32 / (omp_get_wtime() - started);
+    return (double)threads * repeats * SUMS * synapses / (omp_get_wtime() - started);
 }
 
 /* Float multiply-accumulates a second, all threads. */
@@ -40,16 +49,16 @@ double peak_float(int64_t repeats) {
     {
 #pragma omp single
         threads = omp_get_num_threads();
-        floats sums[2 * SUMS] = {0}, a = (floats){0} + 0.5f, b = a;
+        floats sums[CHAINS] = {0}, a = (floats){0} + 0.5f, b = a;
         for (int64_t i = 0; i < repeats; i++) {
-#pragma GCC unroll 16
-            for (int j = 0; j < 2 * SUMS; j++) {
+#pragma GCC unroll 12
+            for (int j = 0; j < CHAINS; j++) {
                 KEEP(a);
                 sums[j] = sums[j] * a + b;
             }
         }
-        for (int j = 0; j < 2 * SUMS; j++)
+        for (int j = 0; j < CHAINS; j++)
             KEEP(sums[j]);
     }
-    return (double)threads * repeats * 2 * SUMS * LANES / (omp_get_wtime() - started);
+    return (double)threads * repeats * CHAINS * LANES / (omp_get_wtime() - started);
 }

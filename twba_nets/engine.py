@@ -1,7 +1,8 @@
 """Whole-network inference of an exported network on the CPU, compiled: engine.c with what it needs around it.
 
-Spikes are bits and ternary weights two bit planes; the integers are those of spiking.py, bit for bit. The kernel is
-compiled for this machine at first use and kept in the user's cache. No framework is imported here.
+Spikes are bits; ternary weights are two planes of bits, or numbers of sets of four where the processor does not count bits
+in vectors (engine.c). The integers are those of spiking.py, bit for bit. The kernel is compiled for this machine at first
+use and kept in the user's cache. No framework is imported here.
 """
 import ctypes
 import hashlib
@@ -20,6 +21,8 @@ from twba_nets.spikes import Result as EvaluationResult
 
 SOURCE = Path(__file__).with_name("engine.c")
 FLAGS = ["-O3", "-march=native", "-mprefer-vector-width=512", "-fopenmp", "-shared", "-fPIC"]
+# the kernel's part of Winograd's F(2x2, 3x3), by which engine.c computes the second float stage
+WINOGRAD = np.array([[1, 0, 0], [.5, .5, .5], [.5, -.5, .5], [0, 0, 1]])
 CHUNK = 16  # images at a time: their maps stay in the cache
 
 Result = namedtuple("Result", "logits spikes")
@@ -29,10 +32,10 @@ Result.__doc__ = """logits: float32 [N, 10]. spikes: float64 [N, 8], each counte
 class Stage(ctypes.Structure):
     """engine.c's struct of this name."""
     _fields_ = ([(name, ctypes.c_int32) for name in (
-        "groups", "filters", "kernel", "stride", "size", "padded", "channels", "next_padded", "next_margin",
-        "position_bytes")] + [(name, ctypes.c_void_p) for name in (
-            "input", "output", "plus", "minus", "thresholds", "bytes", "weights", "scale", "offset")] + [
-                ("seconds", ctypes.c_double)])
+        "groups", "filters", "kernel", "positions", "channels", "words", "input_row", "output_row", "position_bytes")] + [
+            (name, ctypes.c_void_p) for name in (
+                "input", "output", "from", "to", "offsets", "plus", "minus", "thresholds", "bytes", "seen", "weights",
+                "scale", "offset")] + [("seconds", ctypes.c_double)])
 
 
 class Engine:
@@ -76,19 +79,29 @@ class Engine:
         return buffer
 
     def _describe(self, struct, stage, size, margin, before, after, arrays):
-        struct.groups, struct.filters, struct.kernel, struct.stride = stage[2:6]
-        struct.size, struct.padded, struct.channels = size, before.shape[1], before.shape[3] // stage.groups
-        struct.next_padded, struct.next_margin = after.shape[1], margin
+        channels = before.shape[3] // stage.groups
+        struct.groups, struct.filters, struct.kernel, struct.positions = stage.groups, stage.filters, stage.kernel, size ** 2
+        struct.channels, struct.words = channels, stage.kernel ** 2 * channels
+        struct.input_row, struct.output_row = before[0, 0].size, after[0, 0].nbytes
         struct.position_bytes = after[0, 0, 0].nbytes
-        arrays = dict(arrays, input=before, output=after)
+        rows = np.arange(size)
+        taps = np.arange(stage.kernel)
+        arrays = dict(
+            arrays, input=before, output=after,
+            offsets=_places(before[0], taps, before[0, 0, 0].size)[:, None] + np.arange(channels, dtype=np.int32),
+            seen=np.empty((self.chunk, size ** 2, stage.groups), np.int16),
+            **{"from": _chunk_places(before, stage.stride * rows, before[0, 0, 0].size),
+               "to": _chunk_places(after, margin + rows, struct.position_bytes)})
         for name, array in arrays.items():
             setattr(struct, name, array.ctypes.data)
         self.kept += arrays.values()
 
     def _float_arrays(self, stage):
-        order = _bit_order(stage)
-        return {name: np.ascontiguousarray(self.arrays["%s/%s" % (stage.conv, key)][..., order])
-                for name, key in (("weights", "kernel"), ("scale", "scale"), ("offset", "offset"))}
+        kernel, scale, offset = (self.arrays["%s/%s" % (stage.conv, key)] for key in ("kernel", "scale", "offset"))
+        if stage is arch.SPIKE_STAGE:
+            kernel = np.einsum("pr,qc,rcio->pqio", WINOGRAD, WINOGRAD, kernel)
+        arrays = {"weights": kernel, "scale": scale, "offset": offset}
+        return {name: np.ascontiguousarray(array[..., _bit_order(stage)], np.float32) for name, array in arrays.items()}
 
     def _hidden_arrays(self, stage):
         weights, thresholds = self.arrays[stage.conv + "/weights"], self.arrays[stage.conv + "/thresholds"]
@@ -97,9 +110,10 @@ class Engine:
         share = stage.filters // arch.next_groups(stage)  # bits that a group adds to one of the next stage's groups
         first = np.arange(0, stage.filters, 8)
         place = first // share * stage.groups * share + first % share + np.arange(stage.groups)[:, None] * share
-        arrays = {"plus": _bit_plane(weights > 0), "thresholds": np.ascontiguousarray(thresholds, np.int32),
+        pack = _sets_of_four if self.library.looks_up() else _bit_planes
+        arrays = {"plus": pack(weights > 0), "thresholds": np.ascontiguousarray(thresholds),
                   "bytes": (place // 8).astype(np.int32)}
-        return dict(arrays, minus=_bit_plane(weights < 0)) if (weights == 0).any() else arrays
+        return dict(arrays, minus=pack(weights < 0)) if (weights == 0).any() else arrays
 
     def run(self, images):
         """Images uint8 [N, 32, 32, 3] -> Result."""
@@ -151,9 +165,32 @@ def _bit_order(stage):
     return np.arange(stage.filters).reshape(-1, arch.next_groups(stage)).T.ravel()
 
 
-def _bit_plane(bits):
-    """bool [taps, channels, groups, filters] -> uint32 [groups, taps, words, filters]."""
-    return np.ascontiguousarray(_pack(bits.transpose(2, 0, 3, 1)).transpose(0, 1, 3, 2))
+def _chunk_places(buffer, rows, step):
+    """Where the positions of these rows and columns begin in each image of a buffer: int32 [N, rows * columns]."""
+    return _places(buffer[0], rows, step) + np.arange(len(buffer), dtype=np.int32)[:, None] * (buffer[0, :, :, 0].size * step)
+
+
+def _places(image, rows, step):
+    """The same in one image, whose positions are `step` apart: int32 [rows * columns]."""
+    return ((rows[:, None] * image.shape[1] + rows) * step).ravel().astype(np.int32)
+
+
+def _blocks(bits):
+    """bool [taps, channels, groups, filters] -> words uint32 [blocks, 32 filters, words]."""
+    words = _pack(bits.transpose(2, 3, 0, 1))
+    return words.reshape(-1, 32, words[0, 0].size)
+
+
+def _bit_planes(bits):
+    """bool [taps, channels, groups, filters] -> uint32 [blocks, words, 32 filters]."""
+    return np.ascontiguousarray(_blocks(bits).transpose(0, 2, 1))
+
+
+def _sets_of_four(bits):
+    """bool [taps, channels, groups, filters] -> uint8 [blocks, bytes, 2 vectors, 2 halves of the byte, 16 filters]."""
+    octets = _blocks(bits).view(np.uint8)
+    halves = np.stack([octets & 15, octets >> 4], axis=-1)
+    return np.ascontiguousarray(halves.reshape(len(octets), 2, 16, -1, 2).transpose(0, 3, 1, 4, 2))
 
 
 def _pack(bits):
