@@ -25,7 +25,7 @@ def engine(model, export, onnx, threads):
     """The compiled engine; with each answer the seconds in its stages, and the processor's measured limits."""
     from twba_nets.engine import Engine, load_library
     running = Engine(spiking_file.load(export)[0], threads)
-    ternary = bool(running.stages[2].minus)
+    ternary = bool(running.network.stages[2].minus)
     peaks = load_library(REPOSITORY / "benchmarks" / "peak.c")
     peaks.set_threads(threads)
     peaks.peak_synapses.argtypes, peaks.peak_float.argtypes = [ctypes.c_int64, ctypes.c_int], [ctypes.c_int64]
@@ -33,7 +33,7 @@ def engine(model, export, onnx, threads):
 
     def more(images):
         seconds = {name: total / images for name, total in running.seconds().items()}
-        for stage in running.stages:
+        for stage in running.network.stages:
             stage.seconds = 0
         return {"stage_seconds": seconds, "peak_synapses": peaks.peak_synapses(PEAK_REPEATS, ternary),
                 "peak_float_macs": peaks.peak_float(PEAK_REPEATS)}

@@ -8,6 +8,7 @@
    - without: a byte of spikes is two sets of four. For each of the 16 sets of four weights a table has how many of them
      the spikes meet. A vector holds these weights' numbers for 16 filters, and one look-up (a byte shuffle, AVX2) and
      one addition treat 128 synapses at once. */
+#include <math.h>
 #include <omp.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -22,6 +23,7 @@ enum { LANES = 16, ACROSS = 12 }; /* floats in a vector; positions whose sums re
 enum { LANES = 8, ACROSS = 6 };
 #endif
 enum { TILES = 12, INPUTS = 32, OUTPUTS = 64 }; /* of the second float stage: tiles of a row, channels, filters */
+enum { IMAGE = 32, CROP = 24, CHANNELS = 3, FEATURES = 512, CLASSES = 10, PADDED_CLASSES = 16, STAGES = 10, MAPS = 8 };
 enum { BLOCK = 32, CHUNK = 72 };                        /* filters; positions that a block's weights are kept for */
 
 typedef float floats __attribute__((vector_size(4 * LANES)));
@@ -46,6 +48,13 @@ typedef struct {
     const float *weights, *scale, *offset; /* float stages: [tap or Winograd's point][channel][filter]; [filter] */
     double seconds;                        /* spent here so far */
 } Stage;
+
+typedef struct {
+    Stage stages[STAGES];                  /* two float stages, then the hidden ones */
+    const uint8_t *maps[MAPS];             /* those whose spikes are counted */
+    int32_t bytes[MAPS];                   /* of an image in them */
+    const float *classes, *scale, *offset; /* [feature][padded class]; [class] */
+} Network;
 
 static inline floats load_floats(const float *from) {
     floats x;
@@ -375,34 +384,77 @@ static void spike_stage(const Stage *s, int images) {
     }
 }
 
-/* Stages first ... last - 1 on the images in the first one's input: two float stages, then the hidden ones. */
-void run(Stage *stages, int first, int last, int images) {
-    for (int i = first; i < last; i++) {
-        double started = omp_get_wtime();
-        if (i == 0)
-            relu_stage(stages, images);
-        else if (i == 1)
-            spike_stage(stages + 1, images);
-        else if (stages[i].minus)
-            hidden(stages + i, images, 1);
-        else
-            hidden(stages + i, images, 0);
-        stages[i].seconds += omp_get_wtime() - started;
-    }
+/* An image as it is evaluated (spiking.prepare): cropped and standardised. input: where its first pixel goes. */
+static void prepare(const Stage *s, const uint8_t *image, float *input) {
+    const float pixels = CROP * CROP * CHANNELS;
+    int sum = 0, squares = 0;
+    image += (IMAGE + 1) * ((IMAGE - CROP) / 2) * CHANNELS;
+    for (int row = 0; row < CROP; row++)
+        for (int i = 0; i < CROP * CHANNELS; i++) {
+            int pixel = image[row * IMAGE * CHANNELS + i];
+            sum += pixel;
+            squares += pixel * pixel;
+        }
+    float mean = sum / pixels, variance = squares / pixels - mean * mean;
+    float deviation = fmaxf(sqrtf(fmaxf(variance, 0)), 1 / sqrtf(pixels));
+    for (int row = 0; row < CROP; row++)
+        for (int i = 0; i < CROP * CHANNELS; i++)
+            input[row * s->input_row + i] = (image[row * IMAGE * CHANNELS + i] - mean) / deviation;
 }
 
-/* Spikes of each image in each of `maps` maps; bytes: of an image in a map, multiples of 8. spikes: [image][map]. */
-void count(const uint8_t *const *inputs, const int32_t *bytes, int maps, int images, double *spikes) {
-    for (int image = 0; image < images; image++)
-        for (int map = 0; map < maps; map++) {
-            int64_t sum = 0;
-            for (int i = 0; i < bytes[map]; i += 8) {
-                uint64_t eight;
-                memcpy(&eight, inputs[map] + (ptrdiff_t)image * bytes[map] + i, 8);
-                sum += __builtin_popcountll(eight);
-            }
-            spikes[image * maps + map] = sum;
+/* Logits of an image: the weights of cnn11's neurons that spike, added up. */
+static void classify(const Network *network, const uint64_t *spikes, float *logits) {
+    float sums[PADDED_CLASSES] = {0};
+    for (int word = 0; word < FEATURES / 64; word++)
+        for (uint64_t left = spikes[word]; left; left &= left - 1) {
+            const float *weights = network->classes + (word * 64 + __builtin_ctzll(left)) * PADDED_CLASSES;
+            for (int i = 0; i < PADDED_CLASSES; i++)
+                sums[i] += weights[i];
         }
+    for (int i = 0; i < CLASSES; i++)
+        logits[i] = sums[i] * network->scale[i] + network->offset[i];
+}
+
+/* Spikes of an image in a map; bytes: a multiple of 8. */
+static int count(const uint8_t *map, int bytes) {
+    int spikes = 0;
+    for (int i = 0; i < bytes; i += 8) {
+        uint64_t eight;
+        memcpy(&eight, map + i, sizeof eight);
+        spikes += __builtin_popcountll(eight);
+    }
+    return spikes;
+}
+
+static void run_stage(Stage *stages, int i, int images) {
+    double started = omp_get_wtime();
+    if (i == 0)
+        relu_stage(stages, images);
+    else if (i == 1)
+        spike_stage(stages + 1, images);
+    else if (stages[i].minus)
+        hidden(stages + i, images, 1);
+    else
+        hidden(stages + i, images, 0);
+    stages[i].seconds += omp_get_wtime() - started;
+}
+
+/* Run this number of images, [image][row][column][channel]; without them, on the input spikes that are in their map.
+   logits: [image][class]. spikes: [image][map]. */
+void run(Network *network, const uint8_t *images, int number, float *logits, double *spikes) {
+    Stage *stages = network->stages;
+    if (images)
+        for (int i = 0; i < number; i++)
+            prepare(stages, images + (ptrdiff_t)i * IMAGE * IMAGE * CHANNELS,
+                    (float *)stages->input + stages->from[i * stages->positions] + stages->input_row + CHANNELS);
+    for (int i = images ? 0 : 2; i < STAGES; i++)
+        run_stage(stages, i, number);
+#pragma omp parallel for schedule(static)
+    for (int i = 0; i < number; i++) {
+        classify(network, (const uint64_t *)stages[STAGES - 1].output + i * (FEATURES / 64), logits + i * CLASSES);
+        for (int map = 0; map < MAPS; map++)
+            spikes[i * MAPS + map] = count(network->maps[map] + (ptrdiff_t)i * network->bytes[map], network->bytes[map]);
+    }
 }
 
 void set_threads(int threads) { omp_set_num_threads(threads); }

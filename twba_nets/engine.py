@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from twba_nets import architecture as arch, spiking
+from twba_nets import architecture as arch
 from twba_nets.errors import UserError
 from twba_nets.spikes import Result as EvaluationResult
 
 SOURCE = Path(__file__).with_name("engine.c")
-FLAGS = ["-O3", "-march=native", "-mprefer-vector-width=512", "-fopenmp", "-shared", "-fPIC"]
+FLAGS = ["-O3", "-fno-math-errno", "-march=native", "-mprefer-vector-width=512", "-fopenmp", "-shared", "-fPIC"]
 # the kernel's part of Winograd's F(2x2, 3x3), by which engine.c computes the second float stage
 WINOGRAD = np.array([[1, 0, 0], [.5, .5, .5], [.5, -.5, .5], [0, 0, 1]])
 CHUNK = 16  # images at a time: their maps stay in the cache
@@ -38,6 +38,13 @@ class Stage(ctypes.Structure):
                 "scale", "offset")] + [("seconds", ctypes.c_double)])
 
 
+class Network(ctypes.Structure):
+    """engine.c's struct of this name."""
+    _fields_ = [("stages", Stage * len(arch.STAGES)), ("maps", ctypes.c_void_p * len(arch.COUNTED_MAPS)),
+                ("bytes", ctypes.c_int32 * len(arch.COUNTED_MAPS))] + [
+                    (name, ctypes.c_void_p) for name in ("classes", "scale", "offset")]
+
+
 class Engine:
     """An exported network, ready to run. arrays: as spiking_file.load gives them. threads: 0 for all cores.
 
@@ -49,21 +56,21 @@ class Engine:
         if threads:
             self.library.set_threads(threads)
         self.chunk = max(CHUNK, 8 * self.library.get_threads())
-        self.stages, self.maps = (Stage * len(arch.STAGES))(), OrderedDict()
+        self.network, self.maps = Network(), OrderedDict()
         self.kept = []  # arrays that the structs point to
         margin = arch.padding(arch.IMAGE_SIZE, arch.RELU_STAGE)
         self.images = self._buffer(arch.IMAGE_SIZE, margin, arch.CHANNELS, np.float32)
         before, size = self.images, arch.IMAGE_SIZE
-        for struct, stage, following in zip(self.stages, arch.STAGES, arch.STAGES[1:] + (None,)):
+        for struct, stage, following in zip(self.network.stages, arch.STAGES, arch.STAGES[1:] + (None,)):
             size = arch.output_size(size, stage)
             margin = arch.padding(size, following) if following else 0
             after = self._output(stage, size, margin)
-            arrays = self._float_arrays(stage) if stage not in arch.HIDDEN_STAGES else self._hidden_arrays(stage)
-            self._describe(struct, stage, size, margin, before, after, arrays)
+            self._point(struct, self._hidden_arrays(stage) if stage in arch.HIDDEN_STAGES else self._float_arrays(stage))
+            self._describe(struct, stage, size, margin, before, after)
             before = after
-        counted = [self.maps[name][1] for name in arch.COUNTED_MAPS]
-        self.counted = ((ctypes.c_void_p * len(counted))(*(buffer.ctypes.data for buffer in counted)),
-                        (ctypes.c_int32 * len(counted))(*(buffer[0].nbytes for buffer in counted)), len(counted))
+        for i, name in enumerate(arch.COUNTED_MAPS):
+            self.network.maps[i], self.network.bytes[i] = self.maps[name][1].ctypes.data, self.maps[name][1][0].nbytes
+        self._point(self.network, self._classifier())
 
     def _buffer(self, size, margin, channels, dtype):
         """A chunk's map with its padding, which stays 0."""
@@ -78,23 +85,28 @@ class Engine:
         self.maps[stage.bn if stage is arch.SPIKE_STAGE else stage.conv] = (stage, buffer, buffer[:, inner, inner])
         return buffer
 
-    def _describe(self, struct, stage, size, margin, before, after, arrays):
+    def _point(self, struct, arrays):
+        for name, array in arrays.items():
+            setattr(struct, name, array.ctypes.data)
+        self.kept += arrays.values()
+
+    def _describe(self, struct, stage, size, margin, before, after):
         channels = before.shape[3] // stage.groups
         struct.groups, struct.filters, struct.kernel, struct.positions = stage.groups, stage.filters, stage.kernel, size ** 2
         struct.channels, struct.words = channels, stage.kernel ** 2 * channels
         struct.input_row, struct.output_row = before[0, 0].size, after[0, 0].nbytes
         struct.position_bytes = after[0, 0, 0].nbytes
-        rows = np.arange(size)
-        taps = np.arange(stage.kernel)
-        arrays = dict(
-            arrays, input=before, output=after,
-            offsets=_places(before[0], taps, before[0, 0, 0].size)[:, None] + np.arange(channels, dtype=np.int32),
-            seen=np.empty((self.chunk, size ** 2, stage.groups), np.int16),
-            **{"from": _chunk_places(before, stage.stride * rows, before[0, 0, 0].size),
-               "to": _chunk_places(after, margin + rows, struct.position_bytes)})
-        for name, array in arrays.items():
-            setattr(struct, name, array.ctypes.data)
-        self.kept += arrays.values()
+        rows, taps = np.arange(size), np.arange(stage.kernel)
+        self._point(struct, {
+            "input": before, "output": after,
+            "from": _chunk_places(before, stage.stride * rows, before[0, 0, 0].size),
+            "to": _chunk_places(after, margin + rows, struct.position_bytes),
+            "offsets": _places(before[0], taps, before[0, 0, 0].size)[:, None] + np.arange(channels, dtype=np.int32),
+            "seen": np.empty((self.chunk, size ** 2, stage.groups), np.int16)})
+
+    def _classifier(self):
+        kernel, scale, offset = (self.arrays["%s/%s" % (arch.OUTPUT, key)] for key in ("kernel", "scale", "offset"))
+        return {"classes": np.pad(kernel, ((0, 0), (0, 16 - arch.CLASSES)), mode="constant"), "scale": scale, "offset": offset}
 
     def _float_arrays(self, stage):
         kernel, scale, offset = (self.arrays["%s/%s" % (stage.conv, key)] for key in ("kernel", "scale", "offset"))
@@ -116,12 +128,20 @@ class Engine:
         return dict(arrays, minus=pack(weights < 0)) if (weights == 0).any() else arrays
 
     def run(self, images):
-        """Images uint8 [N, 32, 32, 3] -> Result."""
-        return self._run(images, self._load_images, first_stage=0)
+        """Images uint8 [N, 32, 32, 3] -> Result. Raises ValueError for another shape."""
+        images = np.ascontiguousarray(images, np.uint8)
+        if images.shape[1:] != (32, 32, arch.CHANNELS):
+            raise ValueError("images are [N, 32, 32, 3], not %s" % (images.shape,))
+        return self._run(len(images), lambda rows: images[rows].ctypes.data)
 
     def run_spikes(self, spikes):
         """Input spikes bool [N, 24, 24, 64] -> Result."""
-        return self._run(spikes, self._load_spikes, first_stage=2)
+        stage, _, inner = self.maps[arch.SPIKE_STAGE.bn]
+
+        def load(rows):
+            some = spikes[rows]
+            inner[:len(some)] = _pack(some[..., _bit_order(stage)])
+        return self._run(len(spikes), load)
 
     def unpack(self, images):
         """The nine maps of the last `images` images that were run (at most self.chunk), name -> bool [N, H, W, C]."""
@@ -129,27 +149,16 @@ class Engine:
 
     def seconds(self):
         """Seconds spent in each stage so far, by convolution."""
-        return OrderedDict((stage.conv, struct.seconds) for stage, struct in zip(arch.STAGES, self.stages))
+        return OrderedDict((stage.conv, struct.seconds) for stage, struct in zip(arch.STAGES, self.network.stages))
 
-    def _load_images(self, images):
-        self.images[:len(images), 1:-1, 1:-1] = spiking.prepare(images)
-
-    def _load_spikes(self, spikes):
-        stage, _, inner = self.maps[arch.SPIKE_STAGE.bn]
-        inner[:len(spikes)] = _pack(spikes[..., _bit_order(stage)])
-
-    def _run(self, inputs, load, first_stage):
-        logits = np.empty((len(inputs), arch.CLASSES), np.float32)
-        spikes = np.empty((len(inputs), len(arch.COUNTED_MAPS)))
-        last, _, last_map = self.maps[arch.HIDDEN_STAGES[-1].conv]
-        for start in range(0, len(inputs), self.chunk):
-            chunk = inputs[start:start + self.chunk]
-            rows = slice(start, start + len(chunk))
-            load(chunk)
-            self.library.run(self.stages, first_stage, len(self.stages), len(chunk))
-            logits[rows] = spiking.classify(self.arrays, _unpack(last, last_map[:len(chunk)]))
-            self.library.count(*self.counted, len(chunk), spikes[rows].ctypes.data)
-        return Result(logits, spikes)
+    def _run(self, number, load):
+        """load(rows): the address of these images, or None once their input spikes are in place."""
+        result = Result(np.empty((number, arch.CLASSES), np.float32), np.empty((number, len(arch.COUNTED_MAPS))))
+        for start in range(0, number, self.chunk):
+            rows = slice(start, min(start + self.chunk, number))
+            self.library.run(self.network, load(rows), rows.stop - start, result.logits[rows].ctypes.data,
+                             result.spikes[rows].ctypes.data)
+        return result
 
 
 def evaluate(arrays, x, y, threads=0):
@@ -218,9 +227,8 @@ def load_library(source=SOURCE):
     # how often OpenMP's threads look before they sleep: on a busy machine its own default burns what the others need
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     library = ctypes.CDLL(str(path))
-    library.run.argtypes = [ctypes.POINTER(Stage), ctypes.c_int, ctypes.c_int, ctypes.c_int]
-    library.count.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p]
-    library.run.restype = library.count.restype = library.set_threads.restype = None
+    library.run.argtypes = [ctypes.POINTER(Network), ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
+    library.run.restype = library.set_threads.restype = None
     return library
 
 
