@@ -3,7 +3,8 @@
 A sum has at most 1,024 terms in {-1, -1/2, 0, 1/2, 1}. Int32 sums hold it exactly, and so does float16, whose
 11 bits reach 2,048 halves. So the forward pass loses nothing on the units that machine learning's hardware is fast
 at: int8 products on a CPU (AVX-512 VNNI), float16 tensor cores on a GPU. In the backward pass spikes and weights are
-exact in bfloat16 too; only the incoming gradients are rounded to it, and the sums are taken in float32.
+exact in bfloat16 too; only the incoming gradients are rounded to it, and the sums are taken in float32. A CPU without
+instructions for bfloat16 takes the same products in float32: PyTorch's substitute for them also rounds the sums.
 """
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from torch.library import custom_op
 class ExactConvolution(Function):
     """A grouped convolution of spikes in {0, 1/2, 1}, [N, H, W, C], with weights in {-1, 0, 1}, [O, C / groups, k, k].
 
-    Returns float32 [N, H', W', O], without any rounding; the gradients are float32 values of bfloat16 precision.
+    Returns float32 [N, H', W', O], without any rounding; the gradients are float32 values of backward_type()'s precision.
     """
 
     @staticmethod
@@ -26,8 +27,15 @@ class ExactConvolution(Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        spikes, weights = _backward(gradient.to(torch.bfloat16), *ctx.saved_tensors, *ctx.geometry)
+        gradient = gradient.to(torch.bfloat16).to(backward_type(gradient.device))
+        spikes, weights = _backward(gradient, *ctx.saved_tensors, *ctx.geometry)
         return spikes.float(), weights.float(), None, None, None
+
+
+def backward_type(device):
+    """In what type a device takes the products of the backward pass."""
+    native = device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
 
 
 def plain_convolution(x, weights, stride, padding, groups):
@@ -66,8 +74,8 @@ def _(halves, signs, stride, padding, groups):
 @custom_op("twba::exact_convolution_backward", mutates_args=())
 def _backward(gradient: torch.Tensor, halves: torch.Tensor, signs: torch.Tensor, stride: int, padding: int,
               groups: int) -> tuple[torch.Tensor, torch.Tensor]:
-    spikes = halves.permute(0, 3, 1, 2).to(torch.bfloat16) / 2
-    weights = signs.to(torch.bfloat16).to(memory_format=torch.channels_last)
+    spikes = halves.permute(0, 3, 1, 2).to(gradient.dtype) / 2
+    weights = signs.to(gradient.dtype).to(memory_format=torch.channels_last)
     to_spikes, to_weights, _ = torch.ops.aten.convolution_backward(
         gradient.permute(0, 3, 1, 2), spikes, weights, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0],
         groups, [True, True, False])
@@ -76,4 +84,4 @@ def _backward(gradient: torch.Tensor, halves: torch.Tensor, signs: torch.Tensor,
 
 @_backward.register_fake
 def _(gradient, halves, signs, stride, padding, groups):
-    return torch.empty_like(halves, dtype=torch.bfloat16), torch.empty_like(signs, dtype=torch.bfloat16)
+    return torch.empty_like(halves, dtype=gradient.dtype), torch.empty_like(signs, dtype=gradient.dtype)
