@@ -30,10 +30,10 @@ class TensorFlow:
         command_line.quieten_tensorflow()
         import tensorflow
         from twba_nets import training
-        from twba_nets.evaluation import Evaluator
         self.tf, self.version = tensorflow, "TensorFlow " + tensorflow.__version__
+        self.recipe, self.data, self.evaluator = recipe, data, None
         self.step = training.build_step(recipe, data)
-        self.evaluator = Evaluator(data.x_test, data.y_test, recipe.batch_size, recipe.variant, recipe.activation, True)
+        tensorflow.train.Saver(tensorflow.global_variables())  # as training has it before its first step
         self.session = tensorflow.Session(config=self.config(threads))
         self.session.run(tensorflow.global_variables_initializer())
         self.epochs = 0
@@ -51,6 +51,10 @@ class TensorFlow:
             self.train(**traced)
 
     def evaluate(self, **traced):
+        from twba_nets.evaluation import Evaluator
+        recipe = self.recipe
+        self.evaluator = self.evaluator or Evaluator(self.data.x_test, self.data.y_test, recipe.batch_size, recipe.variant,
+                                                     recipe.activation, reuse=True)
         try:
             self.session.run(self.evaluator.fetches, **traced)
         except (self.tf.errors.OutOfRangeError, self.tf.errors.FailedPreconditionError):

@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 
+@tf.custom_gradient
 def ternarise(weights):
     """Ternary weights sign(sign(W + t) + sign(W - t)) with t = 0.7 * mean|W| over the whole tensor.
 
@@ -45,11 +46,10 @@ def ternarise(weights):
     -------
     tensor of the same shape and type with values in {-1, 0, +1}
     """
-    with tf.get_default_graph().gradient_override_map({"Sign": "Identity"}):
-        # a sum divided by a count, as TensorLayer has it: another rounding could move a weight across t
-        mean = tf.div(tf.reduce_sum(tf.abs(weights)), tf.cast(tf.size(weights), weights.dtype))
-        threshold = tf.multiply(tf.cast(0.7, weights.dtype), mean)
-        return tf.sign(tf.sign(weights + threshold) + tf.sign(weights - threshold))
+    # a sum divided by a count, as TensorLayer has it: another rounding could move a weight across t
+    mean = tf.div(tf.reduce_sum(tf.abs(weights)), tf.cast(tf.size(weights), weights.dtype))
+    threshold = tf.multiply(tf.cast(0.7, weights.dtype), mean)
+    return tf.sign(tf.sign(weights + threshold) + tf.sign(weights - threshold)), lambda gradient: 2 * gradient
 
 
 def binary_sign(x):

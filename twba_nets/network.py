@@ -4,7 +4,6 @@ from collections import OrderedDict, namedtuple
 
 import tensorflow as tf
 import tensorlayer as tl
-from tensorflow.python.training.moving_averages import assign_moving_average
 from tensorlayer.layers import BatchNormLayer, DenseLayer, InputLayer
 
 from twba_nets import architecture as arch
@@ -113,9 +112,11 @@ def _apply(graph, x, weights, norms, updates):
     if updates is None:
         return graph.evaluate(x, weights, gamma, beta, moving_mean, moving_variance)
     x, mean, variance = graph.train(x, weights, gamma, beta)
-    for norm, *values in zip(norms, tf.unstack(mean), tf.unstack(variance)):
-        for moving, value in zip((norm.moving_mean, norm.moving_variance), values):
-            updates.append(assign_moving_average(moving, value, arch.BN_DECAY, zero_debias=False))
+    # assign_moving_average for all groups at once; it has this number in float32, whatever the variables' type
+    rate = tf.cast(tf.constant(1 - arch.BN_DECAY, tf.float32), x.dtype)
+    for name, moving, value in (("moving_mean", moving_mean, mean), ("moving_variance", moving_variance, variance)):
+        for norm, change in zip(norms, tf.unstack((moving - value) * rate)):
+            updates.append(tf.assign_sub(getattr(norm, name), change))
     return x, tf.reduce_sum(x, [0, 2, 3, 4])  # pixels and margins change no sum
 
 

@@ -77,8 +77,12 @@ def _batches(x, y, order, example, batch_size):
     images = tf.placeholder(tf.uint8, (None,) + x.shape[1:])
     labels = tf.placeholder(tf.int32, [None])
     dataset = tf.data.Dataset.from_tensor_slices(order)
-    dataset = dataset.map(lambda index: example(images, labels, index), tf.data.experimental.AUTOTUNE)
-    iterator = dataset.batch(batch_size).prefetch(2).make_initializable_iterator()
+    # autograph has nothing to convert there, and takes its time
+    one = tf.autograph.experimental.do_not_convert(lambda index: example(images, labels, index))
+    dataset = dataset.map(one, tf.data.experimental.AUTOTUNE)
+    options = tf.data.Options()
+    options.experimental_optimization.apply_default_optimizations = False
+    iterator = dataset.batch(batch_size).prefetch(2).with_options(options).make_initializable_iterator()
 
     def initialise(session, feed):
         session.run(iterator.initializer, {images: x, labels: y, **feed})

@@ -26,8 +26,7 @@ def train(recipe, dataset, folder, start=None, first_epoch=0, threads=0):
     with tf.Graph().as_default():
         tf.set_random_seed(recipe.seed)
         step = build_step(recipe, dataset)
-        evaluator = Evaluator(dataset.x_test, dataset.y_test, recipe.batch_size, recipe.variant, recipe.activation,
-                              reuse=True)
+        evaluator = None
         saver = tf.train.Saver(tf.global_variables())
         with tf.Session(config=session_config(threads)) as session:
             session.run(tf.global_variables_initializer())
@@ -38,7 +37,14 @@ def train(recipe, dataset, folder, start=None, first_epoch=0, threads=0):
             with contextlib.closing(tf.summary.FileWriter(str(folder))) as summaries:
                 summaries.add_session_log(tf.SessionLog(status=tf.SessionLog.START), global_step=first_epoch + 1)
                 for epoch in range(first_epoch, recipe.epochs):
-                    row = run_epoch(session, step, evaluator, recipe, epoch)
+                    started = time.time()
+                    trained = train_epoch(session, step, recipe, epoch)
+                    seconds = time.time() - started
+                    # built only now: the first step need not wait for it
+                    evaluator = evaluator or Evaluator(dataset.x_test, dataset.y_test, recipe.batch_size, recipe.variant,
+                                                       recipe.activation, reuse=True)
+                    tested = evaluator.run(session)
+                    row = log_row(recipe, epoch, trained, tested, seconds, time.time() - started)
                     journal.record(row)
                     journal.draw()
                     summarise(summaries, row)
@@ -65,23 +71,20 @@ def build_step(recipe, dataset):
     return Step(len(dataset.x_train), batches, learning_rate, fetches, net.all_params)
 
 
-def run_epoch(session, step, evaluator, recipe, epoch):
-    """Train for one epoch (counted from 0) and test. Returns the log's row."""
-    started = time.time()
-    loss, accuracy, images, steps = train_epoch(session, step, recipe, epoch)
-    trained = time.time()
-    result = evaluator.run(session)
+def log_row(recipe, epoch, trained, tested, training_seconds, seconds):
+    """The log's row of an epoch, counted from 0. trained: what train_epoch returned. tested: the Evaluator's Result."""
+    loss, accuracy, images, steps = trained
     return {
         "epoch": epoch + 1,
         "step": (epoch + 1) * steps,
         "learning_rate": recipe.learning_rate(epoch),
         "train_loss": loss,
         "train_accuracy": accuracy,
-        "test_loss": result.loss,
-        "test_accuracy": result.accuracy,
-        "spikes_per_image": result.spikes.sum() / len(result.spikes),
-        "images_per_second": images / (trained - started),
-        "seconds": time.time() - started,
+        "test_loss": tested.loss,
+        "test_accuracy": tested.accuracy,
+        "spikes_per_image": tested.spikes.sum() / len(tested.spikes),
+        "images_per_second": images / training_seconds,
+        "seconds": seconds,
     }
 
 
