@@ -91,7 +91,7 @@ def spikes_parser(variant):
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N test images")
     parser.add_argument("--batch-size", type=positive, default=200, metavar="N", help="images a batch (default: 200)")
     parser.add_argument("--engine", action="store_true", help="compute by the compiled integer engine in place of "
-                        "TensorFlow: over ten times as fast, binary activations only, needs a C compiler")
+                        "TensorFlow: several times as fast, binary activations only, needs a C compiler")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
     return parser
 

@@ -106,7 +106,8 @@ class Engine:
 
     def _classifier(self):
         kernel, scale, offset = (self.arrays["%s/%s" % (arch.OUTPUT, key)] for key in ("kernel", "scale", "offset"))
-        return {"classes": np.pad(kernel, ((0, 0), (0, 16 - arch.CLASSES)), mode="constant"), "scale": scale, "offset": offset}
+        padded = np.pad(kernel, ((0, 0), (0, 16 - arch.CLASSES)), mode="constant")
+        return {"classes": padded, "scale": scale, "offset": offset}
 
     def _float_arrays(self, stage):
         kernel, scale, offset = (self.arrays["%s/%s" % (stage.conv, key)] for key in ("kernel", "scale", "offset"))
@@ -176,7 +177,8 @@ def _bit_order(stage):
 
 def _chunk_places(buffer, rows, step):
     """Where the positions of these rows and columns begin in each image of a buffer: int32 [N, rows * columns]."""
-    return _places(buffer[0], rows, step) + np.arange(len(buffer), dtype=np.int32)[:, None] * (buffer[0, :, :, 0].size * step)
+    image = buffer[0, :, :, 0].size * step
+    return _places(buffer[0], rows, step) + np.arange(len(buffer), dtype=np.int32)[:, None] * image
 
 
 def _places(image, rows, step):

@@ -9,8 +9,8 @@ from twba_nets.errors import UserError
 from twba_torch import device as devices, training, variables
 
 PRECISIONS = {
-    "exact": "int8 (CPU) or float16 (GPU) forward passes of the hidden stages, which lose no bit; backward, gradients are rounded "
-             "to bfloat16",
+    "exact": "int8 (CPU) or float16 (GPU) forward passes of the hidden stages, which lose no bit; backward, gradients are "
+             "rounded to bfloat16",
     "float32": "all in float32",
     "float64": "all in float64, to compare with TensorFlow",
 }
