@@ -11,6 +11,7 @@ from twba_nets import architecture as arch, card, command_line, recipe as recipe
 from twba_nets.datasets import Dataset
 from twba_nets.files import write_json
 from twba_torch import device as devices, training
+from twba_torch.convolution import backward_type
 
 # name -> (hidden stages in exact integers, operations fused)
 VERSIONS = {"plain": (False, False), "exact": (True, False), "fused": (False, True), "exact, fused": (True, True)}
@@ -42,7 +43,8 @@ def measure(device, rounds, steps):
             seconds = _time_steps(trainer, steps, device)
             if turn >= 2:
                 times[name].append(seconds)
-    peaks = {name: _matrix_product(getattr(torch, name), device) for name in ("float32", "bfloat16")}
+    types = dict.fromkeys((torch.float32, backward_type(device)))  # the ones that the trainer takes products in
+    peaks = {str(dtype)[len("torch."):]: _matrix_product(dtype, device) for dtype in types}
     speed = {name: recipe.batch_size / statistics.median(seconds) for name, seconds in times.items()}
     return {
         "device": training.device_name(device),
@@ -67,8 +69,8 @@ def report(figures, json_file):
     for name, speed in figures["images_per_second"].items():
         gflops = figures["gflops"][name]
         print("%-14s %10.1f %8.2f %10.1f %17.0f%%" % (name, speed, speed / plain, gflops, 100 * gflops / peak))
-    print("\nlimit, matrix product: float32 %(float32).0f GFLOP/s, bfloat16 %(bfloat16).0f GFLOP/s"
-          % figures["matrix_product_gflops"])
+    print("\nlimit, matrix product: " + ", ".join("%s %.0f GFLOP/s" % peak
+                                                  for peak in figures["matrix_product_gflops"].items()))
     if json_file:
         write_json(json_file, figures)
 
