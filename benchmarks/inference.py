@@ -87,7 +87,7 @@ def _roofline(turns):
 
     The limit: what the stage's instructions (hidden: AND and population count, or look-up, and addition; float: fused
     multiply-add) do in the same turn where all operands stay in registers. Of the second float stage Winograd's
-    multiply-accumulates are counted, which are four ninths of the usual; his additions are not.
+    multiply-accumulates are counted, which are four ninths of the usual; its transforms' additions are not.
     """
     answers, stages, size, channels = [turn[BATCHES[-1]] for turn in turns], OrderedDict(), arch.IMAGE_SIZE, arch.CHANNELS
     for stage in arch.STAGES:

@@ -40,6 +40,23 @@ def test_same_spikes(reference, images):
     assert_same(engine.Engine(reference[0]), images, reference)
 
 
+@pytest.mark.parametrize("weights", ["all 1", "one 0"])
+def test_the_largest_sums(weights):
+    """All inputs spike and all weights are 1: no partial sum may overflow. With a 0 among them they count as ternary."""
+    arrays = random_arrays("bwba")
+    for stage in arch.HIDDEN_STAGES:
+        kernel = arrays[stage.conv + "/weights"]
+        kernel[:] = 1
+        kernel[0, 0, 0, 0] = weights == "all 1"
+        arrays[stage.conv + "/thresholds"][:] = 1  # so that everything fires, unless a sum is negative
+    spikes = np.ones((2, 24, 24, 64), bool)
+    running = engine.Engine(arrays)
+    running.run_spikes(spikes)
+    for name, found in spiking.run(arrays, spikes).items():
+        assert found.all()
+        np.testing.assert_array_equal(running.unpack(2)[name], found, name)
+
+
 @pytest.mark.parametrize("instructions", [[], ["-mavx2", "-mfma"]])
 def test_same_spikes_with_fewer_instructions_than_this_processors(reference, monkeypatch, instructions):
     flags = [flag for flag in engine.FLAGS if not flag.startswith("-m")]
@@ -49,7 +66,8 @@ def test_same_spikes_with_fewer_instructions_than_this_processors(reference, mon
 
 def test_images(reference):
     """Its own float stages: an input spike whose pre-activation's last bits decide may differ, no more."""
-    arrays, images = reference[0], digits.load().x_test[:40]
+    arrays, images = reference[0], digits.load().x_test[:40].copy()
+    images[-1] = 77  # without any contrast
     running = engine.Engine(arrays)
     running.run(images)
     potentials = spiking.input_potentials(arrays, spiking.prepare(images))[2 * running.chunk:]

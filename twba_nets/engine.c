@@ -309,25 +309,34 @@ static void relu_stage(const Stage *s, int images) {
 /* The second float convolution by Winograd's F(2x2, 3x3) (Lavin and Gray, 2016): a tile of 4x4 inputs gives 2x2 outputs
    by 16 products, where 36 are usual. Its constants are 1 and 1/2, so it rounds about as the usual sums do. */
 
-/* A row's tiles of inputs, to be multiplied point by point: B'xB for x of 4x4. */
+static inline void transform_input(const floats *x, floats *y) {
+    y[0] = x[0] - x[2];
+    y[1] = x[1] + x[2];
+    y[2] = x[2] - x[1];
+    y[3] = x[1] - x[3];
+}
+
+static inline void transform_output(const floats *x, floats *y) {
+    y[0] = x[0] + x[1] + x[2];
+    y[1] = x[1] - x[2] - x[3];
+}
+
+/* A row's tiles of inputs, transformed in both directions, to be multiplied point by point. */
 static void transform_inputs(const Stage *s, const float *x, float (*inputs)[TILES][INPUTS]) {
     for (int tile = 0; tile < TILES; tile++)
         for (int channel = 0; channel < INPUTS; channel += LANES) {
-            floats half[4][4];
-            for (int column = 0; column < 4; column++) {
-                const float *at = x + (2 * tile + column) * INPUTS + channel;
-                floats d[4];
-                for (int row = 0; row < 4; row++)
-                    d[row] = load_floats(at + row * s->input_row);
-                half[0][column] = d[0] - d[2];
-                half[1][column] = d[1] + d[2];
-                half[2][column] = d[2] - d[1];
-                half[3][column] = d[1] - d[3];
-            }
+            floats half[4][4], whole[4];
             for (int row = 0; row < 4; row++) {
-                const floats *d = half[row], whole[4] = {d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]};
+                floats across[4];
                 for (int column = 0; column < 4; column++)
-                    memcpy(&inputs[4 * row + column][tile][channel], whole + column, sizeof *whole);
+                    across[column] = load_floats(x + row * s->input_row + (2 * tile + column) * INPUTS + channel);
+                transform_input(across, half[row]);
+            }
+            for (int column = 0; column < 4; column++) {
+                const floats down[4] = {half[0][column], half[1][column], half[2][column], half[3][column]};
+                transform_input(down, whole);
+                for (int row = 0; row < 4; row++)
+                    memcpy(&inputs[4 * row + column][tile][channel], whole + row, sizeof *whole);
             }
         }
 }
@@ -348,20 +357,20 @@ static void multiply(const float (*inputs)[INPUTS], const float *weights, floats
     }
 }
 
-/* A tile's 2x2 outputs of LANES filters, A'mA for m of 4x4, and which of them spike. */
+/* A tile's 2x2 outputs of LANES filters, and which of them spike. */
 static void fire_tile(const Stage *s, floats (*sums)[TILES][2], int tile, int j, int output, uint8_t *y) {
-    floats half[2][4], scale = load_floats(s->scale + output), offset = load_floats(s->offset + output);
-    for (int column = 0; column < 4; column++) {
-        floats m[4];
-        for (int row = 0; row < 4; row++)
-            m[row] = sums[4 * row + column][tile][j];
-        half[0][column] = m[0] + m[1] + m[2];
-        half[1][column] = m[1] - m[2] - m[3];
+    floats half[4][2], whole[2], scale = load_floats(s->scale + output), offset = load_floats(s->offset + output);
+    for (int row = 0; row < 4; row++) {
+        floats across[4];
+        for (int column = 0; column < 4; column++)
+            across[column] = sums[4 * row + column][tile][j];
+        transform_output(across, half[row]);
     }
-    for (int row = 0; row < 2; row++) {
-        const floats *m = half[row], outputs[2] = {m[0] + m[1] + m[2], m[1] - m[2] - m[3]};
-        for (int column = 0; column < 2; column++) {
-            uint16_t bits = not_negative(outputs[column] * scale + offset);
+    for (int column = 0; column < 2; column++) {
+        const floats down[4] = {half[0][column], half[1][column], half[2][column], half[3][column]};
+        transform_output(down, whole);
+        for (int row = 0; row < 2; row++) {
+            uint16_t bits = not_negative(whole[row] * scale + offset);
             memcpy(y + row * s->output_row + (2 * tile + column) * s->position_bytes + output / 8, &bits, LANES / 8);
         }
     }
@@ -396,7 +405,7 @@ static void prepare(const Stage *s, const uint8_t *image, float *input) {
             squares += pixel * pixel;
         }
     float mean = sum / pixels, variance = squares / pixels - mean * mean;
-    float deviation = fmaxf(sqrtf(fmaxf(variance, 0)), 1 / sqrtf(pixels));
+    float deviation = sqrtf(variance > 1 / pixels ? variance : 1 / pixels);
     for (int row = 0; row < CROP; row++)
         for (int i = 0; i < CROP * CHANNELS; i++)
             input[row * s->input_row + i] = (image[row * IMAGE * CHANNELS + i] - mean) / deviation;

@@ -59,8 +59,7 @@ class Engine:
         self.network, self.maps = Network(), OrderedDict()
         self.kept = []  # arrays that the structs point to
         margin = arch.padding(arch.IMAGE_SIZE, arch.RELU_STAGE)
-        self.images = self._buffer(arch.IMAGE_SIZE, margin, arch.CHANNELS, np.float32)
-        before, size = self.images, arch.IMAGE_SIZE
+        before, size = self._buffer(arch.IMAGE_SIZE, margin, arch.CHANNELS, np.float32), arch.IMAGE_SIZE
         for struct, stage, following in zip(self.network.stages, arch.STAGES, arch.STAGES[1:] + (None,)):
             size = arch.output_size(size, stage)
             margin = arch.padding(size, following) if following else 0
@@ -104,13 +103,17 @@ class Engine:
             "offsets": _places(before[0], taps, before[0, 0, 0].size)[:, None] + np.arange(channels, dtype=np.int32),
             "seen": np.empty((self.chunk, size ** 2, stage.groups), np.int16)})
 
+    def _affine(self, name):
+        """Kernel, scale and offset of a float layer."""
+        return [np.ascontiguousarray(self.arrays["%s/%s" % (name, key)], np.float32) for key in ("kernel", "scale", "offset")]
+
     def _classifier(self):
-        kernel, scale, offset = (self.arrays["%s/%s" % (arch.OUTPUT, key)] for key in ("kernel", "scale", "offset"))
-        padded = np.pad(kernel, ((0, 0), (0, 16 - arch.CLASSES)), mode="constant")
-        return {"classes": padded, "scale": scale, "offset": offset}
+        kernel, scale, offset = self._affine(arch.OUTPUT)
+        return {"classes": np.pad(kernel, ((0, 0), (0, 16 - arch.CLASSES)), mode="constant"), "scale": scale,
+                "offset": offset}
 
     def _float_arrays(self, stage):
-        kernel, scale, offset = (self.arrays["%s/%s" % (stage.conv, key)] for key in ("kernel", "scale", "offset"))
+        kernel, scale, offset = self._affine(stage.conv)
         if stage is arch.SPIKE_STAGE:
             kernel = np.einsum("pr,qc,rcio->pqio", WINOGRAD, WINOGRAD, kernel)
         arrays = {"weights": kernel, "scale": scale, "offset": offset}
@@ -124,7 +127,7 @@ class Engine:
         first = np.arange(0, stage.filters, 8)
         place = first // share * stage.groups * share + first % share + np.arange(stage.groups)[:, None] * share
         pack = _sets_of_four if self.library.looks_up() else _bit_planes
-        arrays = {"plus": pack(weights > 0), "thresholds": np.ascontiguousarray(thresholds),
+        arrays = {"plus": pack(weights > 0), "thresholds": np.ascontiguousarray(thresholds, np.int16),
                   "bytes": (place // 8).astype(np.int32)}
         return dict(arrays, minus=pack(weights < 0)) if (weights == 0).any() else arrays
 

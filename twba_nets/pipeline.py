@@ -78,9 +78,9 @@ def _batches(x, y, order, example, batch_size):
     labels = tf.placeholder(tf.int32, [None])
     dataset = tf.data.Dataset.from_tensor_slices(order)
     # autograph has nothing to convert there, and takes its time
-    one = tf.autograph.experimental.do_not_convert(lambda index: example(images, labels, index))
-    dataset = dataset.map(one, tf.data.experimental.AUTOTUNE)
-    options = tf.data.Options()
+    at_index = tf.autograph.experimental.do_not_convert(lambda index: example(images, labels, index))
+    dataset = dataset.map(at_index, tf.data.experimental.AUTOTUNE)
+    options = tf.data.Options()  # its rewriting finds nothing to fuse here, and copies the images for that
     options.experimental_optimization.apply_default_optimizations = False
     iterator = dataset.batch(batch_size).prefetch(2).with_options(options).make_initializable_iterator()
 
