@@ -83,31 +83,20 @@ def _summary(turns, engine):
 
 
 def _roofline(turns):
-    """By stage at the large batch: microseconds, millions of multiply-accumulates, and share of the processor's limit.
-
-    The limit: what the stage's instructions (hidden: AND and population count, or look-up, and addition; float: fused
-    multiply-add) do in the same turn where all operands stay in registers. Of the second float stage Winograd's
-    multiply-accumulates are counted, which are four ninths of the usual; its transforms' additions are not.
-    """
-    answers, stages, size, channels = [turn[BATCHES[-1]] for turn in turns], OrderedDict(), arch.IMAGE_SIZE, arch.CHANNELS
-    for stage in arch.STAGES:
-        size = arch.output_size(size, stage)
-        filters = stage.groups * stage.filters
-        taps = 4 if stage is arch.SPIKE_STAGE else stage.kernel ** 2  # 16 products for 2x2 outputs
-        macs = size ** 2 * taps * channels // stage.groups * filters
-        peak = "peak_synapses" if stage in arch.HIDDEN_STAGES else "peak_float_macs"
-        stages[stage.conv] = _row([(answer["stage_seconds"][stage.conv], answer[peak]) for answer in answers], macs)
-        channels = filters
-    hidden = [stage.conv for stage in arch.HIDDEN_STAGES]
-    stages["hidden"] = _row([(sum(answer["stage_seconds"][name] for name in hidden), answer["peak_synapses"])
-                             for answer in answers], sum(stages[name]["mega_macs"] for name in hidden) * 1e6)
-    return stages
+    """By batch and stage of the engine, and for the hidden stages together: microseconds an image, million operations, and
+    the share of what the processor does in the same turn where all operands stay in registers."""
+    names = OrderedDict((stage.conv, [stage.conv]) for stage in arch.STAGES)
+    names["hidden"] = [stage.conv for stage in arch.HIDDEN_STAGES]
+    return {batch: OrderedDict((name, _row([[turn[batch]["stages"][part] for part in parts] for turn in turns]))
+                               for name, parts in names.items()) for batch in BATCHES}
 
 
-def _row(turns, macs):
-    """turns: (seconds, the processor's multiply-accumulates a second) of each."""
-    return {"microseconds": 1e6 * statistics.median(seconds for seconds, _ in turns), "mega_macs": macs / 1e6,
-            "share_of_limit": statistics.median(macs / seconds / peak for seconds, peak in turns)}
+def _row(turns):
+    """turns: what the worker says of one or more stages, in each turn."""
+    seconds, operations = ([sum(stage[key] for stage in stages) for stages in turns] for key in ("seconds", "operations"))
+    limits = [stages[0]["operations_per_second"] for stages in turns]
+    return {"microseconds": 1e6 * statistics.median(seconds), "mega_operations": operations[0] / 1e6,
+            "share_of_limit": statistics.median(n / s / limit for n, s, limit in zip(operations, seconds, limits))}
 
 
 def table(figures):
@@ -121,10 +110,12 @@ def table(figures):
             cells += ["%.1f/s %.2f ms" % (row["images_per_second"]["median"], row["milliseconds"]),
                       "%.1fx" % row["engine_is_faster_by"]]
         lines.append("%-14s %22s %10s %22s %10s" % tuple([side] + cells))
-    lines.append("\n%-14s %14s %14s %16s" % ("engine, batch 200", "us an image", "million MACs", "share of limit"))
-    for name, row in figures["roofline"].items():
-        lines.append("%-17s %14.1f %14.2f %15.0f%%" % (name, row["microseconds"], row["mega_macs"],
-                                                     100 * row["share_of_limit"]))
+    lines.append("\n%-14s" % "engine" + "".join("%22s" % ("batch %d: us an image" % batch) + "%16s" % "share of limit"
+                                                for batch in BATCHES))
+    for name in figures["roofline"][BATCHES[0]]:
+        rows = [figures["roofline"][batch][name] for batch in BATCHES]
+        lines.append("%-14s" % name + "".join("%22.1f%15.0f%%" % (row["microseconds"], 100 * row["share_of_limit"])
+                                              for row in rows))
     return "\n".join(lines)
 
 

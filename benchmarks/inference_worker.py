@@ -14,7 +14,7 @@ sys.path.insert(0, str(REPOSITORY))
 
 import numpy as np
 
-from twba_nets import npz, recipe as recipes, spiking, spiking_file
+from twba_nets import architecture as arch, npz, recipe as recipes, spiking, spiking_file
 
 PEAK_REPEATS = 20000000
 # these get standardised images, which the others standardise themselves
@@ -22,22 +22,40 @@ PREPARED = ("tensorflow", "per_group", "pytorch", "pytorch_int8")
 
 
 def engine(model, export, onnx, threads):
-    """The compiled engine; with each answer the seconds in its stages, and the processor's measured limits."""
-    from twba_nets.engine import Engine, load_library
-    running = Engine(spiking_file.load(export)[0], threads)
+    """The compiled engine; with each answer its stages' time and operations, and what the processor was measured to do."""
+    from twba_nets.engine import Engine, library
+    arrays = spiking_file.load(export)[0]
+    running = Engine(arrays, threads)
     ternary = bool(running.network.stages[2].minus)
-    peaks = load_library(REPOSITORY / "benchmarks" / "peak.c")
+    peaks = library.load(REPOSITORY / "benchmarks" / "peak.c")
     peaks.set_threads(threads)
-    peaks.peak_synapses.argtypes, peaks.peak_float.argtypes = [ctypes.c_int64, ctypes.c_int], [ctypes.c_int64]
-    peaks.peak_synapses.restype = peaks.peak_float.restype = ctypes.c_double
+    for peak in (peaks.peak_floats, peaks.peak_planes, peaks.peak_synapses):
+        peak.restype, peak.argtypes = ctypes.c_double, [ctypes.c_int64, ctypes.c_int]
 
-    def more(images):
-        seconds = {name: total / images for name, total in running.seconds().items()}
+    def more(images, batch):
+        by_planes, seconds = batch >= running.network.many, running.seconds()
+        hidden = peaks.peak_planes if by_planes else peaks.peak_synapses
+        limits = [peak(PEAK_REPEATS, ternary) for peak in (peaks.peak_floats, hidden)]
         for stage in running.network.stages:
             stage.seconds = 0
-        return {"stage_seconds": seconds, "peak_synapses": peaks.peak_synapses(PEAK_REPEATS, ternary),
-                "peak_float_macs": peaks.peak_float(PEAK_REPEATS)}
+        return {"stages": {stage.conv: {
+            "seconds": seconds[stage.conv] / images, "operations": operations(arrays, stage, struct.positions, batch, by_planes),
+            "operations_per_second": limits[stage in arch.HIDDEN_STAGES]}
+            for stage, struct in zip(arch.STAGES, running.network.stages)}}
     return lambda images: running.run(images).logits, more
+
+
+def operations(arrays, stage, positions, batch, by_planes):
+    """What the engine has to do in a stage for an image. Float stages: multiply-accumulates; of the second Winograd's, which
+    are four ninths of the usual, without its transforms' additions. Hidden stages: synapses; by planes, planes added: one for
+    each synapse of weight 1 or -1 (for each of 1 where there is no 0), and all lanes of a vector count, in use or not.
+    """
+    if stage not in arch.HIDDEN_STAGES:
+        return positions * arrays[stage.conv + "/kernel"].size * (4 / 9 if stage is arch.SPIKE_STAGE else 1)
+    weights = arrays[stage.conv + "/weights"]
+    if not by_planes:
+        return positions * weights.size
+    return positions * int(((weights > 0) if weights.all() else (weights != 0)).sum()) / batch
 
 
 def tensorflow(model, export, onnx, threads):
@@ -98,7 +116,7 @@ def onnxruntime(model, export, onnx, threads):
     return lambda x: session.run(["logits"], {name: x})[0], nothing
 
 
-def nothing(images):
+def nothing(images, batch):
     """What a side answers besides its times."""
     return {}
 
@@ -118,7 +136,7 @@ def main():
             started = time.perf_counter()
             logits = run(x)
             times.append(time.perf_counter() - started)
-        answer = dict(more((len(times) + 1) * len(x)), times=times, predictions=logits.argmax(1).tolist())
+        answer = dict(more((len(times) + 1) * len(x), len(x)), times=times, predictions=logits.argmax(1).tolist())
         print(json.dumps(answer), flush=True)
 
 

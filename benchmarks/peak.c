@@ -1,5 +1,5 @@
-/* The processor's own limit for the engine's two instruction mixes: everything in registers, nothing to wait for. */
-#include "../twba_nets/engine.c"
+/* The processor's own limit for the engine's three instruction mixes: everything in registers, nothing to wait for. */
+#include "../twba_nets/engine/engine.c"
 
 #define KEEP(vector) __asm__ volatile("" : "+x"(vector)) /* the compiler must take it for changed */
 
@@ -41,10 +41,36 @@ double peak_synapses(int64_t repeats, int ternary) {
     return (double)threads * repeats * SUMS * synapses / (omp_get_wtime() - started);
 }
 
-/* Float multiply-accumulates a second, all threads. */
-double peak_float(int64_t repeats) {
+/* Planes a second that adders take in, all threads. */
+double peak_planes(int64_t repeats, int ternary) {
     double started = omp_get_wtime();
     int threads = 1;
+    (void)ternary;
+#pragma omp parallel
+    {
+#pragma omp single
+        threads = omp_get_num_threads();
+        plane sums[SUMS] = {0}, a = (plane){0} + 0x5a, b = a;
+        for (int64_t i = 0; i < repeats; i++) {
+#pragma GCC unroll 8
+            for (int j = 0; j < SUMS; j++) {
+                KEEP(a);
+                KEEP(b);
+                plane carry = add(a, b, sums + j);
+                KEEP(carry);
+            }
+        }
+        for (int j = 0; j < SUMS; j++)
+            KEEP(sums[j]);
+    }
+    return (double)threads * repeats * SUMS / (omp_get_wtime() - started);
+}
+
+/* Float multiply-accumulates a second, all threads. */
+double peak_floats(int64_t repeats, int ternary) {
+    double started = omp_get_wtime();
+    int threads = 1;
+    (void)ternary;
 #pragma omp parallel
     {
 #pragma omp single

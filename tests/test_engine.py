@@ -10,7 +10,8 @@ from random_export import random_arrays
 from twba_nets import architecture as arch, digits, engine, spiking
 from twba_nets.errors import UserError
 
-SPIKES = np.random.RandomState(0).rand(21, 24, 24, 64) < 0.4
+# more than a call's images (engine.CHUNK), and then some few and some many (engine.MANY)
+SPIKES = np.random.RandomState(0).rand(400, 24, 24, 64) < 0.4
 
 
 @pytest.fixture(scope="module", params=arch.VARIANTS)
@@ -22,10 +23,11 @@ def reference(request):
 
 
 def assert_same(running, images, reference):
+    """The first images, in calls of this many."""
     arrays, maps, logits = reference
-    for first in range(0, len(SPIKES) - images + 1, images):
+    for first in range(0, max(images, 10), images):
         result = running.run_spikes(SPIKES[first:first + images])
-        rows = slice(first + (images - 1) // running.chunk * running.chunk, first + images)  # the last chunk's
+        rows = slice(first + (images - 1) // engine.CHUNK * engine.CHUNK, first + images)  # the last chunk's
         found = running.unpack(rows.stop - rows.start)
         np.testing.assert_array_equal(found["bn0"], SPIKES[rows])
         for name in maps:
@@ -35,13 +37,14 @@ def assert_same(running, images, reference):
         np.testing.assert_array_equal(result.spikes.T, [m[first:first + images].sum((1, 2, 3)) for m in counts])
 
 
-@pytest.mark.parametrize("images", [1, 3, 16, 21])
+@pytest.mark.parametrize("images", [1, 3, 21, engine.MANY, engine.CHUNK - 1, engine.CHUNK + 21, 400])
 def test_same_spikes(reference, images):
     assert_same(engine.Engine(reference[0]), images, reference)
 
 
+@pytest.mark.parametrize("images", [2, engine.MANY])
 @pytest.mark.parametrize("weights", ["all 1", "one 0"])
-def test_the_largest_sums(weights):
+def test_the_largest_sums(weights, images):
     """All inputs spike and all weights are 1: no partial sum may overflow. With a 0 among them they count as ternary."""
     arrays = random_arrays("bwba")
     for stage in arch.HIDDEN_STAGES:
@@ -49,28 +52,39 @@ def test_the_largest_sums(weights):
         kernel[:] = 1
         kernel[0, 0, 0, 0] = weights == "all 1"
         arrays[stage.conv + "/thresholds"][:] = 1  # so that everything fires, unless a sum is negative
-    spikes = np.ones((2, 24, 24, 64), bool)
     running = engine.Engine(arrays)
-    running.run_spikes(spikes)
-    for name, found in spiking.run(arrays, spikes).items():
-        assert found.all()
-        np.testing.assert_array_equal(running.unpack(2)[name], found, name)
+    running.run_spikes(np.ones((images, 24, 24, 64), bool))
+    found = running.unpack(images)
+    for name, expected in spiking.run(arrays, np.ones((1, 24, 24, 64), bool)).items():
+        assert expected.all() and found[name].all(), name
+
+
+@pytest.mark.parametrize("threshold, fires", [(-2 ** 15, True), (2 ** 15 - 1, False)])
+@pytest.mark.parametrize("images", [1, engine.MANY])
+def test_thresholds_out_of_reach(threshold, fires, images):
+    arrays = random_arrays()
+    for stage in arch.HIDDEN_STAGES:
+        arrays[stage.conv + "/thresholds"][:] = threshold
+    running = engine.Engine(arrays)
+    running.run_spikes(SPIKES[:images])
+    assert all((found == fires).all() for name, found in running.unpack(images).items() if name != "bn0")
 
 
 @pytest.mark.parametrize("instructions", [[], ["-mavx2", "-mfma"]])
 def test_same_spikes_with_fewer_instructions_than_this_processors(reference, monkeypatch, instructions):
-    flags = [flag for flag in engine.FLAGS if not flag.startswith("-m")]
-    monkeypatch.setattr(engine, "FLAGS", flags + instructions)
-    assert_same(engine.Engine(reference[0], threads=1), 7, reference)
+    flags = [flag for flag in engine.library.FLAGS if not flag.startswith("-m")]
+    monkeypatch.setattr(engine.library, "FLAGS", flags + instructions)
+    for images in (7, engine.MANY):
+        assert_same(engine.Engine(reference[0], threads=1), images, reference)
 
 
 def test_images(reference):
     """Its own float stages: an input spike whose pre-activation's last bits decide may differ, no more."""
-    arrays, images = reference[0], digits.load().x_test[:40].copy()
+    arrays, images = reference[0], digits.load().x_test[:engine.CHUNK + 40].copy()
     images[-1] = 77  # without any contrast
     running = engine.Engine(arrays)
     running.run(images)
-    potentials = spiking.input_potentials(arrays, spiking.prepare(images))[2 * running.chunk:]
+    potentials = spiking.input_potentials(arrays, spiking.prepare(images))[engine.CHUNK:]
     otherwise = running.unpack(len(potentials))["bn0"] != (potentials >= 0)
     assert otherwise.mean() < 1e-4 and (abs(potentials[otherwise]) < 1e-5).all()
     assert set(running.seconds()) == {stage.conv for stage in arch.STAGES} and min(running.seconds().values()) > 0

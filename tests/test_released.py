@@ -58,12 +58,13 @@ def assert_exact(arrays, running, maps, predictions):
     for name, found in reference.items():
         assert (found == maps[name]).all(), name
     assert (spiking.classify(arrays, reference["cnn11"]).argmax(1) == predictions).all()
-    for first in range(0, len(predictions), running.chunk):
-        rows = slice(first, min(first + running.chunk, len(predictions)))
-        result = running.run_spikes(maps["bn0"][rows])
-        assert (result.logits.argmax(1) == predictions[rows]).all()
-        for name, found in running.unpack(len(result.logits)).items():
-            assert (found == maps[name][rows]).all(), name
+    for images in (engine.MANY // 2, len(predictions)):  # computed by words, and by planes
+        for first in range(0, len(predictions), images):
+            rows = slice(first, first + images)
+            result = running.run_spikes(maps["bn0"][rows])
+            assert (result.logits.argmax(1) == predictions[rows]).all()
+            for name, found in running.unpack(len(result.logits)).items():
+                assert (found == maps[name][rows]).all(), name
 
 
 def flips_of_the_reference(arrays, images, input_spikes, predictions):

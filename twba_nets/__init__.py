@@ -8,7 +8,7 @@ npz, card       model.npz, training.npz, cards   convert     TensorFlow checkpoi
 spikes          spike statistics                 journal     log, learning curve
 command_line    the scripts' flags               scripts     what the scripts do
 export          checkpoint -> spiking network    spiking     that network in NumPy
-spiking_file    its file                         engine      the same, compiled (engine.c)
+spiking_file    its file                         engine      the same, compiled from C
 report          what it costs on a chip: synapses, cores, robustness, figures
 
 Only pipeline, network, training, checkpoint, evaluation, export and scripts import TensorFlow.

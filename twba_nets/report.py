@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from twba_nets import architecture as arch, command_line, cores, datasets, figures, robustness, spiking_file, synapses
-from twba_nets.engine import Engine
+from twba_nets.engine import CHUNK, Engine
 from twba_nets.errors import UserError
 from twba_nets.files import write_json
 
@@ -89,8 +89,8 @@ def measure(arrays, images, labels):
     counters = [np.stack([np.ones(driven.size), driven.ravel()], 1) for driven in _fan_outs(arrays)]
     correct, counts = np.empty(len(images), bool), np.empty((len(images), len(counters), 2))
     with tqdm(total=len(images), unit=" images", desc="spikes", leave=False, disable=None) as bar:
-        for start in range(0, len(images), engine.chunk):
-            rows = slice(start, min(start + engine.chunk, len(images)))
+        for start in range(0, len(images), CHUNK):
+            rows = slice(start, min(start + CHUNK, len(images)))
             correct[rows] = engine.run(images[rows]).logits.argmax(1) == labels[rows]
             for column, spikes in enumerate(engine.unpack(rows.stop - start).values()):
                 counts[rows, column] = spikes.reshape(len(spikes), -1).astype(np.float64) @ counters[column]
