@@ -110,11 +110,11 @@ def table(figures):
             cells += ["%.1f/s %.2f ms" % (row["images_per_second"]["median"], row["milliseconds"]),
                       "%.1fx" % row["engine_is_faster_by"]]
         lines.append("%-14s %22s %10s %22s %10s" % tuple([side] + cells))
-    lines.append("\n%-14s" % "engine" + "".join("%22s" % ("batch %d: us an image" % batch) + "%16s" % "share of limit"
+    lines.append("\n%-14s" % "engine" + "".join("%26s" % ("batch %d: us an image" % batch) + "%16s" % "share of limit"
                                                 for batch in BATCHES))
     for name in figures["roofline"][BATCHES[0]]:
         rows = [figures["roofline"][batch][name] for batch in BATCHES]
-        lines.append("%-14s" % name + "".join("%22.1f%15.0f%%" % (row["microseconds"], 100 * row["share_of_limit"])
+        lines.append("%-14s" % name + "".join("%26.1f%15.0f%%" % (row["microseconds"], 100 * row["share_of_limit"])
                                               for row in rows))
     return "\n".join(lines)
 

@@ -32,6 +32,7 @@ class Engine:
         self.network, self.maps = library.Network(), OrderedDict()
         self.network.part = min(max(PART, 8 * self.library.get_threads()), CHUNK)
         self.network.many = MANY
+        self.last = 0  # images of the last call
         self.kept = []  # arrays that the structs point to
         size, margin = arch.IMAGE_SIZE, arch.padding(arch.IMAGE_SIZE, arch.RELU_STAGE)
         before, planes_before = _buffer(self.network.part, size, margin, arch.CHANNELS, np.float32), None
@@ -46,8 +47,6 @@ class Engine:
             else:
                 self._point(struct, self._float_arrays(stage))
             before, planes_before = after, planes
-        for i, name in enumerate(arch.COUNTED_MAPS):
-            self.network.maps[i], self.network.bytes[i] = self.maps[name][1].ctypes.data, self.maps[name][1][0].nbytes
         self._point(self.network, self._classifier())
 
     def _outputs(self, stage, size, margin):
@@ -125,6 +124,8 @@ class Engine:
 
     def unpack(self, images):
         """The nine maps of the last `images` images that were run (at most CHUNK), name -> bool [N, H, W, C]."""
+        if self.last >= MANY:
+            self.library.show(self.network)
         return OrderedDict((name, packing.unpack(stage, inner[:images])) for name, (stage, _, inner) in self.maps.items())
 
     def seconds(self):
@@ -136,7 +137,8 @@ class Engine:
         result = Result(np.empty((number, arch.CLASSES), np.float32), np.empty((number, len(arch.COUNTED_MAPS))))
         for start in range(0, number, CHUNK):
             rows = slice(start, min(start + CHUNK, number))
-            self.library.run(self.network, load(rows), rows.stop - start, result.logits[rows].ctypes.data,
+            self.last = rows.stop - start
+            self.library.run(self.network, load(rows), self.last, result.logits[rows].ctypes.data,
                              result.spikes[rows].ctypes.data)
         return result
 

@@ -48,13 +48,27 @@ void run(Network *network, const uint8_t *images, int number, float *logits, dou
         to_planes(stages[1].output, stages[1].image_bytes, (uint8_t *)stages[2].input_planes);
         for (int i = 2; i < STAGES; i++)
             run_stage(stages + i, i, 0, number, 1);
+        from_planes(stages[STAGES - 1].output_planes, stages[STAGES - 1].image_bytes, stages[STAGES - 1].output);
     }
 #pragma omp parallel for schedule(static)
-    for (int i = 0; i < number; i++) {
+    for (int i = 0; i < number; i++)
         classify(network, (const uint64_t *)stages[STAGES - 1].output + i * (FEATURES / 64), logits + i * CLASSES);
-        for (int map = 0; map < MAPS; map++)
-            spikes[i * MAPS + map] = count(network->maps[map] + (ptrdiff_t)i * network->bytes[map], network->bytes[map]);
+#pragma omp parallel for schedule(dynamic)
+    for (int map = 0; map < MAPS; map++) { /* the last stage's is not counted */
+        const Stage *reader = stages + map + 2;
+        int bytes = stages[map + 1].image_bytes;
+        if (many)
+            count_by_planes(reader->input_planes, bytes, reader->synapses, number, spikes + map);
+        else
+            for (int i = 0; i < number; i++)
+                spikes[i * MAPS + map] = count((const uint8_t *)reader->input + (ptrdiff_t)i * bytes, bytes);
     }
+}
+
+/* The maps of the images that `run` computed by planes, to where it leaves those that it computes by words. */
+void show(Network *network) {
+    for (Stage *s = network->stages + 2; s < network->stages + STAGES; s++)
+        from_planes(s->output_planes, s->image_bytes, s->output);
 }
 
 void set_threads(int threads) { omp_set_num_threads(threads); }

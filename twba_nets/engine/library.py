@@ -26,9 +26,8 @@ class Stage(ctypes.Structure):
 
 class Network(ctypes.Structure):
     """network.h's struct of this name."""
-    _fields_ = [("stages", Stage * len(arch.STAGES)), ("maps", ctypes.c_void_p * len(arch.COUNTED_MAPS)),
-                ("bytes", ctypes.c_int32 * len(arch.COUNTED_MAPS)), ("many", ctypes.c_int32), ("part", ctypes.c_int32)] + [
-                    (name, ctypes.c_void_p) for name in ("classes", "scale", "offset")]
+    _fields_ = [("stages", Stage * len(arch.STAGES)), ("many", ctypes.c_int32), ("part", ctypes.c_int32)] + [
+        (name, ctypes.c_void_p) for name in ("classes", "scale", "offset")]
 
 
 def load(source=SOURCE):
@@ -43,7 +42,8 @@ def load(source=SOURCE):
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     library = ctypes.CDLL(str(path))
     library.run.argtypes = [ctypes.POINTER(Network), ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
-    library.run.restype = library.set_threads.restype = None
+    library.show.argtypes = [ctypes.POINTER(Network)]
+    library.run.restype = library.show.restype = library.set_threads.restype = None
     return library
 
 

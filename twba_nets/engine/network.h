@@ -52,8 +52,6 @@ typedef struct {
 
 typedef struct {
     Stage stages[STAGES];                  /* two float stages, then the hidden ones */
-    const uint8_t *maps[MAPS];             /* those whose spikes are counted */
-    int32_t bytes[MAPS];                   /* of an image in them */
     int32_t many;                          /* images, and more, whose hidden stages are computed by planes */
     int32_t part;                          /* images at a time whose maps the cache holds */
     const float *classes, *scale, *offset; /* [feature][padded class]; [class] */

@@ -3,7 +3,7 @@
    its synapses added, those of weight 1 and those of -1. Adders are made of AND, OR and XOR, and treat 256 images at once:
    weights of 0 cost nothing, nor do shifts. */
 
-enum { IMAGES = 256, PLANES = 32, TASK = 32, MOST_WORDS = 32, MOST_BITS = 12 };
+enum { IMAGES = 256, PLANES = 32, TASK = 32, MOST_WORDS = 32, MOST_BITS = 12, COUNT_BITS = 17 };
 typedef uint64_t plane __attribute__((vector_size(IMAGES / 8)));
 
 static inline plane load_plane(const void *from) {
@@ -36,7 +36,7 @@ static inline __attribute__((always_inline)) plane add_eight(const uint8_t *patc
 }
 
 static inline __attribute__((always_inline)) void carry_on(plane *number, int bit, int bits, plane carry) {
-#pragma GCC unroll 12
+#pragma GCC unroll 16
     for (; bit < bits; bit++) {
         plane next = number[bit] & carry;
         number[bit] ^= carry;
@@ -156,5 +156,17 @@ static void hidden_by_planes(const Stage *s) {
         else
             fire_filters(s, position, group, first, 12);
     }
-    from_planes(s->output_planes, s->image_bytes, s->output);
+}
+
+/* Each image's spikes in a map. all: a list of 64 planes, one after the other. spikes: [image][map]. */
+static void count_by_planes(const uint8_t *planes, int bytes, const uint16_t *all, int images, double *spikes) {
+    plane number[COUNT_BITS] = {0};
+    for (int byte = 0; byte < bytes; byte += 8)
+        add_planes(planes + (ptrdiff_t)byte * 8 * sizeof *number, all, 64, number, COUNT_BITS);
+    for (int image = 0; image < images; image++) {
+        int sum = 0;
+        for (int bit = 0; bit < COUNT_BITS; bit++)
+            sum |= (int)(number[bit][image / 64] >> image % 64 & 1) << bit;
+        spikes[image * MAPS] = sum;
+    }
 }
