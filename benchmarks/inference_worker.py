@@ -82,6 +82,7 @@ def _tensorflow(build, config, model):
     session, images = tf.Session(config=config), tf.placeholder(tf.float32, [None, 24, 24, 3])
     net = build(images, recipes.load(model).variant)
     checkpoint.assign(session, npz.read_model(model))
+    session.run(net.prepare)
     return lambda x: session.run(net.logits, {images: x}), nothing
 
 

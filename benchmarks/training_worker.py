@@ -58,7 +58,7 @@ class TensorFlow:
         try:
             self.session.run(self.evaluator.fetches, **traced)
         except (self.tf.errors.OutOfRangeError, self.tf.errors.FailedPreconditionError):
-            self.evaluator.batches.start(self.session)
+            self.evaluator.start(self.session)
             self.evaluate(**traced)
 
     def operations(self, step):

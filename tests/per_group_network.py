@@ -39,7 +39,7 @@ def build(x, variant, activation="binary", is_train=False, reuse=False):
         net = _batch_norm(net, arch.OUTPUT_BN, None, is_train)
     tl.layers.LayersConfig.tf_dtype = tf.float32
     spikes = tf.stack([tf.reduce_sum(maps[name], [1, 2, 3]) for name in arch.COUNTED_MAPS], axis=1)
-    return Network(net.outputs, maps, spikes, net.all_params)
+    return Network(net.outputs, maps, spikes, net.all_params, tf.no_op())
 
 
 def session_config(threads):

@@ -20,6 +20,7 @@ def tensorflow_batches(values, variant, x, y):
         batches = evaluation_batches(x, y, 200)
         net = network.build(batches.images, variant)
         checkpoint.assign(session, values)
+        session.run(net.prepare)
         batches.start(session)
         for _ in range(0, len(x), 200):
             yield session.run([net.logits, batches.labels, net.maps])

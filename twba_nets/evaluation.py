@@ -17,13 +17,19 @@ class Evaluator:
         self.images = len(x)
         self.batches = evaluation_batches(x, y, batch_size)
         net = network.build(self.batches.images, variant, activation, is_train=False, reuse=reuse)
+        self.prepare = net.prepare
         self.fetches = (network.cross_entropy(net.logits, self.batches.labels),
                         network.correct(net.logits, self.batches.labels),
                         net.spikes)  # a map has at most 73,728 neurons: each image's sum is exact in float32
 
+    def start(self, session):
+        """Begin a pass over the images, with the variables as they are now."""
+        session.run(self.prepare)
+        self.batches.start(session)
+
     def run(self, session):
         """Evaluate all images. Returns a Result."""
-        self.batches.start(session)
+        self.start(session)
         parts = []
         with tqdm(total=self.images, unit=" images", desc="evaluation", leave=False, disable=None) as bar:
             while True:

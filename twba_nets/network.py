@@ -20,12 +20,13 @@ QUANTISERS = {"twba": ternarise, "bwba": quantize}  # what TernaryConv2d and Bin
 
 BatchNorm = namedtuple("BatchNorm", "beta gamma moving_mean moving_variance")
 
-Network = namedtuple("Network", "logits maps spikes all_params")
+Network = namedtuple("Network", "logits maps spikes all_params prepare")
 Network.__doc__ = """A built network.
 
 logits: [batch, 10]. maps: name -> activations [batch, height, width, channels] of every stage that fires: the counted
 maps (architecture.COUNTED_MAPS), then cnn11's. spikes: [batch, 8], the sum of each counted map.
 all_params: the 270 tensors of TensorLayer's list of that name: the *quantised* weights, and all other variables.
+prepare: an operation to be run before an evaluation, whenever variables have changed; it quantises the weights.
 """
 
 
@@ -37,14 +38,14 @@ def build(x, variant, activation="binary", is_train=False, reuse=False):
     Source: the table of the published code; see architecture.py.
     """
     x, size = x[tf.newaxis], arch.IMAGE_SIZE
-    maps, spikes, all_params, updates = OrderedDict(), [], [], []
+    maps, spikes, all_params, assignments = OrderedDict(), [], [], []
     with _scope(x.dtype, reuse):
         for stage in arch.STAGES:
             weights, norms = _variables(stage, int(x.shape[-1]), variant, x.dtype)
             for w, norm in zip(weights, norms):
                 all_params += [w, *norm]
             graph = StageGraph(stage, size, "relu" if stage is arch.RELU_STAGE else activation)
-            x, sums = _apply(graph, x, tf.stack(weights), norms, updates if is_train else None)
+            x, sums = (_train if is_train else _evaluate)(graph, x, tf.stack(weights), norms, assignments)
             size = graph.size
             if stage is not arch.RELU_STAGE:
                 name = stage.bn if stage is arch.SPIKE_STAGE else stage.conv
@@ -54,9 +55,10 @@ def build(x, variant, activation="binary", is_train=False, reuse=False):
         net = DenseLayer(InputLayer(tf.squeeze(x, [0, 2, 3]), name="input"), arch.CLASSES, b_init=None,
                          name=arch.OUTPUT, W_init=tf.truncated_normal_initializer(stddev=arch.DENSE_STDDEV))
         net = BatchNormLayer(net, decay=arch.BN_DECAY, epsilon=arch.BN_EPSILON, is_train=is_train, name=arch.OUTPUT_BN)
-    with tf.control_dependencies(updates):
+    with tf.control_dependencies(assignments if is_train else []):
         logits = tf.identity(net.outputs)
-    return Network(logits, maps, tf.stack(spikes[:len(arch.COUNTED_MAPS)], axis=1), all_params + net.all_params)
+    return Network(logits, maps, tf.stack(spikes[:len(arch.COUNTED_MAPS)], axis=1), all_params + net.all_params,
+                   tf.no_op() if is_train else tf.group(assignments))
 
 
 def build_neurons(sums, bn):
@@ -103,21 +105,28 @@ def _batch_norm(name, filters, dtype):
             tf.get_variable("moving_variance", [filters], dtype, tf.ones_initializer(), trainable=False))
 
 
-def _apply(graph, x, weights, norms, updates):
-    """A stage's outputs and each image's sum of them.
-
-    With the batch's statistics if there is a list of updates to add the moving ones' to.
-    """
+def _train(graph, x, weights, norms, assignments):
+    """A stage's outputs by the batch's statistics, and each image's sum of them. Assigned: the moving statistics."""
     beta, gamma, moving_mean, moving_variance = (tf.stack(parts) for parts in zip(*norms))
-    if updates is None:
-        return graph.evaluate(x, weights, gamma, beta, moving_mean, moving_variance)
     x, mean, variance = graph.train(x, weights, gamma, beta)
     # assign_moving_average for all groups at once; it has this number in float32, whatever the variables' type
     rate = tf.cast(tf.constant(1 - arch.BN_DECAY, tf.float32), x.dtype)
     for name, moving, value in (("moving_mean", moving_mean, mean), ("moving_variance", moving_variance, variance)):
         for norm, change in zip(norms, tf.unstack((moving - value) * rate)):
-            updates.append(tf.assign_sub(getattr(norm, name), change))
+            assignments.append(tf.assign_sub(getattr(norm, name), change))
     return x, tf.reduce_sum(x, [0, 2, 3, 4])  # pixels and margins change no sum
+
+
+def _evaluate(graph, x, weights, norms, assignments):
+    """A stage's outputs by the moving statistics, and each image's sum of them. Assigned: the quantised weights, so that
+    batches need not quantise them anew.
+    """
+    factors = graph.factors(weights)
+    held = tf.Variable(tf.zeros(factors.shape, factors.dtype), trainable=False,
+                       collections=[tf.GraphKeys.LOCAL_VARIABLES])
+    assignments.append(tf.assign(held, factors).op)
+    return graph.evaluate(x, held, *(tf.stack([getattr(norm, name) for norm in norms]) for name in (
+        "gamma", "beta", "moving_mean", "moving_variance")))
 
 
 def cross_entropy(logits, labels):

@@ -49,7 +49,7 @@ class StageGraph:
         """
         @tf.custom_gradient
         def run(x, w, gamma, beta):
-            sums = self._sums(x, w)
+            sums = self._sums(x, self._paired(w))
             outputs, mean, variance = compiled(self._neurons, [sums, gamma, beta])
 
             def gradient(d_outputs, *_):
@@ -62,10 +62,14 @@ class StageGraph:
         outputs, mean, variance = run(x, self._arrange_weights(weights), self._arrange(gamma), self._arrange(beta))
         return self._as_input(outputs), self._restore(mean), self._restore(variance)
 
-    def evaluate(self, x, weights, gamma, beta, mean, variance):
+    def factors(self, weights):
+        """train's weights as the convolution has them: in its layout, and those of two filters in one."""
+        return self._paired(self._arrange_weights(weights))
+
+    def evaluate(self, x, factors, gamma, beta, mean, variance):
         """Outputs in the next stage's layout, by the moving mean and variance, [groups, filters], and each image's sum.
 
-        x etc. are train's.
+        factors: what factors() gives. x etc. are train's.
         """
         scale = tf.rsqrt(variance + arch.BN_EPSILON) * gamma  # as tf.nn.batch_normalization has it, to the bit
         shift = beta - mean * scale
@@ -74,7 +78,7 @@ class StageGraph:
             outputs = FIRE[self.activation](self._unpaired(sums) * scale, shift)
             return self._lay_out(outputs), tf.reduce_sum(tf.reduce_sum(outputs, [3, 4, 5, 6]), [0, 1])
 
-        arguments = [self._sums(x, self._arrange_weights(weights)), self._arrange(scale), self._arrange(shift)]
+        arguments = [self._sums(x, factors), self._arrange(scale), self._arrange(shift)]
         # ReLU's sum is left to TensorFlow: compiled, it would be rounded once and not twice
         outputs, spikes = neurons(*arguments) if self.activation == "relu" else compiled(neurons, arguments)
         return self._as_input(outputs), spikes
@@ -135,11 +139,14 @@ class StageGraph:
 
     # convolutions: x [groups, batch, height, width, channels], w [groups, kernel, kernel, channels, filters]
 
+    def _paired(self, w):
+        if self.pairs == 1:
+            return w
+        low, high = tf.split(w, 2, axis=4)
+        return low + PAIR * high
+
     def _sums(self, x, w):
-        """What the neurons add up: [groups, batch, height, width, readers / pairs, per_reader], in pairs or not."""
-        if self.pairs == 2:
-            low, high = tf.split(w, 2, axis=4)
-            w = low + PAIR * high
+        """What the neurons add up: [groups, batch, height, width, readers / pairs, per_reader]. w: paired."""
         if self.kernel == 1:
             sums = tf.matmul(_flat(x), tf.squeeze(w, [1, 2]))
         else:
