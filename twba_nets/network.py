@@ -45,12 +45,12 @@ def build(x, variant, activation="binary", is_train=False, reuse=False):
             for w, norm in zip(weights, norms):
                 all_params += [w, *norm]
             graph = StageGraph(stage, size, "relu" if stage is arch.RELU_STAGE else activation)
-            x, sums = (_train if is_train else _evaluate)(graph, x, tf.stack(weights), norms, assignments)
+            x = (_train if is_train else _evaluate)(graph, x, tf.stack(weights), norms, assignments)
             size = graph.size
             if stage is not arch.RELU_STAGE:
                 name = stage.bn if stage is arch.SPIKE_STAGE else stage.conv
                 maps[name] = graph.outputs_in_order(x)
-                spikes.append(sums)
+                spikes.append(tf.reduce_sum(x, [0, 2, 3, 4]))  # pixels and margins change no sum
 
         net = DenseLayer(InputLayer(tf.squeeze(x, [0, 2, 3]), name="input"), arch.CLASSES, b_init=None,
                          name=arch.OUTPUT, W_init=tf.truncated_normal_initializer(stddev=arch.DENSE_STDDEV))
@@ -106,7 +106,7 @@ def _batch_norm(name, filters, dtype):
 
 
 def _train(graph, x, weights, norms, assignments):
-    """A stage's outputs by the batch's statistics, and each image's sum of them. Assigned: the moving statistics."""
+    """A stage's outputs by the batch's statistics. Assigned: the moving statistics."""
     beta, gamma, moving_mean, moving_variance = (tf.stack(parts) for parts in zip(*norms))
     x, mean, variance = graph.train(x, weights, gamma, beta)
     # assign_moving_average for all groups at once; it has this number in float32, whatever the variables' type
@@ -114,13 +114,12 @@ def _train(graph, x, weights, norms, assignments):
     for name, moving, value in (("moving_mean", moving_mean, mean), ("moving_variance", moving_variance, variance)):
         for norm, change in zip(norms, tf.unstack((moving - value) * rate)):
             assignments.append(tf.assign_sub(getattr(norm, name), change))
-    return x, tf.reduce_sum(x, [0, 2, 3, 4])  # pixels and margins change no sum
+    return x
 
 
 def _evaluate(graph, x, weights, norms, assignments):
-    """A stage's outputs by the moving statistics, and each image's sum of them. Assigned: the quantised weights, so that
-    batches need not quantise them anew.
-    """
+    """A stage's outputs by the moving statistics. Assigned: the quantised weights, so that batches need not quantise them
+    anew."""
     factors = graph.factors(weights)
     held = tf.Variable(tf.zeros(factors.shape, factors.dtype), trainable=False,
                        collections=[tf.GraphKeys.LOCAL_VARIABLES])

@@ -67,7 +67,7 @@ class StageGraph:
         return self._paired(self._arrange_weights(weights))
 
     def evaluate(self, x, factors, gamma, beta, mean, variance):
-        """Outputs in the next stage's layout, by the moving mean and variance, [groups, filters], and each image's sum.
+        """Outputs in the next stage's layout, by the moving mean and variance, [groups, filters].
 
         factors: what factors() gives. x etc. are train's.
         """
@@ -75,13 +75,11 @@ class StageGraph:
         shift = beta - mean * scale
 
         def neurons(sums, scale, shift):
-            outputs = FIRE[self.activation](self._unpaired(sums) * scale, shift)
-            return self._lay_out(outputs), tf.reduce_sum(tf.reduce_sum(outputs, [3, 4, 5, 6]), [0, 1])
+            return self._lay_out(FIRE[self.activation](self._unpaired(sums) * scale, shift))
 
         arguments = [self._sums(x, factors), self._arrange(scale), self._arrange(shift)]
         # ReLU's sum is left to TensorFlow: compiled, it would be rounded once and not twice
-        outputs, spikes = neurons(*arguments) if self.activation == "relu" else compiled(neurons, arguments)
-        return self._as_input(outputs), spikes
+        return self._as_input(neurons(*arguments) if self.activation == "relu" else compiled(neurons, arguments)[0])
 
     def outputs_in_order(self, x):
         """From the next stage's layout to [batch, height, width, channels], as the published graph has the outputs."""
