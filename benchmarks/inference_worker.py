@@ -30,12 +30,13 @@ def engine(model, export, onnx, threads):
     peaks = library.load(REPOSITORY / "benchmarks" / "peak.c")
     peaks.set_threads(threads)
     for peak in (peaks.peak_floats, peaks.peak_planes, peaks.peak_synapses):
-        peak.restype, peak.argtypes = ctypes.c_double, [ctypes.c_int64, ctypes.c_int]
+        peak.restype, peak.argtypes = ctypes.c_double, [ctypes.c_int64]
+    peaks.peak_synapses.argtypes.append(ctypes.c_int)
 
     def more(images, batch):
         by_planes, seconds = batch >= running.network.many, running.seconds()
-        hidden = peaks.peak_planes if by_planes else peaks.peak_synapses
-        limits = [peak(PEAK_REPEATS, ternary) for peak in (peaks.peak_floats, hidden)]
+        hidden = peaks.peak_planes(PEAK_REPEATS) if by_planes else peaks.peak_synapses(PEAK_REPEATS, ternary)
+        limits = peaks.peak_floats(PEAK_REPEATS), hidden
         for stage in running.network.stages:
             stage.seconds = 0
         return {"stages": {stage.conv: {

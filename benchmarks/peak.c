@@ -13,78 +13,75 @@ typedef bytes_of_32 operands;
 static inline operands meet(operands spikes, operands weights) { return look_up(spikes, weights); }
 #endif
 
-/* Synapses a second, all threads: AND and population count, or look-up; addition; the same for the weights of -1. */
-double peak_synapses(int64_t repeats, int ternary) {
-    const int synapses = LOOKS_UP ? 128 : 512;
+/* Operations a second, all threads; work does so many in each of its repeats. */
+static double rate(void (*work)(int64_t), int64_t repeats, int operations) {
     double started = omp_get_wtime();
     int threads = 1;
 #pragma omp parallel
     {
 #pragma omp single
         threads = omp_get_num_threads();
-        operands sums[SUMS] = {0}, spikes = (operands){0} + 0x5a, plus = spikes / 2, minus = spikes / 4;
-        for (int64_t i = 0; i < repeats; i++) {
-            KEEP(spikes);
-#pragma GCC unroll 8
-            for (int j = 0; j < SUMS; j++) {
-                KEEP(plus);
-                sums[j] += meet(spikes, plus);
-                if (ternary) {
-                    KEEP(minus);
-                    sums[j] -= meet(spikes, minus);
-                }
-            }
-        }
-        for (int j = 0; j < SUMS; j++)
-            KEEP(sums[j]);
+        work(repeats);
     }
-    return (double)threads * repeats * SUMS * synapses / (omp_get_wtime() - started);
+    return (double)threads * repeats * operations / (omp_get_wtime() - started);
 }
 
-/* Planes a second that adders take in, all threads. */
-double peak_planes(int64_t repeats, int ternary) {
-    double started = omp_get_wtime();
-    int threads = 1;
-    (void)ternary;
-#pragma omp parallel
-    {
-#pragma omp single
-        threads = omp_get_num_threads();
-        plane sums[SUMS] = {0}, a = (plane){0} + 0x5a, b = a;
-        for (int64_t i = 0; i < repeats; i++) {
+static inline __attribute__((always_inline)) void synapses(int64_t repeats, int ternary) {
+    operands sums[SUMS] = {0}, spikes = (operands){0} + 0x5a, plus = spikes / 2, minus = spikes / 4;
+    for (int64_t i = 0; i < repeats; i++) {
+        KEEP(spikes);
 #pragma GCC unroll 8
-            for (int j = 0; j < SUMS; j++) {
-                KEEP(a);
-                KEEP(b);
-                plane carry = add(a, b, sums + j);
-                KEEP(carry);
+        for (int j = 0; j < SUMS; j++) {
+            KEEP(plus);
+            sums[j] += meet(spikes, plus);
+            if (ternary) {
+                KEEP(minus);
+                sums[j] -= meet(spikes, minus);
             }
         }
-        for (int j = 0; j < SUMS; j++)
-            KEEP(sums[j]);
     }
-    return (double)threads * repeats * SUMS / (omp_get_wtime() - started);
+    for (int j = 0; j < SUMS; j++)
+        KEEP(sums[j]);
 }
 
-/* Float multiply-accumulates a second, all threads. */
-double peak_floats(int64_t repeats, int ternary) {
-    double started = omp_get_wtime();
-    int threads = 1;
-    (void)ternary;
-#pragma omp parallel
-    {
-#pragma omp single
-        threads = omp_get_num_threads();
-        floats sums[CHAINS] = {0}, a = (floats){0} + 0.5f, b = a;
-        for (int64_t i = 0; i < repeats; i++) {
+static void ternary_synapses(int64_t repeats) { synapses(repeats, 1); }
+static void binary_synapses(int64_t repeats) { synapses(repeats, 0); }
+
+static void planes(int64_t repeats) {
+    plane sums[SUMS] = {0}, a = (plane){0} + 0x5a, b = a;
+    for (int64_t i = 0; i < repeats; i++) {
+#pragma GCC unroll 8
+        for (int j = 0; j < SUMS; j++) {
+            KEEP(a);
+            KEEP(b);
+            plane carry = add(a, b, sums + j);
+            KEEP(carry);
+        }
+    }
+    for (int j = 0; j < SUMS; j++)
+        KEEP(sums[j]);
+}
+
+static void products(int64_t repeats) {
+    floats sums[CHAINS] = {0}, a = (floats){0} + 0.5f, b = a;
+    for (int64_t i = 0; i < repeats; i++) {
 #pragma GCC unroll 12
-            for (int j = 0; j < CHAINS; j++) {
-                KEEP(a);
-                sums[j] = sums[j] * a + b;
-            }
+        for (int j = 0; j < CHAINS; j++) {
+            KEEP(a);
+            sums[j] = sums[j] * a + b;
         }
-        for (int j = 0; j < CHAINS; j++)
-            KEEP(sums[j]);
     }
-    return (double)threads * repeats * CHAINS * LANES / (omp_get_wtime() - started);
+    for (int j = 0; j < CHAINS; j++)
+        KEEP(sums[j]);
 }
+
+/* Synapses: AND and population count, or look-up; addition; the same for the weights of -1. */
+double peak_synapses(int64_t repeats, int ternary) {
+    return rate(ternary ? ternary_synapses : binary_synapses, repeats, SUMS * (LOOKS_UP ? 128 : 512));
+}
+
+/* Planes that adders take in. */
+double peak_planes(int64_t repeats) { return rate(planes, repeats, SUMS); }
+
+/* Float multiply-accumulates. */
+double peak_floats(int64_t repeats) { return rate(products, repeats, CHAINS * LANES); }
