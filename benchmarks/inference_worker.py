@@ -29,9 +29,8 @@ def engine(model, export, onnx, threads):
     ternary = bool(running.network.stages[2].minus)
     peaks = library.load(REPOSITORY / "benchmarks" / "peak.c")
     peaks.set_threads(threads)
-    for peak in (peaks.peak_floats, peaks.peak_planes, peaks.peak_synapses):
-        peak.restype, peak.argtypes = ctypes.c_double, [ctypes.c_int64]
-    peaks.peak_synapses.argtypes.append(ctypes.c_int)
+    for peak, arguments in ((peaks.peak_floats, []), (peaks.peak_planes, []), (peaks.peak_synapses, [ctypes.c_int])):
+        peak.restype, peak.argtypes = ctypes.c_double, [ctypes.c_int64] + arguments
 
     def more(images, batch):
         by_planes, seconds = batch >= running.network.many, running.seconds()

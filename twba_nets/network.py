@@ -50,7 +50,7 @@ def build(x, variant, activation="binary", is_train=False, reuse=False):
             if stage is not arch.RELU_STAGE:
                 name = stage.bn if stage is arch.SPIKE_STAGE else stage.conv
                 maps[name] = graph.outputs_in_order(x)
-                spikes.append(tf.reduce_sum(x, [0, 2, 3, 4]))  # pixels and margins change no sum
+                spikes.append(_sum_images(x))
 
         net = DenseLayer(InputLayer(tf.squeeze(x, [0, 2, 3]), name="input"), arch.CLASSES, b_init=None,
                          name=arch.OUTPUT, W_init=tf.truncated_normal_initializer(stddev=arch.DENSE_STDDEV))
@@ -126,6 +126,12 @@ def _evaluate(graph, x, weights, norms, assignments):
     assignments.append(tf.assign(held, factors).op)
     return graph.evaluate(x, held, *(tf.stack([getattr(norm, name) for norm in norms]) for name in (
         "gamma", "beta", "moving_mean", "moving_variance")))
+
+
+def _sum_images(x):
+    """Each image's sum of a map in a stage's layout, [groups, batch, ...]. The last axis first: that is several times as
+    fast as all at once. Pixels and margins change no sum."""
+    return tf.reduce_sum(tf.reduce_sum(tf.reshape(x, [x.shape[0], -1, x.shape[2:].num_elements()]), 2), 0)
 
 
 def cross_entropy(logits, labels):
