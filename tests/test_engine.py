@@ -53,8 +53,8 @@ def test_the_largest_sums(weights, images):
         kernel[0, 0, 0, 0] = weights == "all 1"
         arrays[stage.conv + "/thresholds"][:] = 1  # so that everything fires, unless a sum is negative
     running = engine.Engine(arrays)
-    running.run_spikes(np.ones((images, 24, 24, 64), bool))
-    found = running.unpack(images)
+    result, found = running.run_spikes(np.ones((images, 24, 24, 64), bool)), running.unpack(images)
+    np.testing.assert_array_equal(result.spikes, [[np.prod(arch.map_shapes()[name]) for name in arch.COUNTED_MAPS]] * images)
     for name, expected in spiking.run(arrays, np.ones((1, 24, 24, 64), bool)).items():
         assert expected.all() and found[name].all(), name
 
