@@ -7,6 +7,7 @@ import tensorlayer
 from tensorlayer.layers import binary
 
 from twba_nets import architecture as arch, checkpoint, network
+from twba_nets.evaluation import Evaluator
 from twba_nets.session import session_config
 from twba_nets.training import build_step
 
@@ -155,6 +156,18 @@ def test_evaluation_is_the_per_group_graphs_to_the_bit(variant):
     for a, b in zip(maps, found_maps):
         np.testing.assert_array_equal(b, a)
     np.testing.assert_array_equal(found_logits, logits)
+
+
+def test_an_evaluation_sees_the_variables_as_they_are(few_digits):
+    """It keeps quantised weights: not beyond its own pass."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        evaluator = Evaluator(few_digits.x_test[:20], few_digits.y_test[:20], 10, "twba", "binary")
+        values, losses = random_variables(), []
+        for sign in (1, -1, 1):
+            checkpoint.assign(session, {name: sign * value if arch.is_quantised(name) else value
+                                        for name, value in values.items()})
+            losses.append(evaluator.run(session).loss)
+    assert losses[0] == pytest.approx(losses[2]) and losses[0] != pytest.approx(losses[1])
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ typedef struct {
     uint8_t *output_planes;
     const Neuron *neurons;                 /* [group][filter] */
     const uint16_t *synapses;              /* a plane's place in bytes, in what a neuron sees */
-    const float *weights, *scale, *offset; /* float stages: [tap or Winograd's point][channel][filter]; [filter] */
+    const float *weights, *scale, *offset; /* float stages: [tap][channel][filter], or packing.winograd's; [filter] */
     double seconds;                        /* spent here so far */
 } Stage;
 

@@ -35,6 +35,7 @@ static inline __attribute__((always_inline)) plane add_eight(const uint8_t *patc
     return add(fours[0], fours[1], number + 2);
 }
 
+/* A carry into a number's bit goes up as far as it has to in any image. */
 static inline __attribute__((always_inline)) void carry_on(plane *number, int bit, int bits, plane carry) {
 #pragma GCC unroll 16
     for (; bit < bits; bit++) {
