@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from twba_nets import architecture as arch
-from twba_torch.convolution import ExactConvolution, float16_convolution, plain_convolution
+from twba_torch.convolution import exact_convolution, float16_convolution, plain_convolution
 
 SIZES = dict(zip(arch.HIDDEN_STAGES, (24, 12, 12, 6, 4, 4, 2, 1)))
 CHANNELS = dict(zip(arch.HIDDEN_STAGES, (64, 256, 512, 512, 2048, 1024, 1024, 1024)))
@@ -27,7 +27,7 @@ def inputs(stage, levels, weights, images=3):
 @pytest.mark.parametrize("weights", [[-1.0, 0.0, 1.0], [-1.0, 1.0]], ids=["ternary", "binary"])
 def test_forward_is_exact(stage, levels, weights):
     x, kernel, geometry = inputs(stage, levels, weights)
-    y = ExactConvolution.apply(x, kernel, *geometry)
+    y = exact_convolution(x, kernel, *geometry)
     assert y.dtype == torch.float32
     assert torch.equal(y.double(), plain_convolution(x.double(), kernel.double(), *geometry))
 
@@ -46,7 +46,7 @@ def test_the_largest_sum_is_exact(stage):
     """All spikes, all weights +1: bfloat16 (8 bits) could not hold these sums, float16 (11 bits) can."""
     x, kernel, geometry = inputs(stage, [1.0], [1.0])
     fan_in = kernel[0].numel()
-    assert ExactConvolution.apply(x, kernel, *geometry).max() == fan_in == torch.tensor(fan_in).half()
+    assert exact_convolution(x, kernel, *geometry).max() == fan_in == torch.tensor(fan_in).half()
     assert fan_in <= 1024
 
 
@@ -54,7 +54,7 @@ def test_the_largest_sum_is_exact(stage):
 def test_gradients_are_those_of_the_rounded_one(stage):
     x, kernel, geometry = inputs(stage, [0.0, 1.0], [-1.0, 0.0, 1.0])
     x.requires_grad_(), kernel.requires_grad_()
-    y = ExactConvolution.apply(x, kernel, *geometry)
+    y = exact_convolution(x, kernel, *geometry)
     gradient = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
     y.backward(gradient)
     doubles = [tensor.detach().double().requires_grad_() for tensor in (x, kernel)]

@@ -19,7 +19,7 @@ class Adam:
         self.moments = {p: (torch.zeros_like(p), torch.zeros_like(p)) for p in parameters}
         device = next(iter(self.moments)).device
         self.powers = tuple(torch.tensor(beta, dtype=torch.float32, device=device) for beta in (BETA1, BETA2))
-        self.update = torch.compile(_update, dynamic=False) if compiled else _update
+        self.update = torch.compile(_update, dynamic=False, fullgraph=True) if compiled else _update
 
     @torch.no_grad()
     def step(self, rate):

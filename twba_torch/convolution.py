@@ -11,12 +11,19 @@ import torch.nn.functional as F
 from torch.autograd import Function
 from torch.library import custom_op
 
+CPU_HAS_BFLOAT16 = torch.cpu._is_avx512_bf16_supported()  # asked here: torch.compile cannot trace the question
 
-class ExactConvolution(Function):
+
+def exact_convolution(spikes, weights, stride, padding, groups):
     """A grouped convolution of spikes in {0, 1/2, 1}, [N, H, W, C], with weights in {-1, 0, 1}, [O, C / groups, k, k].
 
     Returns float32 [N, H', W', O], without any rounding; the gradients are float32 values of backward_type()'s precision.
     """
+    return ExactConvolution.apply(spikes, weights, stride, padding, groups)
+
+
+class ExactConvolution(Function):
+    """What exact_convolution computes, and its gradients."""
 
     @staticmethod
     def forward(ctx, spikes, weights, stride, padding, groups):
@@ -34,8 +41,7 @@ class ExactConvolution(Function):
 
 def backward_type(device):
     """In what type a device takes the products of the backward pass."""
-    native = device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
-    return torch.bfloat16 if native else torch.float32
+    return torch.bfloat16 if device.type != "cpu" or CPU_HAS_BFLOAT16 else torch.float32
 
 
 def plain_convolution(x, weights, stride, padding, groups):

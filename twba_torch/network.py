@@ -10,7 +10,7 @@ from torch.autograd import Function
 
 from twba_nets import architecture as arch
 from twba_torch import quantisers
-from twba_torch.convolution import ExactConvolution, plain_convolution
+from twba_torch.convolution import exact_convolution, plain_convolution
 
 # TensorFlow rounds 1 - decay to float32, in a float64 graph too
 MOVING_RATE = torch.tensor(1 - arch.BN_DECAY, dtype=torch.float32).item()
@@ -25,7 +25,7 @@ class Network(nn.Module):
     def __init__(self, variant, activation="binary", exact=True):
         super().__init__()
         self.quantise, self.fire = quantisers.WEIGHTS[variant], quantisers.ACTIVATIONS[activation]
-        self.convolve = ExactConvolution.apply if exact else plain_convolution
+        self.convolve = exact_convolution if exact else plain_convolution
         self.kernels, self.norms = nn.ParameterDict(), nn.ModuleDict()
         channels = arch.CHANNELS
         for stage in arch.STAGES:
@@ -39,10 +39,10 @@ class Network(nn.Module):
 
     def forward(self, images):
         x = torch.relu(self._convolve_float(images, arch.RELU_STAGE))
-        x = self.fire(self._convolve_float(x, arch.SPIKE_STAGE))
+        x = self.fire.apply(self._convolve_float(x, arch.SPIKE_STAGE))
         maps = [x]
         for before, stage in zip(arch.STAGES[1:], arch.HIDDEN_STAGES):
-            x = self.fire(self._convolve_spikes(regroup(x, before.groups, stage.groups), stage))
+            x = self.fire.apply(self._convolve_spikes(regroup(x, before.groups, stage.groups), stage))
             maps.append(x)
         logits = self.norms[arch.OUTPUT](x.flatten(1) @ self.kernels[arch.OUTPUT])
         return logits, maps[:-1]
@@ -53,7 +53,7 @@ class Network(nn.Module):
 
     def _convolve_spikes(self, x, stage):
         weights = self.kernels[stage.conv]
-        weights = self.quantise(weights.unflatten(0, (stage.groups, stage.filters))).flatten(0, 1)
+        weights = self.quantise.apply(weights.unflatten(0, (stage.groups, stage.filters))).flatten(0, 1)
         margin = arch.padding(x.shape[1], stage)
         return self.norms[stage.bn](self.convolve(x, weights, stage.stride, margin, stage.groups))
 

@@ -70,5 +70,6 @@ class FirePublished(Function):
         return torch.where(inside, 2 * (gradient / 2).clamp(-1, 1), 0)
 
 
-WEIGHTS = {"twba": Ternarise.apply, "bwba": Binarise.apply}
-ACTIVATIONS = {"binary": Fire.apply, "published": FirePublished.apply}
+# the classes, not their .apply: stored as a function it makes torch.compile (2.11) break the graph
+WEIGHTS = {"twba": Ternarise, "bwba": Binarise}
+ACTIVATIONS = {"binary": Fire, "published": FirePublished}

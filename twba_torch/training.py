@@ -31,7 +31,7 @@ class Trainer:
     """
 
     def __init__(self, recipe, dataset, device, exact=True, compiled=True):
-        self.recipe, self.mirror = recipe, dataset.flip
+        self.recipe, self.device, self.mirror = recipe, device, dataset.flip
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         if (len(dataset.x_train) % recipe.batch_size or recipe.batch_size) < self.world:
             raise UserError("%d processes: an epoch's last batch has fewer images: use fewer processes" % self.world)
@@ -41,10 +41,16 @@ class Trainer:
         variables.assign(variables.initial(recipe.seed), self.network)
         self.adam = Adam(self.network.parameters(), compiled)
         self.model = DistributedDataParallel(self.network) if self.world > 1 else self.network
-        mode = "reduce-overhead" if device.type == "cuda" else "default"
-        self.compiled = {function: torch.compile(function, dynamic=False, mode=mode) if compiled else function
+        self.compiled = {function: self._compile(function) if compiled else function
                          for function in (self.training_step, self.evaluation_step)}
-        self.device = device
+
+    def _compile(self, function):
+        """The function as one graph, or an error: in pieces (which DistributedDataParallel needs) it is slow.
+
+        On a GPU it is replayed as a CUDA graph. deterministic: no kernel, and so no order of summation, is chosen by time.
+        """
+        options = {"triton.cudagraphs": self.device.type == "cuda", "deterministic": True}
+        return torch.compile(function, dynamic=False, fullgraph=self.world == 1, options=options)
 
     def step_of(self, function, size):
         """The compiled function for whole batches; an epoch's smaller last one is not worth compiling for."""

@@ -82,7 +82,7 @@ def quantised(network):
     for stage in arch.HIDDEN_STAGES:
         for conv, _ in arch.group_names(stage):
             name = "model/%s/W_conv2d" % conv
-            values[name] = network.quantise(torch.from_numpy(values[name])[None])[0].numpy().astype(np.int8)
+            values[name] = network.quantise.apply(torch.from_numpy(values[name])[None])[0].numpy().astype(np.int8)
     return values
 
 
