@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from conftest import start_python
 
-from twba_nets import (architecture as arch, checkpoint, command_line, datasets, journal, recipe as recipes, scripts,
-                       spikes)
+from twba_nets import (architecture as arch, checkpoint, command_line, datasets, files, journal, recipe as recipes,
+                       scripts, spikes)
 from twba_nets.evaluation import Result
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -131,6 +131,15 @@ def test_nothing_left_to_train(training_calls, finished_run, capsys):
 
 def test_a_run_is_not_overwritten(finished_run, on_few_digits, capsys):
     assert "holds a run already" in fails(capsys, train, "--output", finished_run)
+
+
+def test_a_run_belongs_to_one_process(training_calls, tmp_path, capsys):
+    with files.claimed(tmp_path):
+        line = fails(capsys, train, "--output", tmp_path)
+    assert str(tmp_path) in line and "--output" in line
+    assert not training_calls and not list(tmp_path.iterdir())
+    train("--output", tmp_path)
+    assert training_calls
 
 
 def test_nothing_to_resume(tmp_path, on_few_digits, capsys):

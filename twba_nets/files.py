@@ -1,5 +1,6 @@
-"""Writing a file whole or not at all."""
+"""Writing a file whole or not at all, and a run's folder by one process alone."""
 import contextlib
+import fcntl
 import io
 import json
 import os
@@ -46,3 +47,26 @@ def write_npz(path, arrays, save=np.savez_compressed):
     save(buffer, **arrays)
     with atomic_write(path) as file:
         file.write(buffer.getbuffer())
+
+
+@contextlib.contextmanager
+def claimed(folder):
+    """Make the folder of a run, and keep it from other processes that train. Raises UserError where one does already.
+
+    The claim ends with the process, however that ends.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(str(folder), os.O_RDONLY)
+    try:
+        _lock(descriptor, folder)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor, folder):
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError("%s: another process trains into this folder: wait for its end, or name another folder with "
+                        "--output" % folder)

@@ -3,7 +3,7 @@ import dataclasses
 
 from twba_nets import command_line, datasets, npz, recipe as recipes, spikes
 from twba_nets.errors import UserError
-from twba_nets.files import write_json
+from twba_nets.files import claimed, write_json
 
 PUBLISHED_NOTE = ("note: with published (three-level) activations the sums add halves: "
                   "they are sums of activations, not spike counts")
@@ -40,12 +40,12 @@ def _train(recipe, args):
               % (folder, first_epoch, recipe.epochs))
         return
     data = datasets.load(recipe.dataset, args.data_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    recipe.save(folder)
-    print("%s: %s on %s, %s activations, epochs %d to %d, batch size %d, seed %d"
-          % (folder, recipe.variant.upper(), recipe.dataset, recipe.activation, first_epoch + 1, recipe.epochs,
-             recipe.batch_size, recipe.seed), flush=True)
-    run(recipe, data, folder, start, first_epoch, args.threads)
+    with claimed(folder):
+        recipe.save(folder)
+        print("%s: %s on %s, %s activations, epochs %d to %d, batch size %d, seed %d"
+              % (folder, recipe.variant.upper(), recipe.dataset, recipe.activation, first_epoch + 1, recipe.epochs,
+                 recipe.batch_size, recipe.seed), flush=True)
+        run(recipe, data, folder, start, first_epoch, args.threads)
     print("done: checkpoint, log and learning curve are in %s" % folder)
 
 

@@ -1,11 +1,13 @@
 """Train a TWBA-Net or BWBA-Net with PyTorch: python -m twba_torch.train --variant twba. --help lists all flags."""
 import argparse
+import contextlib
 from pathlib import Path
 
 import torch
 
 from twba_nets import architecture, command_line, datasets, npz, recipe as recipes
 from twba_nets.errors import UserError
+from twba_nets.files import claimed
 from twba_torch import device as devices, training, variables
 
 PRECISIONS = {
@@ -67,14 +69,15 @@ def _train(args, recipe, data, device, folder, start, first_epoch):
     trainer = training.Trainer(recipe, data, device, args.precision == "exact", not args.no_compile)
     if start:
         variables.assign(npz.read_training(start), trainer.network, trainer.adam)
-    if trainer.rank == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        recipe.save(folder)
-        print("%s: %s on %s, %s activations, epochs %d to %d, batch size %d, seed %d, %s, %s"
-              % (folder, recipe.variant.upper(), recipe.dataset, recipe.activation, first_epoch + 1, recipe.epochs,
-                 recipe.batch_size, recipe.seed, device, args.precision), flush=True)
-    done = training.train(trainer, folder, first_epoch, args.minutes)
-    if trainer.rank == 0:
+    chief = trainer.rank == 0
+    with claimed(folder) if chief else contextlib.nullcontext():
+        if chief:
+            recipe.save(folder)
+            print("%s: %s on %s, %s activations, epochs %d to %d, batch size %d, seed %d, %s, %s"
+                  % (folder, recipe.variant.upper(), recipe.dataset, recipe.activation, first_epoch + 1, recipe.epochs,
+                     recipe.batch_size, recipe.seed, device, args.precision), flush=True)
+        done = training.train(trainer, folder, first_epoch, args.minutes)
+    if chief:
         print("%s: %d of %d epochs are done%s" % (folder, done, recipe.epochs, "" if done == recipe.epochs else
                                                   ": go on with --resume"))
 

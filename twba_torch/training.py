@@ -27,7 +27,7 @@ Result.__doc__ = "Mean cross entropy, share of images classified rightly, and sp
 class Trainer:
     """A network, its Adam and its data on a device; one of several processes where torch.distributed is initialised.
 
-    compiled: fuse each step's operations (torch.compile; on a GPU as CUDA graphs). exact: see network.Network.
+    compiled: fuse each step's operations by torch.compile. exact: see network.Network.
     """
 
     def __init__(self, recipe, dataset, device, exact=True, compiled=True):
@@ -45,12 +45,13 @@ class Trainer:
                          for function in (self.training_step, self.evaluation_step)}
 
     def _compile(self, function):
-        """The function as one graph, or an error: in pieces (which DistributedDataParallel needs) it is slow.
+        """The function as one graph, or an error: in pieces, which DistributedDataParallel needs, it is slower.
 
-        On a GPU it is replayed as a CUDA graph. deterministic: no kernel, and so no order of summation, is chosen by time.
+        On a GPU alone it is replayed as a CUDA graph. deterministic: no kernel, so no order of sums, is chosen by time.
         """
-        options = {"triton.cudagraphs": self.device.type == "cuda", "deterministic": True}
-        return torch.compile(function, dynamic=False, fullgraph=self.world == 1, options=options)
+        alone = self.world == 1
+        options = {"triton.cudagraphs": alone and self.device.type == "cuda", "deterministic": True}
+        return torch.compile(function, dynamic=False, fullgraph=alone, options=options)
 
     def step_of(self, function, size):
         """The compiled function for whole batches; an epoch's smaller last one is not worth compiling for."""
