@@ -96,6 +96,15 @@ def test_reported_accuracy_is_reached_or_the_gap_is_stated(variant):
 
 
 @variants
+def test_the_recipes_head_says_what_it_has_shown(variant):
+    recorded = card.read(command_line.released_model(variant))
+    script = REPOSITORY / variant.upper() / ("cifar10_%s_example.py" % variant)
+    head = " ".join(script.read_text().split('"""')[1].split())
+    assert "%.2f%% after %d epochs" % (100 * recorded["test_accuracy"], recorded["epochs"]) in head
+    assert "%d minutes" % round(recorded["training_seconds"] / 60) in head
+
+
+@variants
 def test_release_is_complete(variant):
     """A model of at most 1.5 MB, whose card and log belong to it and to each other."""
     model = command_line.released_model(variant)

@@ -94,11 +94,11 @@ class Trainer:
     def train_batch(self, batch, uniforms, rate):
         """One step on this process's share of a batch; the gradient is that of the whole batch's mean loss."""
         mine = batch[self.rank::self.world]
+        self.network.zero_grad(set_to_none=True)
         if self.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()
         loss, correct = self.step_of(self.training_step, len(mine))(
             self.training.x[mine], uniforms[mine], self.training.y[mine])
-        self.network.zero_grad(set_to_none=True)
         (loss * (self.world / len(batch))).backward()  # DistributedDataParallel takes the processes' mean
         self.adam.step(rate)
         return torch.stack([loss.detach().double(), correct.double()])
