@@ -1,4 +1,5 @@
 """The released checkpoints: on the real test set they give what their cards and the README say."""
+import json
 import re
 
 import numpy as np
@@ -7,10 +8,12 @@ import tensorflow as tf
 
 from conftest import REPOSITORY
 from twba_nets import (architecture as arch, card, checkpoint, cifar10, command_line, engine, export, journal, network,
-                       npz, recipe as recipes, spiking)
+                       npz, recipe as recipes, scripts, spiking)
 from twba_nets.pipeline import evaluation_batches
 
 REPORTED = {"twba": 0.8819, "bwba": 0.8650}
+PUBLISHED = REPOSITORY / "TWBA/published/model.npz"
+RELEASED = [command_line.released_model(variant) for variant in arch.VARIANTS] + [PUBLISHED]
 variants = pytest.mark.parametrize("variant", arch.VARIANTS)
 
 
@@ -96,22 +99,31 @@ def test_reported_accuracy_is_reached_or_the_gap_is_stated(variant):
 
 
 @variants
-def test_the_recipes_head_says_what_it_has_shown(variant):
+def test_the_recipe_says_what_it_has_shown(variant):
     recorded = card.read(command_line.released_model(variant))
-    script = REPOSITORY / variant.upper() / ("cifar10_%s_example.py" % variant)
-    head = " ".join(script.read_text().split('"""')[1].split())
-    assert "%.2f%% after %d epochs" % (100 * recorded["test_accuracy"], recorded["epochs"]) in head
-    assert "%d minutes" % round(recorded["training_seconds"] / 60) in head
+    shown = " ".join(recipes.paper.__doc__.split())
+    assert "%s %.2f %%" % (variant.upper(), 100 * recorded["test_accuracy"]) in shown
+    assert "%d of them" % recorded["epochs"] in shown and "%d" % round(recorded["training_seconds"] / 60) in shown
 
 
-@variants
-def test_release_is_complete(variant):
+@pytest.mark.parametrize("model", RELEASED, ids=[str(model.parent.relative_to(REPOSITORY)) for model in RELEASED])
+def test_release_is_complete(model):
     """A model of at most 1.5 MB, whose card and log belong to it and to each other."""
-    model = command_line.released_model(variant)
     recorded, rows = card.read(model), journal.read_log(model.parent)
     assert model.stat().st_size <= 1.5e6
     assert [int(row["epoch"]) for row in rows] == list(range(1, recorded["epochs"] + 1))
     assert float(rows[-1]["test_accuracy"]) == recorded["test_accuracy"]
-    assert recorded["recipe"]["variant"] == variant and recorded["recipe"]["epochs"] == recorded["epochs"]
+    assert recorded["recipe"]["variant"].upper() in model.parts and recorded["recipe"]["epochs"] == recorded["epochs"]
+    assert (recorded["recipe"]["activation"] == "published") == ("published" in model.parts)
     assert (model.parent / journal.CURVE_NAME).exists()
     assert re.match("[0-9a-f]{40}$", recorded["commit"])
+
+
+def test_published_activations_on_the_test_set(cifar10_dir, tmp_path):
+    """The run with the published activation gives its card's accuracy, and the README states it."""
+    figures = tmp_path / "spikes.json"
+    scripts.count_spikes("twba", ["--checkpoint", str(PUBLISHED), "--data-dir", str(cifar10_dir), "--json", str(figures)])
+    recorded = card.read(PUBLISHED)["test_accuracy"]
+    assert abs(json.loads(figures.read_text())["accuracy"] - recorded) <= 0.0002
+    assert re.search(r"^\| TWBA \| published .*\*\*%.2f %%\*\*" % (100 * recorded),
+                     (REPOSITORY / "README.md").read_text(), re.M)
