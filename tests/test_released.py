@@ -125,5 +125,5 @@ def test_published_activations_on_the_test_set(cifar10_dir, tmp_path):
     scripts.count_spikes("twba", ["--checkpoint", str(PUBLISHED), "--data-dir", str(cifar10_dir), "--json", str(figures)])
     recorded = card.read(PUBLISHED)["test_accuracy"]
     assert abs(json.loads(figures.read_text())["accuracy"] - recorded) <= 0.0002
-    assert re.search(r"^\| TWBA \| published .*\*\*%.2f %%\*\*" % (100 * recorded),
+    assert re.search(r"^\| TWBA \| published: .*\*\*%.2f %%\*\*" % (100 * recorded),
                      (REPOSITORY / "README.md").read_text(), re.M)
