@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from conftest import REPOSITORY, in_tensorflow
-from twba_nets import architecture as arch, journal, npz, recipe as recipes
+from twba_nets import architecture as arch, files, journal, npz, recipe as recipes
 from twba_torch import training, variables
 from twba_torch.training import Trainer
 
@@ -93,6 +93,12 @@ def test_learning(few_digits, short_recipe):
     trainer = Trainer(short_recipe, few_digits, CPU, compiled=False)
     losses = [trainer.train_epoch(epoch)[0] for epoch in range(4)]
     assert losses[-1] < losses[0] - 0.3
+
+
+def test_a_run_belongs_to_one_process(tmp_path):
+    with files.claimed(tmp_path):
+        assert "another process" in complaint(*arguments(tmp_path))
+    assert not list(tmp_path.iterdir())
 
 
 def test_compiled_step_is_the_same(few_digits, short_recipe):
