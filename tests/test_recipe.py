@@ -1,10 +1,11 @@
 """The recipe: the paper's schedule, the original's way of lowering the rate, JSON, and what is refused."""
 import dataclasses
+import hashlib
 import json
 
 import pytest
 
-from twba_nets import recipe as recipes
+from twba_nets import datasets, recipe as recipes
 from twba_nets.errors import UserError
 
 
@@ -29,16 +30,76 @@ def test_json(tmp_path):
     assert recipes.load(tmp_path / "elsewhere" / "a checkpoint") is None
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"variant": "twba", "colour": 1}', '{"variant": "xwba"}'])
+def test_linear_decay():
+    """What the two runs of 100 epochs had as pairs: 0.01 * (1 - epoch / 100)."""
+    recipe = recipes.Recipe("twba", epochs=100).with_linear_decay(0.01)
+    assert len(recipe.learning_rate_steps) == 100
+    assert [recipe.learning_rate(epoch) for epoch in (0, 1, 19, 50, 99)] == [0.01, 0.0099, 0.0081, 0.005, 0.0001]
+    later = recipes.Recipe("twba", epochs=12).with_linear_decay(0.4, 10)
+    assert [later.learning_rate(epoch) for epoch in (0, 9, 10, 11)] == [0.01, 0.01, 0.4, 0.2]
+
+
+def test_initial_weights(tmp_path):
+    (tmp_path / "training.npz").write_bytes(b"weights")
+    recipe = recipes.paper("twba").with_initial_weights(tmp_path / "training.npz")
+    assert recipe.initial_weights == {"file": tmp_path.name + "/training.npz",
+                                      "sha256": hashlib.sha256(b"weights").hexdigest()}
+    recipe.save(tmp_path)
+    assert recipes.load(tmp_path / "a checkpoint") == recipe
+
+
+def test_recipes_of_before_load(tmp_path):
+    """recipe.json as it was before it knew of initial weights."""
+    fields = {"variant": "bwba", "activation": "published", "dataset": "cifar10", "epochs": 2, "batch_size": 200,
+              "learning_rate_steps": [[0, 0.01], [1, 0.0099]], "seed": 0}
+    (tmp_path / "recipe.json").write_text(json.dumps(fields))
+    assert dataclasses.asdict(recipes.load(tmp_path / "a checkpoint")) == dict(
+        fields, learning_rate_steps=((0, 0.01), (1, 0.0099)), initial_weights=None)
+
+
+FOREIGN = ["{", "[]", "", "null", "[" * 100000, '"twba"', '{"variant": "twba", "colour": 1}', '{"variant": "xwba"}',
+           '{"variant": ["twba"]}', '{"variant": "twba", "learning_rate_steps": [[0]]}',
+           '{"variant": "twba", "learning_rate_steps": [["0", 1], [2, 3]]}']
+
+
+@pytest.mark.parametrize("text", FOREIGN, ids=lambda text: text[:40])
 def test_a_foreign_recipe_file(tmp_path, text):
     (tmp_path / "recipe.json").write_text(text)
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="recipe.json: not a recipe of this project .*: restore it, or move it away"):
         recipes.load(tmp_path / "a checkpoint")
 
 
-@pytest.mark.parametrize("change", [
-    {"variant": "x"}, {"activation": "x"}, {"epochs": 0}, {"batch_size": 0}, {"seed": -1},
-    {"learning_rate_steps": ()}, {"learning_rate_steps": ((5, 0.1),)}, {"learning_rate_steps": ((0, -0.1),)}])
-def test_refused(change):
-    with pytest.raises(UserError):
+def test_a_foreign_recipe_in_a_card(tmp_path):
+    """The error names the card, not a recipe.json that is not there."""
+    (tmp_path / "model.npz").write_bytes(b"weights")
+    card = {"sha256": hashlib.sha256(b"weights").hexdigest()}
+    for recipe in ({}, {"recipe": None}, {"recipe": {"variant": "xwba"}}, {"recipe": {"variant": "twba", "epochs": 2.5}}):
+        (tmp_path / "model.json").write_text(json.dumps(dict(card, **recipe)))
+        with pytest.raises(UserError, match="model.json: not a recipe of this project"):
+            recipes.load(tmp_path / "model.npz")
+
+
+REFUSED = [
+    ({"variant": "x"}, "variant 'x'"), ({"activation": "x"}, "activation 'x'"), ({"dataset": "mnist"}, "dataset 'mnist'"),
+    ({"epochs": 0}, "epochs 0"), ({"epochs": 2.5}, "epochs 2.5"), ({"epochs": True}, "epochs True"),
+    ({"epochs": 10 ** 19}, "epochs 10{19} is no whole number from 1 to 2147483647"), ({"batch_size": 0}, "batch_size 0"),
+    ({"batch_size": 5.5}, "batch_size 5.5"), ({"batch_size": "200"}, "batch_size '200'"), ({"seed": -1}, "seed -1"),
+    ({"seed": True}, "seed True"), ({"seed": None}, "seed None"), ({"initial_weights": "model.npz"}, "initial_weights"),
+    ({"initial_weights": {"file": 1, "sha256": "x"}}, "initial_weights")] + [
+    ({"learning_rate_steps": steps}, "must begin at epoch 0 and name each epoch once")
+    for steps in ((), ((5, 0.1),), ((0, 0.1), (0, 0.2)), ((0, 0.1), (2.5, 0.2)), ((False, 0.1),))] + [
+    ({"learning_rate_steps": ((0, rate),)}, "learning rate .* is no number above 0")
+    for rate in (-0.1, 0, float("inf"), float("nan"), "0.1", True, None, 1e39, 1e-46)]
+
+
+@pytest.mark.parametrize("change, message", REFUSED, ids=repr)
+def test_refused(change, message):
+    with pytest.raises(UserError, match=message):
         dataclasses.replace(recipes.paper("twba"), **change)
+
+
+def test_data_sets_by_name():
+    """Every name that a recipe may have is one that is there, and no other is taken for CIFAR-10."""
+    assert set(recipes.DATASETS) == set(recipes.RECIPES)
+    with pytest.raises(ValueError, match="no data set is called 'mnist'"):
+        datasets.load("mnist")

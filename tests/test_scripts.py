@@ -1,4 +1,5 @@
 """The example scripts as a user meets them: flags, figures, and one clear line for every mistake."""
+import hashlib
 import json
 import os
 import shutil
@@ -26,11 +27,11 @@ def on_few_digits(monkeypatch, few_digits):
 
 @pytest.fixture
 def training_calls(monkeypatch, on_few_digits):
-    """What scripts.train would train: a list of (recipe, folder, start, first epoch)."""
+    """What scripts.train would train: a list of (recipe, folder, start, first epoch, initial weights)."""
     from twba_nets import training
     calls = []
-    monkeypatch.setattr(training, "train", lambda recipe, data, folder, start, first_epoch, threads:
-                        calls.append((recipe, folder, start, first_epoch)))
+    monkeypatch.setattr(training, "train", lambda recipe, data, folder, start, first_epoch, threads, initial:
+                        calls.append((recipe, folder, start, first_epoch, initial)))
     return calls
 
 
@@ -83,7 +84,7 @@ def test_defaults_are_the_papers(training_calls, tmp_path, monkeypatch):
     assert command_line.default_run("bwba") == REPOSITORY / "runs" / "bwba"
     monkeypatch.setattr(command_line, "REPOSITORY", tmp_path)
     scripts.train(recipes.paper("bwba"), argv=[])
-    assert training_calls == [(recipes.paper("bwba"), tmp_path / "runs" / "bwba", None, 0)]
+    assert training_calls == [(recipes.paper("bwba"), tmp_path / "runs" / "bwba", None, 0, None)]
 
 
 def test_flags_amend_the_recipe(training_calls, tmp_path):
@@ -95,11 +96,44 @@ def test_flags_amend_the_recipe(training_calls, tmp_path):
     assert recipes.load(tmp_path / "run" / "a checkpoint") == recipe
 
 
+def test_linear_decay(training_calls, finished_run, tmp_path):
+    train("--output", tmp_path / "run", "--epochs", 4, "--linear-decay", 0.01)
+    assert training_calls[0][0].learning_rate_steps == ((0, 0.01), (1, 0.0075), (2, 0.005), (3, 0.0025))
+    folder = shutil.copytree(str(finished_run), str(tmp_path / "more"))
+    train("--output", folder, "--resume", "--epochs", 4, "--linear-decay", 0.002)  # from now on
+    assert training_calls[1][0].learning_rate_steps == ((0, 0.005), (2, 0.002), (3, 0.001))
+
+
+def test_initial_weights(training_calls, finished_run, tmp_path):
+    """A new run with the old one's 270 latent variables, whatever its activation; the recipe says whose they are."""
+    train("--output", tmp_path / "run", "--dataset", "digits", "--activation", "published", "--initial-weights", finished_run)
+    recipe, _, start, first_epoch, initial = training_calls[0]
+    assert (start, first_epoch, recipe.activation) == (None, 0, "published")
+    name = "model_cifar10_advanced.ckpt-2.data-00000-of-00001"
+    digest = hashlib.sha256((finished_run / name).read_bytes()).hexdigest()
+    assert recipe.initial_weights == {"file": "%s/%s" % (finished_run.name, name), "sha256": digest}
+    assert recipes.load(tmp_path / "run" / "a checkpoint") == recipe
+    latent = checkpoint.read(finished_run)
+    assert list(initial) == list(latent) and all((initial[name] == latent[name]).all() for name in latent)
+
+
+def test_mistaken_initial_weights(finished_run, training_calls, tmp_path, capsys):
+    def complaint(variant, *flags):
+        flags = ["--output", str(tmp_path / "run")] + [str(flag) for flag in flags]
+        return fails(capsys, scripts.train, recipes.paper(variant), argv=flags)
+    assert "its variant is twba, not bwba" in complaint("bwba", "--initial-weights", finished_run)
+    assert "holds quantised weights only" in complaint("twba", "--initial-weights", finished_run / "model.npz")
+    assert "no such checkpoint" in complaint("twba", "--initial-weights", tmp_path / "nowhere")
+    assert "--initial-weights begins a run" in complaint(
+        "twba", "--resume", finished_run, "--initial-weights", finished_run)
+    assert training_calls == [] and not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("flags, named", [(["--resume"], {}), (["--resume", "True"], {}), ([], {"resume": True})])
 def test_resume(training_calls, finished_run, tmp_path, flags, named):
     folder = shutil.copytree(str(finished_run), str(tmp_path / "run"))
     train("--output", folder, "--epochs", 9, *flags, **named)
-    recipe, _, start, first_epoch = training_calls[0]
+    recipe, _, start, first_epoch, _ = training_calls[0]
     assert start.name == "model_cifar10_advanced.ckpt-2" and first_epoch == 2
     assert recipe.dataset == "digits" and recipe.epochs == 9 and recipe.batch_size == 50
 

@@ -1,5 +1,6 @@
 """Training from end to end: the record of a run, and that a stopped and resumed run equals an uninterrupted one."""
 import csv
+import json
 import shutil
 import signal
 import time
@@ -42,6 +43,21 @@ def test_killed_and_resumed_equals_uninterrupted(finished_run, tmp_path):
     figures = [[(row["epoch"], row["train_loss"], row["test_loss"], row["spikes_per_image"])
                 for row in journal.read_log(f)] for f in (finished_run, folder)]
     assert figures[0] == figures[1]
+
+
+def test_a_run_begins_with_the_weights_it_is_given(finished_run, tmp_path):
+    """At a rate too small to move a weight, the new run ends with the old one's kernels. Adam begins anew."""
+    process = start_training(tmp_path / "run", "--dataset", "digits", "--epochs", "1", "--learning-rate", "1e-30",
+                             "--activation", "published", "--initial-weights", finished_run)
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+    before, after = (checkpoint.read_training(checkpoint.newest(folder)) for folder in (finished_run, tmp_path / "run"))
+    for name in (name for name in before if name.endswith(("/kernel", "/W_conv2d", "/W", "/gamma"))):
+        np.testing.assert_array_equal(after[name], before[name], name)
+    assert after["beta1_power"] == pytest.approx(0.9 ** 4)  # three steps, and the one that TensorFlow is ahead
+    assert not (after["model/bn8/moving_mean"] == before["model/bn8/moving_mean"]).all()
+    source = json.loads((tmp_path / "run" / "model.json").read_text())["recipe"]["initial_weights"]
+    assert source["file"].endswith("model_cifar10_advanced.ckpt-2.data-00000-of-00001")
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])

@@ -1,5 +1,6 @@
 """Training runs: resumed, killed, in several processes, and passed between the frameworks."""
 import dataclasses
+import hashlib
 import json
 import os
 import subprocess
@@ -11,8 +12,8 @@ import pytest
 import torch
 
 from conftest import REPOSITORY, in_tensorflow
-from twba_nets import architecture as arch, files, journal, npz, recipe as recipes
-from twba_torch import training, variables
+from twba_nets import architecture as arch, datasets, files, journal, npz, recipe as recipes
+from twba_torch import train, training, variables
 from twba_torch.training import Trainer
 
 CPU = torch.device("cpu")
@@ -116,6 +117,20 @@ def test_compiled_step_is_the_same(few_digits, short_recipe):
     torch.testing.assert_close(rows[0][2], rows[1][2], rtol=1e-6, atol=1e-9)
 
 
+def test_a_run_of_an_earlier_version_goes_on_as_there(tmp_path, few_digits, monkeypatch):
+    """earlier_run: a training.npz and recipe.json of commit f2d4de6, and what that commit made of them in one epoch of
+    few_digits. In float64, since processors round float32 otherwise. sums: of the absolute values of ten variables."""
+    monkeypatch.setattr(datasets, "load", lambda name, data_dir: few_digits)
+    folder = REPOSITORY / "tests_torch/earlier_run"
+    train.run(train.parse(["--variant", "twba", "--resume", str(folder), "--output", str(tmp_path), "--device", "cpu",
+                           "--precision", "float64", "--no-compile"]))
+    expected = json.loads((folder / "resumed.json").read_text())
+    row, = journal.read_log(tmp_path)
+    assert row["epoch"] == "2" and {name: float(row[name]) for name in expected["log"]} == pytest.approx(expected["log"])
+    values = npz.read_training(tmp_path / "training.npz")
+    assert {name: float(np.abs(values[name]).sum()) for name in expected["sums"]} == pytest.approx(expected["sums"])
+
+
 def test_two_processes_compute_what_one_does(tmp_path):
     """Batch statistics of the global batch, gradients of its mean loss, each test image counted once: in float64."""
     for processes in (1, 2):
@@ -163,6 +178,31 @@ def test_a_run_goes_back_and_forth_between_the_frameworks(tmp_path, finished_run
     card = json.loads((run / "model.json").read_text())
     report = in_tensorflow("TWBA/cifar10_twba_spikes.py", "--checkpoint", run / "model.npz")
     assert "test accuracy %.2f%%" % (100 * card["test_accuracy"]) in report
+
+
+def test_a_run_begins_with_the_weights_it_is_given(tmp_path, finished_run):
+    """At a rate too small to move a weight, the new run ends with the old one's kernels. Adam begins anew."""
+    status, line, _ = command(*arguments(tmp_path / "run", "--epochs", "1", "--learning-rate", "1e-30", "--activation",
+                                         "published", "--initial-weights", str(finished_run)))
+    assert status == 0, line
+    before, after = (npz.read_training(folder / "training.npz") for folder in (finished_run, tmp_path / "run"))
+    for name in (name for name in before if name.endswith(("/kernel", "/W_conv2d", "/W", "/gamma"))):
+        np.testing.assert_array_equal(after[name], before[name], name)
+    assert after["beta1_power"] == pytest.approx(0.9 ** 30)  # 29 steps, and the one that TensorFlow is ahead
+    assert not (after["model/bn8/moving_mean"] == before["model/bn8/moving_mean"]).all()
+    digest = hashlib.sha256((finished_run / "training.npz").read_bytes()).hexdigest()
+    assert json.loads((tmp_path / "run" / "model.json").read_text())["recipe"]["initial_weights"] == {
+        "file": "%s/training.npz" % finished_run.name, "sha256": digest}
+
+
+def test_mistaken_initial_weights(tmp_path, finished_run):
+    def mistake(*flags):
+        return complaint(*arguments(tmp_path / "run", *map(str, flags)))
+    assert "its variant is twba, not bwba" in mistake("--variant", "bwba", "--initial-weights", finished_run)
+    assert "holds quantised weights only" in mistake("--initial-weights", finished_run / "model.npz")
+    assert "nowhere: no such file" in mistake("--initial-weights", tmp_path / "nowhere")
+    assert "--initial-weights begins a run" in mistake("--resume", finished_run, "--initial-weights", finished_run)
+    assert not (tmp_path / "run").exists()
 
 
 def test_mistakes_get_one_line(tmp_path, finished_run):

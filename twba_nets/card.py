@@ -3,7 +3,6 @@
 No framework is imported here.
 """
 import dataclasses
-import hashlib
 import json
 import platform
 import subprocess
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from twba_nets import npz
 from twba_nets.errors import UserError
-from twba_nets.files import write_json
+from twba_nets.files import sha256, write_json
 
 
 def path_of(model):
@@ -26,7 +25,7 @@ def write(folder, recipe, rows, versions, device):
     """
     model = folder / npz.MODEL_NAME
     write_json(path_of(model), {
-        "sha256": _digest(model),
+        "sha256": sha256(model),
         "recipe": dataclasses.asdict(recipe),
         "epochs": int(rows[-1]["epoch"]),
         "test_accuracy": float(rows[-1]["test_accuracy"]),
@@ -56,7 +55,7 @@ def read(model):
         digest = card["sha256"]
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise UserError("%s: not the card of a model (%r): restore it, or move it away" % (path, error))
-    if model.exists() and _digest(model) != digest:
+    if model.exists() and sha256(model) != digest:
         raise UserError("%s: its sha256 is not the one in %s: it was changed or damaged: restore it (git checkout), or "
                         "move the card away" % (model, path.name))
     return card
@@ -69,10 +68,6 @@ def cpu_name():
         return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or "unknown"
-
-
-def _digest(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def commit():

@@ -88,6 +88,17 @@ def read(source, allow_pickle=False):
     return _read_variables(path, variable_shapes())
 
 
+def read_latent(path):
+    """The 270 model variables before they are quantised, name -> array, of a training.npz or a TensorFlow checkpoint.
+
+    Raises UserError as read() does, and for a model.npz, which holds quantised weights.
+    """
+    if path.suffix == ".npz":
+        values = npz.read_training(path)
+        return OrderedDict((name, values[name]) for name in variable_shapes())
+    return _read_variables(path, variable_shapes())
+
+
 def read_training(prefix):
     """All 596 variables, name -> array, of a TensorFlow checkpoint. Raises UserError as read() does."""
     return _read_variables(prefix, training_variable_shapes())

@@ -61,6 +61,12 @@ def add_training_flags(parser, recipe):
     rate.add_argument("--learning-rate-steps", type=_learning_rate_step, nargs="+", metavar="EPOCH:RATE",
                       help="the rate in force from each epoch, counted from 0 (default: %s)"
                       % " ".join("%d:%g" % step for step in recipe.learning_rate_steps))
+    rate.add_argument("--linear-decay", type=float, metavar="RATE", help="the rate falls in a line, from RATE now to 0 "
+                      "after the last epoch")
+    parser.add_argument("--initial-weights", type=Path, metavar="CHECKPOINT",
+                        help="begin with the weights and batch norm of this checkpoint in place of fresh ones; Adam and the "
+                        "epochs begin anew. The activation may be another (a network with two levels learns faster from one "
+                        "with three), the variant may not")
     parser.add_argument("--seed", type=natural, metavar="N", help="decides initial weights, order and augmentation "
                         "(default: %d)" % recipe.seed)
 
@@ -96,8 +102,11 @@ def spikes_parser(variant):
     return parser
 
 
-def choose_recipe(recipe, start, args, first_epoch):
-    """The recipe of the run that goes on, else the data set's, else the script's; with the command line's changes."""
+def choose_recipe(recipe, start, args, first_epoch, weights=None):
+    """The recipe of the run that goes on, else the data set's, else the script's; with the command line's changes.
+
+    start: the checkpoint of the run that goes on, or None. weights: the checkpoint that --initial-weights names, or None.
+    """
     variant, stored = recipe.variant, recipes.load(start) if start else None
     if stored:
         require_same(stored, start, variant=variant, activation=args.activation, dataset=args.dataset, seed=args.seed)
@@ -109,7 +118,20 @@ def choose_recipe(recipe, start, args, first_epoch):
         recipe, **{name: getattr(args, name) for name in names if getattr(args, name) is not None})
     if args.learning_rate is not None:
         recipe = recipe.with_learning_rate(args.learning_rate, first_epoch)
-    return recipe
+    if args.linear_decay is not None:
+        recipe = recipe.with_linear_decay(args.linear_decay, first_epoch)
+    return _begun_from(weights, recipe, start) if weights else recipe
+
+
+def _begun_from(weights, recipe, start):
+    """The recipe of a run that begins with the weights of this checkpoint."""
+    if start:
+        raise UserError("%s: --initial-weights begins a run, and %s is one that goes on: leave out one of the two, or name "
+                        "another folder with --output" % (weights, start))
+    stored = recipes.load(weights)
+    if stored:
+        require_same(stored, weights, variant=recipe.variant)
+    return recipe.with_initial_weights(weights)
 
 
 def require_same(stored, path, **asked):

@@ -13,5 +13,7 @@ def load(name, data_dir=None):
     if name == "digits":
         from twba_nets import digits
         return digits.load()
+    if name != "cifar10":
+        raise ValueError("no data set is called %r" % (name,))
     from twba_nets import cifar10
     return cifar10.load(data_dir)

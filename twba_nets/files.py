@@ -1,6 +1,7 @@
 """Writing a file whole or not at all, and a run's folder by one process alone."""
 import contextlib
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -32,6 +33,11 @@ def atomic_write(path, mode="wb"):
             raise UserError("%s: could not be written (%s); what was there before is intact: make room, or choose "
                             "another place" % (path, error.strerror))
         raise
+
+
+def sha256(path):
+    """The SHA-256 digest of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write_json(path, value):

@@ -5,9 +5,11 @@ import json
 from twba_nets import card
 from twba_nets.architecture import ACTIVATIONS, VARIANTS
 from twba_nets.errors import UserError
-from twba_nets.files import write_json
+from twba_nets.files import sha256, write_json
 
 FILE_NAME = "recipe.json"
+DATASETS = ("cifar10", "digits")
+LARGEST = 2 ** 31 - 1  # of every whole number in a recipe: what an int32 holds
 MAX_BRIGHTNESS = 63.0  # training images: added, between plus and minus this, of 255
 CONTRAST = (0.2, 1.8)  # training images: the range of factors about each channel's mean
 
@@ -18,7 +20,11 @@ class Recipe:
 
     The published code starts at learning rate 0.01; every 200 epochs its user divides that by ten by hand
     and restarts from the checkpoint. Here the same schedule is `learning_rate_steps`: (epoch, rate) pairs,
-    each rate in force from its epoch (counted from 0) until the next pair's.
+    each rate in force from its epoch (counted from 0) until the next pair's. with_learning_rate and
+    with_linear_decay make other schedules.
+
+    initial_weights: None for fresh weights, else the checkpoint whose model variables training began with, as
+    {"file": its folder and name, "sha256": its digest}.
     """
     variant: str
     activation: str = "binary"
@@ -27,26 +33,36 @@ class Recipe:
     batch_size: int = 200
     learning_rate_steps: tuple = ((0, 0.01), (200, 0.001), (400, 0.0001))
     seed: int = 0
+    initial_weights: dict = None
 
     def __post_init__(self):
         # JSON knows no tuples
-        steps = tuple((int(epoch), float(rate)) for epoch, rate in self.learning_rate_steps)
-        object.__setattr__(self, "learning_rate_steps", tuple(sorted(steps)))
+        object.__setattr__(self, "learning_rate_steps", tuple(sorted((epoch, rate) for epoch, rate in
+                                                                     self.learning_rate_steps)))
         self._check()
 
     def _check(self):
-        if self.variant not in VARIANTS:
-            raise UserError("variant %r is none of %s" % (self.variant, ", ".join(VARIANTS)))
-        if self.activation not in ACTIVATIONS:
-            raise UserError("activation %r is none of %s" % (self.activation, ", ".join(ACTIVATIONS)))
-        if self.epochs < 1 or self.batch_size < 1:
-            raise UserError("epochs and batch size must be at least 1")
-        if not 0 <= self.seed < 2 ** 31:
-            raise UserError("the seed must lie between 0 and 2147483647")
-        if not self.learning_rate_steps or self.learning_rate_steps[0][0] != 0:
-            raise UserError("the learning rate's steps must begin at epoch 0, as in 0:0.01 200:0.001")
-        if not all(rate > 0 for _, rate in self.learning_rate_steps):
-            raise UserError("learning rates must be above 0")
+        for name, known in (("variant", VARIANTS), ("activation", ACTIVATIONS), ("dataset", DATASETS)):
+            if getattr(self, name) not in known:
+                raise UserError("%s %r is none of %s" % (name, getattr(self, name), ", ".join(known)))
+        for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+            if not _is_integer(getattr(self, name), least):
+                raise UserError("%s %r is no whole number from %d to %d" % (name, getattr(self, name), least, LARGEST))
+        self._check_rates()
+        source = self.initial_weights
+        if source is not None and not (isinstance(source, dict) and set(source) == {"file", "sha256"}
+                                       and all(isinstance(text, str) for text in source.values())):
+            raise UserError("initial_weights %r is not {file, sha256}" % (source,))
+
+    def _check_rates(self):
+        epochs = [epoch for epoch, _ in self.learning_rate_steps]
+        if not all(_is_integer(epoch, 0) for epoch in epochs) or epochs[:1] != [0] or len(set(epochs)) < len(epochs):
+            raise UserError("the learning rate's steps must begin at epoch 0 and name each epoch once, as in 0:0.01 "
+                            "200:0.001")
+        for _, rate in self.learning_rate_steps:
+            # what float32 can hold; a NaN lies in no range
+            if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 1e-37 < rate < 1e38:
+                raise UserError("learning rate %r is no number above 0" % (rate,))
 
     def learning_rate(self, epoch):
         """The learning rate of an epoch, counted from 0."""
@@ -54,12 +70,33 @@ class Recipe:
 
     def with_learning_rate(self, rate, epoch):
         """The same recipe with a constant rate from that epoch on: what the original's users edit by hand."""
+        return self._from_epoch(epoch, ((epoch, rate),))
+
+    def with_linear_decay(self, rate, epoch=0):
+        """The same recipe with a rate that falls in a line: `rate` in that epoch, and 0 after the last one.
+
+        The rates are rounded to 12 digits, to be read: 0.0081 in place of 0.008100000000000001.
+        """
+        left = self.epochs - epoch
+        return self._from_epoch(epoch, tuple((epoch + i, float("%.12g" % (rate * (1 - i / left)))) for i in range(left)))
+
+    def with_initial_weights(self, path):
+        """The same recipe, begun with the weights of this checkpoint: a training.npz or a TensorFlow checkpoint's prefix."""
+        file = path if path.is_file() else path.with_name(path.name + ".data-00000-of-00001")
+        source = {"file": "%s/%s" % (file.resolve().parent.name, file.name), "sha256": sha256(file)}
+        return dataclasses.replace(self, initial_weights=source)
+
+    def _from_epoch(self, epoch, steps):
         past = tuple(step for step in self.learning_rate_steps if step[0] < epoch)
-        return dataclasses.replace(self, learning_rate_steps=past + ((epoch, rate),))
+        return dataclasses.replace(self, learning_rate_steps=past + steps)
 
     def save(self, folder):
         """Write the recipe into a run's folder."""
         write_json(folder / FILE_NAME, dataclasses.asdict(self))
+
+
+def _is_integer(value, least):
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= LARGEST
 
 
 def paper(variant):
@@ -87,12 +124,14 @@ RECIPES = {"cifar10": paper, "digits": digits}
 def load(checkpoint):
     """The recipe of a checkpoint: in the card beside it, else in its folder's recipe.json, else None.
 
-    Raises UserError if it cannot be read, or if the card is another file's.
+    Raises UserError, which names the file, if it cannot be read, or if the card is another file's.
     """
     found, path = card.read(checkpoint), checkpoint.parent / FILE_NAME
-    if found is None and not path.exists():
+    if found:
+        path = card.path_of(checkpoint)
+    elif not path.exists():
         return None
     try:
         return Recipe(**(found["recipe"] if found else json.loads(path.read_text())))
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        raise UserError("%s: not a recipe of this project (%s): move it away" % (path, error))
+    except (UserError, ValueError, TypeError, KeyError, OSError, RecursionError) as error:
+        raise UserError("%s: not a recipe of this project (%s): restore it, or move it away" % (path, error))

@@ -30,22 +30,25 @@ def count_spikes(variant, argv=None):
 
 
 def _train(recipe, args):
+    from twba_nets import checkpoint
     from twba_nets.training import train as run
     folder = args.output
     start = _starting_point(folder, args.resume)
     first_epoch = _first_epoch(start, args.initial_epoch)
-    recipe = command_line.choose_recipe(recipe, start, args, first_epoch)
+    weights = checkpoint.locate(args.initial_weights) if args.initial_weights else None
+    recipe = command_line.choose_recipe(recipe, start, args, first_epoch, weights)
     if first_epoch >= recipe.epochs:
         print("%s: %d of %d epochs are done; to train longer, give a higher --epochs"
               % (folder, first_epoch, recipe.epochs))
         return
+    initial = checkpoint.read_latent(weights) if weights else None
     data = datasets.load(recipe.dataset, args.data_dir)
     with claimed(folder):
         recipe.save(folder)
         print("%s: %s on %s, %s activations, epochs %d to %d, batch size %d, seed %d"
               % (folder, recipe.variant.upper(), recipe.dataset, recipe.activation, first_epoch + 1, recipe.epochs,
                  recipe.batch_size, recipe.seed), flush=True)
-        run(recipe, data, folder, start, first_epoch, args.threads)
+        run(recipe, data, folder, start, first_epoch, args.threads, initial)
     print("done: checkpoint, log and learning curve are in %s" % folder)
 
 

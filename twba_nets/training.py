@@ -17,10 +17,11 @@ from twba_nets.session import session_config
 Step = namedtuple("Step", "images batches learning_rate fetches all_params")
 
 
-def train(recipe, dataset, folder, start=None, first_epoch=0, threads=0):
+def train(recipe, dataset, folder, start=None, first_epoch=0, threads=0, initial=None):
     """Train into `folder` from epoch `first_epoch` to recipe.epochs.
 
-    start: a checkpoint's prefix to go on from, or None to begin with fresh weights. Order, augmentation and
+    start: a checkpoint's prefix to go on from, or None to begin. initial: the model's variables to begin with, name ->
+    array, or None for fresh ones. Order, augmentation and
     initial weights follow from recipe.seed and the epoch, so a resumed run sees what an uninterrupted one sees.
     """
     with tf.Graph().as_default():
@@ -32,6 +33,8 @@ def train(recipe, dataset, folder, start=None, first_epoch=0, threads=0):
             session.run(tf.global_variables_initializer())
             if start:
                 checkpoint.restore(session, saver, start)
+            elif initial:
+                checkpoint.assign(session, initial)
             card.remove(folder)
             journal = Journal(folder, first_epoch, recipe.epochs)
             with contextlib.closing(tf.summary.FileWriter(str(folder))) as summaries:

@@ -52,7 +52,8 @@ def run(args):
     """Train as the command line says."""
     folder = args.output or command_line.default_run(args.variant)
     start, first_epoch = _starting_point(folder, args.resume)
-    recipe = command_line.choose_recipe(recipes.paper(args.variant), start, args, first_epoch)
+    weights = _training_file(args.initial_weights) if args.initial_weights else None
+    recipe = command_line.choose_recipe(recipes.paper(args.variant), start, args, first_epoch, weights)
     if first_epoch >= recipe.epochs:
         print("%s: %d of %d epochs are done; to train longer, give a higher --epochs"
               % (folder, first_epoch, recipe.epochs))
@@ -61,14 +62,16 @@ def run(args):
     with devices.prepared(args.device, args.threads) as device:
         if device.type == "cpu":
             devices.check_cpu(args.precision == "exact", not args.no_compile)
-        _train(args, recipe, data, device, folder, start, first_epoch)
+        _train(args, recipe, data, device, folder, start, first_epoch, weights)
 
 
-def _train(args, recipe, data, device, folder, start, first_epoch):
+def _train(args, recipe, data, device, folder, start, first_epoch, weights):
     torch.set_default_dtype(torch.float64 if args.precision == "float64" else torch.float32)
     trainer = training.Trainer(recipe, data, device, args.precision == "exact", not args.no_compile)
     if start:
         variables.assign(npz.read_training(start), trainer.network, trainer.adam)
+    elif weights:
+        variables.assign(npz.read_training(weights), trainer.network)
     chief = trainer.rank == 0
     with claimed(folder) if chief else contextlib.nullcontext():
         if chief:
@@ -82,13 +85,22 @@ def _train(args, recipe, data, device, folder, start, first_epoch):
                                                   ": go on with --resume"))
 
 
+def _training_file(named):
+    """The training.npz that is named by itself or by its folder."""
+    path = Path(named)
+    path = path / npz.TRAINING_NAME if path.is_dir() else path
+    if not path.exists():
+        raise UserError("%s: no such file: name a run's folder or a training.npz; of TensorFlow's checkpoints one is made "
+                        "by `.venv/bin/python -m twba_nets.convert RUN`" % path)
+    return path
+
+
 def _starting_point(folder, resume):
     """(the training.npz to go on from, or None; how many epochs it has behind it)."""
     newest = folder / npz.TRAINING_NAME
     tensorflow = max((int(path.suffixes[-2][len(".ckpt-"):]) for path in folder.glob("*.ckpt-*.index")), default=0)
     if resume:
-        start = newest if resume is True else Path(resume)
-        start = start / npz.TRAINING_NAME if start.is_dir() else start
+        start = newest if resume is True else _training_file(resume)
         epoch = npz.read_epoch(start) if start.exists() else 0
         if start == newest and tensorflow > epoch:
             raise UserError("%s: TensorFlow took this run to epoch %d: make its checkpoint into a training.npz by "
