@@ -5,6 +5,8 @@ import tensorflow as tf
 from tensorlayer.layers import binary
 from tensorlayer.layers.utils import quantize
 
+from twba_nets import network
+
 
 def value_and_gradient(function, x, upstream, dtype=np.float32):
     """function(x) and the gradient of sum(upstream * function(x)) with respect to x."""
@@ -43,6 +45,11 @@ def test_ternarise_in_16_bits(dtype):
         y, gradient = session.run([tf.cast(y, tf.float32), tf.cast(gradient, tf.float32)])
     np.testing.assert_array_equal(y, np.tile([1, -1, 0, 0], 20000))
     np.testing.assert_array_equal(gradient, 2 * weights)
+
+
+def test_the_network_is_not_built_in_16_bits():
+    with tf.Graph().as_default(), pytest.raises(ValueError, match="the images are float16: 16 bits do not hold"):
+        network.build(tf.zeros([2, 24, 24, 3], tf.float16), "twba")
 
 
 @pytest.mark.parametrize("constant, expected", [(0.0, 0), (0.3, 1), (-2.0, -1)])
