@@ -3,7 +3,7 @@
 ``patches/install.py`` puts this file there. It exports the eight names that ``binary.py`` of
 TensorLayer 1.8.4 exported. What does not differ from TensorLayer 1.11.0 is imported from it:
 only the ternary layers (no scaling factor alpha) and SignLayer stand here. Every call of them that
-TensorLayer 1.11.0 or 1.8.4 takes is taken, and means the same. It also mends ``tl.files.load_npz``.
+TensorLayer 1.11.0 or 1.8.4 takes is taken, and means the same. ``tl.files.load_npz`` is mended, too.
 
 The layers' bodies are derived from TensorLayer 1.11.0 (``layers/convolution/ternary_conv.py``,
 ``layers/dense/ternary_dense.py``, ``layers/quantize.py``), (c) TensorLayer contributors,
@@ -25,8 +25,7 @@ from tensorlayer.layers.core import LayersConfig
 from tensorlayer.layers.dense.binary_dense import BinaryDenseLayer
 from tensorlayer.layers.dense.dorefa_dense import DorefaDenseLayer
 from tensorlayer.layers.scale import ScaleLayer
-# `tensorlayer.layers.quantize`, the attribute, is this function: it hides the module of that name
-from tensorlayer.layers.utils import quantize
+from tensorlayer.layers.utils import quantize  # noqa: F401 (the published file has this name, too)
 
 __all__ = [
     'BinaryConv2d',
@@ -66,23 +65,39 @@ def ternarise(weights):
     return tf.identity(tf.cast(ternary, weights.dtype))
 
 
+# registered and not tf.custom_gradient's: of the latter, an imported graph knows the name alone
+@tf.RegisterGradient('TWBA_ClippedGradient')
+def _clipped_gradient(operation, _, gradient):
+    return tf.clip_by_value(gradient, -1, 1), None
+
+
+@tf.RegisterGradient('TWBA_TwiceClippedGradient')
+def _twice_clipped_gradient(operation, _, gradient):
+    return 2 * tf.clip_by_value(gradient, -1, 1), None
+
+
+def _straight_through(x, levels, gradient):
+    """levels, but NaN where x is NaN: tf.sign makes a number of it, and training would go on unnoticed.
+
+    x's gradient is the function that is registered as `gradient`.
+    """
+    levels = tf.where(tf.is_nan(x), x, levels)
+    with tf.get_default_graph().gradient_override_map({'IdentityN': gradient}):
+        return tf.identity_n([x, levels])[1]
+
+
 def binary_sign(x):
     """Two levels: +1 where x >= 0, else -1; NaN where x is NaN. Gradient: clip(g, -1, 1) (straight-through estimator)."""
     # sign(0) is 0; the half sends it to +1, so that after (x + 1) / 2 every output is exactly 0 or 1
-    return _with_nan_of(x, quantize(quantize(x) + 0.5))
+    return _straight_through(x, tf.sign(tf.sign(x) + 0.5), 'TWBA_ClippedGradient')
 
 
 def published_sign(x):
     """Three levels, as the published file computes them: sign(sign(x + 0.4) + sign(x - 0.4)); NaN where x is NaN.
 
-    Gradient: clipped to [-1, 1] at each sign. The outputs are not binary: see the README.
+    Gradient: clipped to [-1, 1] at each sign, so 2 clip(g, -1, 1). The outputs are not binary: see the README.
     """
-    return _with_nan_of(x, quantize(quantize(x + 0.4) + quantize(x - 0.4)))
-
-
-def _with_nan_of(x, levels):
-    """levels, but NaN where x is: tf.sign makes a number of it, and training would go on unnoticed."""
-    return tf.where(tf.is_nan(x), tf.stop_gradient(x), levels)
+    return _straight_through(x, tf.sign(tf.sign(x + 0.4) + tf.sign(x - 0.4)), 'TWBA_TwiceClippedGradient')
 
 
 ACTIVATIONS = {'binary': binary_sign, 'published': published_sign}

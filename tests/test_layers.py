@@ -232,6 +232,19 @@ def test_load_npz_reads_what_save_npz_writes_if_the_user_trusts_it(tmp_path):
             np.testing.assert_array_equal(value, expected)
 
 
+def test_save_npz_dict_keeps_a_quantised_network(tmp_path):
+    """What the README says to do instead: latent weights, no pickle; a square layer, too."""
+    tl.layers.TernaryDenseLayer(previous("Dense"), 6)
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        saved = session.run(tf.global_variables())
+        tl.files.save_npz_dict(tf.global_variables(), str(tmp_path / "net.npz"), session)
+        session.run(tf.global_variables_initializer())
+        tl.files.load_and_assign_npz_dict(str(tmp_path / "net.npz"), session)
+        for value, expected in zip(session.run(tf.global_variables()), saved):
+            np.testing.assert_array_equal(value, expected)
+
+
 def test_load_npz_reads_plain_arrays_as_before(tmp_path):
     np.savez(str(tmp_path / "plain.npz"), params=np.arange(6).reshape(2, 3))
     np.testing.assert_array_equal(tl.files.load_npz(str(tmp_path), "plain.npz"), [[0, 1, 2], [3, 4, 5]])
