@@ -5,6 +5,8 @@ import tensorflow as tf
 from tensorlayer.layers import binary
 from tensorlayer.layers.utils import quantize
 
+from twba_nets import network
+
 
 def value_and_gradient(function, x, upstream, dtype=np.float32):
     """function(x) and the gradient of sum(upstream * function(x)) with respect to x."""
@@ -29,6 +31,25 @@ def test_ternarise_on_its_threshold():
     weights = [7.0, -7.0, 6.0, 20.0]  # mean|W| = 10
     y, _ = value_and_gradient(binary.ternarise, weights, np.ones(4), np.float64)
     np.testing.assert_array_equal(y, [1, -1, 0, 1])
+
+
+@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
+def test_ternarise_in_16_bits(dtype):
+    """float16 ends at 65,504: neither the count of these weights nor the sum of their magnitudes is in it."""
+    weights = np.tile(np.array([4.0, -4.0, 2.0, -2.0], np.float32), 20000)  # mean|W| = 3, t = 2.1
+    with tf.Graph().as_default(), tf.Session() as session:
+        x = tf.constant(weights, dtype)
+        y = binary.ternarise(x)
+        gradient, = tf.gradients(y, x, tf.constant(weights, dtype))
+        assert y.dtype == gradient.dtype == dtype
+        y, gradient = session.run([tf.cast(y, tf.float32), tf.cast(gradient, tf.float32)])
+    np.testing.assert_array_equal(y, np.tile([1, -1, 0, 0], 20000))
+    np.testing.assert_array_equal(gradient, 2 * weights)
+
+
+def test_the_network_is_not_built_in_16_bits():
+    with tf.Graph().as_default(), pytest.raises(ValueError, match="the images are float16: 16 bits do not hold"):
+        network.build(tf.zeros([2, 24, 24, 3], tf.float16), "twba")
 
 
 @pytest.mark.parametrize("constant, expected", [(0.0, 0), (0.3, 1), (-2.0, -1)])
@@ -67,6 +88,16 @@ def test_published_activation():
     y, gradient = value_and_gradient(binary.published_sign, x, [-3.0, -1.0, -0.25, 0.0, 0.25, 1.0, 3.0])
     np.testing.assert_array_equal(y, [-1, -1, 0, 0, 0, 1, 1])  # on +-0.4 one sign is 0, the other decides
     np.testing.assert_array_equal(gradient, [-2, -2, -0.5, 0, 0.5, 2, 2])  # two clipped terms
+
+
+@pytest.mark.parametrize("function", [binary.binary_sign, binary.published_sign])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_activations_keep_nan(function, dtype):
+    """A broken number is no spike. Infinite ones have a sign."""
+    y, gradient = value_and_gradient(function, [np.nan, np.inf, -np.inf, 0.9], [1.0, 1.0, 1.0, 1.0], dtype)
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(y, [np.nan, 1, -1, 1])
+    assert np.isfinite(gradient).all()
 
 
 def test_stock_layers_where_nothing_differs():

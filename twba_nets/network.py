@@ -31,12 +31,15 @@ prepare: an operation to be run before an evaluation, whenever variables have ch
 
 
 def build(x, variant, activation="binary", is_train=False, reuse=False):
-    """Build the network on the images x, [batch, 24, 24, 3], in x's floating type. Returns a Network.
+    """Build the network on the images x, [batch, 24, 24, 3], in x's type, float32 or float64. Returns a Network.
 
     The variables live under scope `model` and carry the published code's names. With is_train batch norm
     uses (and updates) the batch's statistics, else the moving ones.
     Source: the table of the published code; see architecture.py.
     """
+    if x.dtype not in (tf.float32, tf.float64):
+        raise ValueError("the images are %s: 16 bits do not hold the sums of two filters in one number, nor the count of "
+                         "a batch's pixels" % x.dtype.name)
     x, size = x[tf.newaxis], arch.IMAGE_SIZE
     maps, spikes, all_params, assignments = OrderedDict(), [], [], []
     with _scope(x.dtype, reuse):

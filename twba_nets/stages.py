@@ -234,7 +234,8 @@ def _straight_through(potential, errors):
     return tf.where(tf.abs(potential) <= 1, tf.clip_by_value(errors / 2, -1, 1), tf.zeros_like(errors))
 
 
-# activation -> the outputs for a potential product + shift: htanh, SignLayer's quantiser, (x + 1) / 2
+# activation -> the outputs for a potential product + shift: htanh, SignLayer's quantiser, (x + 1) / 2. XLA computes as if
+# there were no NaN, so a NaN does not come out as one: the trainer looks at the loss, what reads variables looks at them.
 FIRE = {
     "relu": lambda product, shift: tf.nn.relu(product + shift),
     "binary": _fire_binary,

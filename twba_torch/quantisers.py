@@ -1,4 +1,8 @@
-"""The quantisers and their straight-through gradients. They stand beside patches/binary.py, TensorFlow's side."""
+"""The quantisers and their straight-through gradients. They stand beside patches/binary.py, TensorFlow's side.
+
+A NaN does not come out as one, as in TensorFlow's graph: Fire gives 0, the signs take it for 0. The trainer looks at the
+loss, what reads variables looks at them.
+"""
 import torch
 from torch.autograd import Function
 
