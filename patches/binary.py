@@ -50,7 +50,7 @@ def ternarise(weights):
 
     Returns
     -------
-    tensor of the same shape and type with values in {-1, 0, +1}
+    tensor of the same shape and type with values in {-1, 0, +1}; all 0 if there is a NaN among the weights, since t is one
     """
     weights = tf.convert_to_tensor(weights)
     # 16 bits hold neither the count nor the sum of a large tensor

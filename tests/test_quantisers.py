@@ -90,6 +90,13 @@ def test_published_activation():
     np.testing.assert_array_equal(gradient, [-2, -2, -0.5, 0, 0.5, 2, 2])  # two clipped terms
 
 
+def test_weights_hide_a_nan():
+    """As TensorLayer's signs do; the README says so."""
+    weights = [np.nan, 1.0, -1.0]
+    np.testing.assert_array_equal(value_and_gradient(binary.ternarise, weights, np.ones(3))[0], [0, 0, 0])
+    np.testing.assert_array_equal(value_and_gradient(quantize, weights, np.ones(3))[0], [0, 1, -1])
+
+
 @pytest.mark.parametrize("function", [binary.binary_sign, binary.published_sign])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_activations_keep_nan(function, dtype):
