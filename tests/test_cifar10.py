@@ -1,20 +1,27 @@
 """Finding, downloading, unpacking and checking CIFAR-10, on files made here; and the real data where it is at hand."""
+import bz2
 import functools
+import gzip
 import hashlib
 import http.server
 import io
+import lzma
 import pickle
+import resource
 import shutil
+import struct
+import subprocess
+import sys
 import tarfile
 import threading
 
 import numpy as np
 import pytest
 
+from conftest import REPOSITORY
 from twba_nets import cifar10
+from twba_nets.cifar10 import FILES
 from twba_nets.errors import UserError
-
-FILES = cifar10.TRAIN_FILES + (cifar10.TEST_FILE,)
 
 
 def batch(number):
@@ -36,8 +43,24 @@ def good(tmp_path_factory):
     return folder
 
 
-def write(path, content):
-    path.write_bytes(pickle.dumps(content, protocol=2))
+def write(path, content, protocol=2):
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+
+
+def as_python_2_wrote_it(content):
+    """The pickle of a batch with Python 2's texts, which are bytes, as in the official files."""
+    def text(value):
+        return b"U" + bytes([len(value)]) + value.encode()
+
+    values = content["data"].tobytes()
+    dtype = (b"cnumpy\ndtype\n(" + text("u1") + b"K\x00K\x01tR(K\x03" + text("|") + b"NNN" + b"J\xff\xff\xff\xff" * 2 +
+             b"K\x00tb")
+    array = (b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85" + text("b") + b"tR(K\x01(M" +
+             struct.pack("<HcH", len(values) // 3072, b"M", 3072) + b"t" + dtype +
+             b"\x89T" + struct.pack("<i", len(values)) + values + b"tb")
+    labels = b"](" + b"".join(b"K" + bytes([label]) for label in content["labels"]) + b"e"
+    return (b"\x80\x02}(" + text("batch_label") + text(content["batch_label"]) + text("labels") + labels +
+            text("data") + array + text("filenames") + b"]u.")
 
 
 @pytest.fixture
@@ -121,15 +144,133 @@ def test_a_file_twice(folder):
     assert "data_batch_4: holds the same images as data_batch_2" in complaint(folder)
 
 
+def test_other_data_than_the_official_ones(good, capsys):
+    """One line on stderr, once, and the data all the same."""
+    cifar10.load(good)
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("warning: %s: not the official files" % good)
+    assert all(name in error for name in FILES) and "the results will be wrong" in error
+
+
+def test_the_official_data(folder, monkeypatch, capsys):
+    """Nothing is said where every digest is the official one; labels shifted by one within a file are noticed."""
+    digests = {name: hashlib.md5((folder / cifar10.FOLDER / name).read_bytes()).hexdigest() for name in FILES}
+    monkeypatch.setattr(cifar10, "OFFICIAL_MD5", digests)
+    cifar10.load(folder)
+    assert capsys.readouterr().err == ""
+    content = batch(3)
+    write(folder / cifar10.FOLDER / "data_batch_3", dict(content, labels=content["labels"][1:] + content["labels"][:1]))
+    cifar10.load(folder)
+    assert "not the official files (by their md5): data_batch_3;" in capsys.readouterr().err
+
+
+def read_batch(path):
+    images, labels, _ = cifar10.read_batch(path)
+    assert images.dtype == np.uint8 and labels.dtype == np.int32
+    return images.transpose(0, 3, 1, 2).reshape(-1, 3072), labels.tolist()
+
+
+@pytest.mark.parametrize("pickled", [
+    as_python_2_wrote_it, functools.partial(pickle.dumps, protocol=3), functools.partial(pickle.dumps, protocol=4),
+    lambda content: pickle.dumps(content, protocol=4).replace(b"\x15numpy.core.", b"\x16numpy._core."),
+    lambda content: pickle.dumps(dict(content, labels=np.array(content["labels"], np.uint8)), protocol=2)],
+    ids=["python 2", "protocol 3", "protocol 4", "numpy 2", "labels as an array"])
+def test_files_of_other_writers(pickled, tmp_path):
+    content, path = batch(4), tmp_path / "data_batch_4"
+    content["data"][0] = np.arange(3072) % 256  # every byte
+    path.write_bytes(pickled(content))
+    data, labels = read_batch(path)
+    np.testing.assert_array_equal(data, content["data"])
+    assert labels == content["labels"]
+
+
 class Evil:
+    def __init__(self, function, *arguments, state=None):
+        self.reduced = (function, arguments) + ((state,) if state else ())
+
     def __reduce__(self):
-        return print, ("this pickle ran code",)
+        return self.reduced
 
 
-def test_a_pickle_that_would_run_code(folder, capsys):
-    write(folder / cifar10.FOLDER / "data_batch_2", dict(batch(2), filenames=Evil()))
-    assert "data_batch_2: not a readable CIFAR-10 batch" in complaint(folder)
-    assert "ran code" not in capsys.readouterr().out
+def with_global(module, name, arguments=b")"):
+    return b"\x80\x02c%s\n%s\n%sR." % (module, name, arguments)
+
+
+MANY = 300000
+ATTACKS = {
+    "runs code": pickle.dumps(Evil(print, "this pickle ran code"), 2),
+    "objects at addresses of its choosing": pickle.dumps(
+        {"data": np.zeros(9, np.uint8),
+         "labels": Evil(np.dtype, "O8", 0, 1, state=(3, "|", None, None, None, 8, 8, 63))}, 2),
+    "a state for uint8": pickle.dumps(Evil(np.dtype, "u1", 0, 1, state=(3, "|", ("u1", (9,)), None, None, 9, 1, 0)), 2),
+    "bytes as objects": pickle.dumps(Evil(
+        np.core.multiarray._reconstruct, np.ndarray, (0,), b"b", state=(1, (1,), np.dtype("O"), False, b"A" * 8)), 2),
+    "an array of objects": pickle.dumps({"data": np.array([{}, 1]), "labels": []}, 2),
+    "an array over an array": pickle.dumps(Evil(np.ndarray, (1 << 30,), np.dtype("u1"), np.zeros(1, np.uint8)), 2),
+    "another codec": with_global(b"_codecs", b"encode", b"X\x01\x00\x00\x00aX\x03\x00\x00\x00zip\x86"),
+    "too few bytes": pickle.dumps(Evil(
+        np.core.multiarray._reconstruct, np.ndarray, (0,), b"b", state=(1, (9, 9), np.dtype("u1"), False, b"A")), 2),
+    "a state for a function": b"\x80\x02c_codecs\nencode\nN}X\x0c\x00\x00\x00__defaults__)s\x86b.",
+    "a huge index": b"\x80\x02Nr\xff\xff\xff\x7f.",
+    "many objects": b"\x80\x04\x95" + struct.pack("<q", 50 << 20) + b"}" * (50 << 20),
+    "a huge length": b"\x80\x04\x8e" + b"\xff" * 7 + b"\x7f.",
+    "a huge number": pickle.dumps({"data": 1 << 8 * MANY, "labels": []}, 2),
+    "a deep tuple as a key": b"\x80\x02}()" + b"\x85" * MANY + b"Nu.",
+    "a deep title": b"\x80\x02}(X\x04\x00\x00\x00dataX\x0b\x00\x00\x00batch_label" + b"(" * MANY + b"t" * MANY + b"u.",
+    "deep lists as labels": b"\x80\x02}(X\x06\x00\x00\x00labels" + b"]" * MANY + b"a" * (MANY - 1) + b"u.",
+    "a name of two lines": b"\x80\x04\x8c\x03a\nb\x8c\x01c\x93.",
+    "a foreign name": with_global(b"numpy", b"fromfile"),
+    "no dictionary": pickle.dumps([1, 2], 2),
+    "nothing": b"",
+    "a pickle of protocol 0": pickle.dumps({"data": np.zeros(9, np.uint8)}, 0),
+}
+READ = """
+import pathlib, sys
+from twba_nets import cifar10, errors
+try:
+    cifar10.read_batch(pathlib.Path(sys.argv[1]))
+except errors.UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("attack", sorted(ATTACKS))
+def test_a_pickle_that_attacks(attack, tmp_path):
+    """By a process of its own, with 2 GB of memory: one line, and no crash."""
+    path = tmp_path / "data_batch_2"
+    path.write_bytes(ATTACKS[attack])
+    read = subprocess.run([sys.executable, "-c", READ, str(path)], cwd=str(REPOSITORY), stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, universal_newlines=True,
+                          preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30)))
+    assert (read.returncode, read.stderr) == (0, "")
+    assert read.stdout.startswith("%s: not a readable CIFAR-10 batch (" % path) and "ran code" not in read.stdout
+    assert read.stdout.count("\n") == 1 and len(read.stdout) < 500
+
+
+@pytest.mark.parametrize("title", ["x" * MANY, [[]], 7], ids=["long", "a list", "a number"])
+def test_a_foreign_title(title, tmp_path):
+    write(tmp_path / "data_batch_1", dict(batch(1), batch_label=title))
+    with pytest.raises(UserError, match="data_batch_1: is .*, not 'training batch 1 of 5'") as info:
+        cifar10.read_batch(tmp_path / "data_batch_1")
+    assert len(str(info.value)) < 500
+
+
+def test_labels_that_are_no_list_of_integers(tmp_path):
+    """Nested lists that share their parts: as an array they would have 2 ** 32 numbers."""
+    labels = [1, 1]
+    for _ in range(31):
+        labels = [labels, labels]
+    for bad in (labels, [True] * 10000, ["1"] * 10000, "1" * 10000, None, {}):
+        write(tmp_path / "data_batch_1", dict(batch(1), labels=bad))
+        with pytest.raises(UserError, match="data_batch_1: its labels are not 10,000 integers"):
+            cifar10.read_batch(tmp_path / "data_batch_1")
+
+
+def test_a_batch_file_that_is_far_too_large(tmp_path):
+    with open(str(tmp_path / "data_batch_1"), "wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(UserError, match="data_batch_1: not a readable CIFAR-10 batch .more than"):
+        cifar10.read_batch(tmp_path / "data_batch_1")
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +298,104 @@ def test_truncated_archive(archive, tmp_path):
     (tmp_path / cifar10.ARCHIVE).write_bytes(archive.read_bytes()[:100000])
     assert "cannot be unpacked" in complaint(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [cifar10.ARCHIVE]
+
+
+@pytest.mark.parametrize("place", [".", "cifar-10-batches-py-target"])
+def test_a_batch_file_or_the_cache_of_keras(good, tmp_path, place):
+    """What people name in place of the folder."""
+    folder = tmp_path / place / cifar10.FOLDER
+    folder.parent.mkdir(exist_ok=True)
+    folder.symlink_to(good)
+    assert cifar10.find(tmp_path).resolve() == good
+    for named in (folder, folder.parent, folder / "data_batch_1", folder / "test_batch"):
+        assert cifar10.find(named) == folder
+
+
+@pytest.mark.parametrize("name", ["cifar-10-batches-py.tar.gz", "cifar-10-batches-py-target_archive"])
+def test_the_archive_in_the_cache_of_keras(archive, tmp_path, name):
+    (tmp_path / name).symlink_to(archive)
+    assert sorted(path.name for path in cifar10.find(tmp_path).iterdir()) == sorted(FILES)
+
+
+def pack(path, members, opener=gzip.open, prefix=""):
+    """A tar of these members, name -> bytes or TarInfo, by this compressor."""
+    with opener(str(path), "wb") as stream, tarfile.open(fileobj=stream, mode="w|") as tar:
+        for name, content in members.items():
+            info = content
+            if isinstance(content, bytes):
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+            info.name = "%s%s/%s" % (prefix, cifar10.FOLDER, name)
+            tar.addfile(info, io.BytesIO(content) if isinstance(content, bytes) else None)
+
+
+@pytest.mark.parametrize("opener, prefix", [(bz2.open, ""), (lzma.open, "./")], ids=["bz2", "xz"])
+def test_archives_of_other_packers(good, tmp_path, opener, prefix):
+    pack(tmp_path / cifar10.ARCHIVE, {name: (good / name).read_bytes() for name in FILES}, opener, prefix)
+    assert sorted(path.name for path in cifar10.find(tmp_path).iterdir()) == sorted(FILES)
+
+
+def link(name, target):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = tarfile.SYMTYPE, target
+    return info
+
+
+def damaged(path, opener):
+    pack(path, {"data_batch_1": np.random.RandomState(0).bytes(1 << 20)}, opener)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def huge(name, size):
+    info = tarfile.TarInfo(name)
+    info.size = size
+    return info
+
+
+BAD_ARCHIVES = {
+    "links in a circle": lambda path: pack(path, {"data_batch_1": link("data_batch_1", "data_batch_2"),
+                                                  "data_batch_2": link("data_batch_2", "data_batch_1")}),
+    "a link out of it": lambda path: pack(path, {"test_batch": link("test_batch", "/etc/passwd")}),
+    "damaged gzip": lambda path: damaged(path, gzip.open),
+    "damaged bz2": lambda path: damaged(path, bz2.open),
+    "damaged xz": lambda path: damaged(path, lzma.open),
+    "no tar": lambda path: path.write_bytes(b"<html>not found</html>"),
+    "empty": lambda path: path.write_bytes(b""),
+    "another archive": lambda path: pack(path, {"batches.meta": b"x"}),
+    "a large member": lambda path: pack(path, {"data_batch_1": huge("data_batch_1", 1 << 40)}),
+    "a negative size": lambda path: pack(path, {"readme.html": huge("readme.html", -512)}),
+    "many members": lambda path: pack(path, {str(number): b"" for number in range(1000)}),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(BAD_ARCHIVES))
+def test_bad_archives(kind, tmp_path):
+    BAD_ARCHIVES[kind](tmp_path / cifar10.ARCHIVE)
+    assert "%s: cannot be unpacked into " % (tmp_path / cifar10.ARCHIVE) in complaint(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [cifar10.ARCHIVE]
+
+
+def test_an_archive_that_is_huge_once_decompressed(tmp_path, monkeypatch):
+    """Whatever it holds, in a member that is not wanted or in a header: no more than the bound is read."""
+    monkeypatch.setattr(cifar10, "MAX_ARCHIVE_BYTES", 1 << 22)
+    for name, kind in (("readme.html", tarfile.REGTYPE), ("readme.html", tarfile.GNUTYPE_LONGNAME)):
+        info = huge(name, 1 << 24)
+        info.type = kind
+        with gzip.open(str(tmp_path / cifar10.ARCHIVE), "wb") as stream:
+            stream.write(info.tobuf() + bytes(1 << 24))
+        assert "it holds far more than CIFAR-10" in complaint(tmp_path)
+
+
+def test_a_corrected_archive(good, tmp_path):
+    """One whose files are bad leaves nothing that hides the next one."""
+    members = {name: (good / name).read_bytes() for name in FILES}
+    pack(tmp_path / cifar10.ARCHIVE, dict(members, data_batch_3=b"damaged"), open)
+    assert complaint(tmp_path).startswith("%s: data_batch_3: not a readable CIFAR-10" % (tmp_path / cifar10.ARCHIVE))
+    assert [p.name for p in tmp_path.iterdir()] == [cifar10.ARCHIVE]
+    pack(tmp_path / cifar10.ARCHIVE, members, open)
+    assert cifar10.find(tmp_path) == tmp_path / cifar10.FOLDER
 
 
 CONTENT = bytes(range(256)) * 4000

@@ -98,3 +98,26 @@ def test_prepare_is_standardisation():
     expected = (inner - inner.mean((1, 2, 3), keepdims=True)) / inner.std((1, 2, 3), keepdims=True)
     np.testing.assert_allclose(x[:2], expected, atol=1e-4)
     assert (x[2] == 0).all()
+
+
+def test_shapes_that_do_not_fit():
+    """NumPy would broadcast, or leave out what is beyond the kernel; the sums would look right."""
+    arrays, stage = random_arrays(), arch.HIDDEN_STAGES[0]
+    spikes, weights = np.zeros((1, 24, 24, 64), bool), arrays["cnn1/weights"]
+    larger = np.pad(weights, ((0, 2), (0, 2), (0, 0), (0, 0)), mode="constant")
+    for image, kernel in ((spikes[0], larger), (spikes[0, :20], weights), (spikes[0, ..., :32], weights)):
+        with pytest.raises(ValueError, match="cnn1: a map .* and weights .* do not fit"):
+            spiking.integrate(image[None], kernel, stage)
+        with pytest.raises(ValueError, match="cnn1: a map .* and weights .* do not fit"):
+            spiking.integrate_events(image, kernel, stage)
+    with pytest.raises(ValueError, match="thresholds .1,. do not fit"):
+        spiking.fire(np.zeros((1, 24, 24, 64)), np.zeros(1, np.int16))
+    with pytest.raises(ValueError, match="spikes of cnn11 are .N, 1, 1, 512., not"):
+        spiking.classify(arrays, np.zeros((2, 512), bool))
+
+
+@pytest.mark.parametrize("x", [np.zeros((1, 24, 24, 3), np.uint8), np.zeros((1, 32, 32, 3), np.float32),
+                               np.full((1, 24, 24, 3), np.nan, np.float32)], ids="integers size nan".split())
+def test_images_that_are_not_prepared(x):
+    with pytest.raises(ValueError, match="prepared images are finite float32"):
+        spiking.encode(random_arrays(), x)

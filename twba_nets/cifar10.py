@@ -2,11 +2,18 @@
 
 Source of the data: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
 """
+import bz2
 import contextlib
+import gzip
 import hashlib
+import http.client
+import io
+import lzma
 import os
 import pickle
+import posixpath
 import shutil
+import sys
 import tarfile
 import tempfile
 import urllib.error
@@ -25,10 +32,20 @@ ARCHIVE = "cifar-10-python.tar.gz"
 FOLDER = "cifar-10-batches-py"
 TRAIN_FILES = tuple("data_batch_%d" % i for i in range(1, 6))
 TEST_FILE = "test_batch"
+FILES = TRAIN_FILES + (TEST_FILE,)
+OFFICIAL_MD5 = dict(zip(FILES, (
+    "c99cafc152244af753f735de768cd75f", "d4bba439e000b95fd0a9bffe97cbabec", "54ebc095f3ab1f0389bbae665268c751",
+    "634d18415352ddfa80567beed471001a", "482c414d41f54cd18b22e5b47cb7c3cb", "40351d587109b95175f43aff81a1287e")))
+# where the data are in a folder: as the original names them, then as Keras does in its cache
+FOLDERS = (FOLDER, FOLDER + "-target/" + FOLDER)
+ARCHIVES = (ARCHIVE, FOLDER + ".tar.gz", FOLDER + "-target_archive", FOLDER + "-target.tar.gz")
 ENVIRONMENT_VARIABLE = "CIFAR10_DIR"
 DEFAULT_DIR = Path(__file__).resolve().parents[1] / "data"
 BATCH_IMAGES, CLASSES = 10000, 10
-REMEDY = "replace it by the original's, or pass --data-dir"
+MAX_BATCH_BYTES = 1 << 26  # the official files have half as many; pickles of Python 3 may take two bytes for a pixel
+MAX_STEPS = 1000000  # of reading a pickle; a batch takes a tenth
+MAX_ARCHIVE_BYTES, MAX_MEMBERS = len(FILES) * MAX_BATCH_BYTES + (1 << 20), 100  # uncompressed; the official one has 9
+REMEDY = "replace it by the original's, or remove the folder to have it unpacked or downloaded anew, or pass --data-dir"
 
 
 def load(data_dir=None):
@@ -39,34 +56,50 @@ def load(data_dir=None):
     Raises UserError where a file is missing or is not what it should be.
     """
     folder = find(data_dir or os.environ.get(ENVIRONMENT_VARIABLE))
-    batches = [read_batch(folder / name) for name in TRAIN_FILES]
-    x_test, y_test = read_batch(folder / TEST_FILE)
+    data, digests = read(folder)
+    others = [name for name in FILES if digests[name] != OFFICIAL_MD5[name]]
+    if others and os.environ.get("RANK", "0") == "0":  # one of torchrun's processes is enough
+        print("warning: %s: not the official files (by their md5): %s; unless they are a repacking with the same "
+              "images and labels, the results will be wrong: get the official archive from %s"
+              % (folder, ", ".join(others), URL), file=sys.stderr)
+    return data
+
+
+def read(folder):
+    """Read and check the six batch files. Returns the Dataset and the files' md5, name -> hexadecimal digits."""
+    batches, digests = [], {}
+    for name in FILES:
+        images, labels, digests[name] = read_batch(folder / name)
+        batches.append((images, labels))
+    check_distinct(folder, batches)
+    x_test, y_test = batches.pop()
     x_train, y_train = (np.concatenate(arrays) for arrays in zip(*batches))
-    check_distinct(folder, batches + [(x_test, y_test)])
     check_balance(folder / TEST_FILE, y_test)
     check_balance(folder, y_train)
-    return Dataset("cifar10", x_train, y_train, x_test, y_test, flip=True)
+    return Dataset("cifar10", x_train, y_train, x_test, y_test, flip=True), digests
 
 
 def find(data_dir):
-    """The folder cifar-10-batches-py, unpacked or downloaded first where need be."""
+    """The folder of the batch files, unpacked or downloaded first where need be."""
     if data_dir is None:
         DEFAULT_DIR.mkdir(exist_ok=True)
         if not (DEFAULT_DIR / FOLDER).is_dir() and not (DEFAULT_DIR / ARCHIVE).is_file():
             download(DEFAULT_DIR / ARCHIVE)
         data_dir = DEFAULT_DIR
     data_dir = Path(data_dir)
-    if (data_dir / TEST_FILE).is_file():
-        return data_dir
-    archive = data_dir if data_dir.is_file() else data_dir / ARCHIVE
-    folder = archive.parent / FOLDER
-    if folder.is_dir():
-        return folder
-    if not archive.is_file():
-        raise UserError("%s: neither %s/ nor %s is there: name the folder that holds CIFAR-10 with --data-dir "
-                        "or %s, or leave both out to download it" % (data_dir, FOLDER, ARCHIVE, ENVIRONMENT_VARIABLE))
-    unpack(archive, folder)
-    return folder
+    named = data_dir.is_file()
+    place = data_dir.parent if named else data_dir
+    if any((place / name).is_file() for name in FILES):  # the folder itself, or one of its files
+        return place
+    for folder in FOLDERS[:1] if named else FOLDERS:
+        if (place / folder).is_dir():
+            return place / folder
+    for archive in [data_dir] if named else [place / name for name in ARCHIVES]:
+        if archive.is_file():
+            unpack(archive, place / FOLDER)
+            return place / FOLDER
+    raise UserError("%s: neither %s/ nor %s is there: name the folder that holds CIFAR-10 with --data-dir or %s, or "
+                    "leave both out to download it" % (data_dir, FOLDER, ARCHIVE, ENVIRONMENT_VARIABLE))
 
 
 def download(archive, url=URL, md5=MD5):
@@ -74,7 +107,7 @@ def download(archive, url=URL, md5=MD5):
     partial = archive.with_name(archive.name + ".part")
     try:
         _fetch(url, partial)
-    except (urllib.error.URLError, OSError, EOFError) as error:
+    except (http.client.HTTPException, OSError, EOFError) as error:
         raise UserError("%s: the download from %s broke off (%s): run again to go on, or put the archive there by "
                         "hand, or pass --data-dir" % (partial, url, error))
     digest = hashlib.md5()
@@ -114,20 +147,18 @@ def _fetch(url, partial):
 
 
 def unpack(archive, folder):
-    """Unpack the data files, and nothing else, of the archive; `folder` appears only once it is complete."""
+    """Unpack the data files, and nothing else, of the archive; `folder` appears once they are complete and checked."""
     temporary = None
     try:
         temporary = Path(tempfile.mkdtemp(prefix=FOLDER, dir=str(archive.parent)))
-        with tarfile.open(str(archive)) as tar:
-            for name in TRAIN_FILES + (TEST_FILE,):
-                source = tar.extractfile("%s/%s" % (FOLDER, name))
-                if source is None:
-                    raise KeyError("%s is no plain file" % name)
-                with open(str(temporary / name), "wb") as target:
-                    shutil.copyfileobj(source, target)
+        with open(str(archive), "rb") as file:
+            _extract(_Bounded(_decompressed(file), MAX_ARCHIVE_BYTES), temporary)
+        read(temporary)
         temporary.chmod(0o755)  # mkdtemp makes it private
         os.replace(str(temporary), str(folder))
-    except (tarfile.TarError, KeyError, EOFError, OSError) as error:
+    except UserError as error:
+        raise UserError("%s: %s" % (archive, str(error).replace("%s/" % temporary, "")))
+    except Exception as error:  # a damaged archive can raise anything
         raise UserError("%s: cannot be unpacked into %s (%s): replace the archive by the official one, or unpack it "
                         "elsewhere and pass --data-dir" % (archive, folder, error))
     finally:
@@ -135,48 +166,175 @@ def unpack(archive, folder):
             shutil.rmtree(str(temporary), ignore_errors=True)
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Reads the pickles of CIFAR-10, which hold NumPy arrays, and refuses to call anything else."""
+def _decompressed(file):
+    """The tar in this file, which may be compressed."""
+    magic = file.peek(6)
+    for prefix, module in ((b"\x1f\x8b", gzip), (b"BZh", bz2), (b"\xfd7zXZ", lzma)):
+        if magic.startswith(prefix):
+            return module.open(file)
+    return file
 
-    ALLOWED = {("numpy", "ndarray"), ("numpy", "dtype"), ("numpy.core.multiarray", "_reconstruct"),
-               ("_codecs", "encode")}
+
+class _Bounded:
+    """A stream that ends in an error after so many bytes: what is small on the disk may be huge once decompressed."""
+
+    def __init__(self, stream, limit):
+        self.stream, self.left = stream, limit
+
+    def read(self, size):
+        block = self.stream.read(min(size, self.left + 1))
+        self.left -= len(block)
+        if self.left < 0:
+            raise ValueError("it holds far more than CIFAR-10")
+        return block
+
+
+def _extract(stream, folder):
+    """Write the batch files of a tar to the folder."""
+    missing = set(FILES)
+    with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as tar:
+        for number, member in enumerate(tar):
+            if number >= MAX_MEMBERS:
+                raise ValueError("it holds more than %d files" % MAX_MEMBERS)
+            place, name = posixpath.split(posixpath.normpath(member.name))
+            if place != FOLDER or name not in FILES:
+                continue
+            if not member.isreg() or member.issparse() or member.size > MAX_BATCH_BYTES:
+                raise ValueError("%s is no plain file of at most %d bytes" % (name, MAX_BATCH_BYTES))
+            with open(str(folder / name), "wb") as target:
+                shutil.copyfileobj(tar.extractfile(member), target)
+            missing.discard(name)
+    if missing:
+        raise ValueError("it lacks %s/%s" % (FOLDER, min(missing)))
+    while stream.read(1 << 20):  # the checksum is at the end of the compressed stream
+        pass
+
+
+class _FewSteps(io.BytesIO):
+    """A pickle that ends in an error where reading it takes far more steps than a batch file does."""
+
+    steps = 0
+
+    def read(self, size=-1):
+        self.steps += 1
+        if self.steps > MAX_STEPS:
+            raise pickle.UnpicklingError("it holds far more objects than a batch")
+        return super().read(size)
+
+
+class _BatchUnpickler(pickle._Unpickler):  # the one in Python: no index or length in the file can exhaust its memory
+    """Reads the pickles of CIFAR-10's batches: a dictionary of lists, texts, numbers and arrays of uint8.
+
+    NumPy's own objects would take any state that the file holds, addresses of objects included. So the file gets
+    stand-ins that check theirs, and only the opcodes that such a dictionary needs.
+    """
+
+    OPCODES = b"".join((
+        pickle.PROTO, pickle.STOP, pickle.MARK, pickle.MEMOIZE, pickle.BINPUT, pickle.LONG_BINPUT,
+        pickle.BINGET, pickle.LONG_BINGET, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.BININT, pickle.BININT1,
+        pickle.BININT2, pickle.BINFLOAT, pickle.BINSTRING, pickle.SHORT_BINSTRING, pickle.BINUNICODE,
+        pickle.SHORT_BINUNICODE, pickle.BINUNICODE8, pickle.BINBYTES, pickle.SHORT_BINBYTES, pickle.BINBYTES8,
+        pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.EMPTY_LIST, pickle.APPEND,
+        pickle.APPENDS, pickle.EMPTY_DICT, pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.REDUCE))
+    dispatch = {code: pickle._Unpickler.dispatch[code] for code in OPCODES}
+
+    def load_frame(self):
+        self.read(8)  # its length: frames are read step by step, as all else
+
+    def load_setitems(self):
+        items = self.pop_mark()
+        if not all(isinstance(key, str) for key in items[::2]):  # the hash of a deep tuple overflows C's stack
+            raise pickle.UnpicklingError("a key is no text")
+        self.stack[-1].update(zip(items[::2], items[1::2]))
+
+    def load_build(self):
+        state = self.stack.pop()
+        self.stack[-1].restore(*state)
+
+    dispatch.update({pickle.FRAME[0]: load_frame, pickle.SETITEMS[0]: load_setitems, pickle.BUILD[0]: load_build})
 
     def find_class(self, module, name):
-        if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError("it asks for %s.%s" % (module, name))
-        return super().find_class(module, name)
+        try:
+            return STAND_INS[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError("it asks for %.80r" % (module + "." + name))
+
+
+class _Array:
+    """Stands in for numpy.ndarray. array: uint8."""
+
+    @classmethod
+    def reconstruct(cls, subtype, shape, letter):
+        """What NumPy's pickles call: an array of no size, which restore() fills."""
+        return cls()
+
+    def restore(self, version, shape, dtype, is_fortran, values):
+        if not isinstance(dtype, _Uint8) or is_fortran:
+            raise pickle.UnpicklingError("an array is not of bytes, or in Fortran's order")
+        values = values.encode("latin1") if isinstance(values, str) else values  # Python 2 had no bytes
+        self.array = np.frombuffer(values, np.uint8).reshape(shape).copy()
+
+
+class _Uint8:
+    """Stands in for numpy.dtype, of which it knows one."""
+
+    def __init__(self, name, align=False, copy=True):
+        if name != "u1":
+            raise pickle.UnpicklingError("an array is of another type than uint8")
+
+    def restore(self, *state):
+        if state != (3, "|", None, None, None, -1, -1, 0):
+            raise pickle.UnpicklingError("uint8 with a foreign state")
+
+
+def _encode(text, encoding):
+    """Stands in for codecs.encode, by which Python 3 writes bytes for Python 2."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError("bytes in another encoding than latin1")
+    return text.encode("latin1")
+
+
+STAND_INS = {("numpy", "ndarray"): _Array, ("numpy", "dtype"): _Uint8, ("_codecs", "encode"): _encode,
+             ("numpy.core.multiarray", "_reconstruct"): _Array.reconstruct,
+             ("numpy._core.multiarray", "_reconstruct"): _Array.reconstruct}
 
 
 def read_batch(path):
-    """Read and check one file of 10,000 images. Returns uint8 [10000, 32, 32, 3] and int32 [10000]."""
+    """Read and check one file of 10,000 images. Returns uint8 [10000, 32, 32, 3], int32 [10000] and the file's md5."""
+    if not path.is_file():
+        raise UserError("%s: not there: %s" % (path, REMEDY))
     try:
         with open(str(path), "rb") as file:
-            batch = _ArrayUnpickler(file, encoding="latin1").load()
-        data, labels = np.asarray(batch["data"]), np.asarray(batch["labels"])
-    except FileNotFoundError:
-        raise UserError("%s: not there: %s" % (path, REMEDY))
+            content = file.read(MAX_BATCH_BYTES + 1)
+        if len(content) > MAX_BATCH_BYTES:
+            raise ValueError("more than %d bytes" % MAX_BATCH_BYTES)
+        batch = _BatchUnpickler(_FewSteps(content), encoding="latin1").load()
+        data, labels, title = batch["data"].array, batch["labels"], batch.get("batch_label")
     except Exception as error:  # a damaged pickle can raise anything
-        raise UserError("%s: not a readable CIFAR-10 batch (%s): %s" % (path, error, REMEDY))
-    if data.shape != (BATCH_IMAGES, 3072) or data.dtype != np.uint8:
-        raise UserError("%s: holds images of shape %s and type %s, not (10000, 3072) uint8: %s"
-                        % (path, data.shape, data.dtype, REMEDY))
-    if labels.shape != (BATCH_IMAGES,) or labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= CLASSES:
+        raise UserError("%s: not a readable CIFAR-10 batch (%s): %s" % (path, error or type(error).__name__, REMEDY))
+    if data.shape != (BATCH_IMAGES, 3072):
+        raise UserError("%s: holds images of shape %s, not (10000, 3072): %s" % (path, data.shape, REMEDY))
+    labels = labels.array.tolist() if isinstance(labels, _Array) else labels
+    if (not isinstance(labels, list) or len(labels) != BATCH_IMAGES
+            or not all(type(label) is int and 0 <= label < CLASSES for label in labels)):
         raise UserError("%s: its labels are not 10,000 integers from 0 to 9: %s" % (path, REMEDY))
-    _check_title(path, batch.get("batch_label"))
-    return data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels.astype(np.int32)
+    _check_title(path, title)
+    images = data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return images, np.array(labels, np.int32), hashlib.md5(content).hexdigest()
 
 
 def _check_title(path, title):
     """Each batch says which one it is: a file under another's name is found out."""
     expected = "testing batch 1 of 1" if path.name == TEST_FILE else "training batch %s of 5" % path.name[-1]
     if title is not None and title != expected:
-        raise UserError("%s: is %r, not %r; were files swapped? %s" % (path, title, expected, REMEDY))
+        title = title if isinstance(title, str) else type(title)
+        raise UserError("%s: is %.80r, not %r; were files swapped? %s" % (path, title, expected, REMEDY))
 
 
 def check_distinct(folder, batches):
     """No two files may hold the same images."""
     seen = {}
-    for name, (images, _) in zip(TRAIN_FILES + (TEST_FILE,), batches):
+    for name, (images, _) in zip(FILES, batches):
         first = seen.setdefault(hashlib.md5(images[:100].tobytes()).hexdigest(), name)
         if first != name:
             raise UserError("%s: holds the same images as %s: %s" % (folder / name, first, REMEDY))

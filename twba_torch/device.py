@@ -1,6 +1,8 @@
 """The device that a process computes on, and its place among several processes."""
 import contextlib
+import itertools
 import os
+import shlex
 import shutil
 
 import torch
@@ -36,9 +38,21 @@ def check_cpu(exact, compiled):
     """Raise UserError if this machine lacks what the trainer needs of a CPU."""
     if exact and "onednn" not in torch.backends.quantized.supported_engines:
         raise UserError("this build of PyTorch has no int8 convolutions (oneDNN): add --precision float32")
-    compiler = os.environ.get("CXX", "g++")
-    if compiled and not shutil.which(compiler):
+    if compiled:
+        os.environ["CXX"] = _compiler()  # torch.compile reads it at its first use
+
+
+def _compiler():
+    """The C++ compiler that CXX names; torch.compile cannot take the launcher or the flags that may be there too."""
+    try:
+        words = shlex.split(os.environ.get("CXX", "")) or ["g++"]
+    except ValueError as error:
+        raise UserError("CXX=%s: no command (%s): set it to a compiler, as g++" % (os.environ["CXX"], error))
+    before_flags = list(itertools.takewhile(lambda word: not word.startswith("-"), words))  # of "ccache g++ -m64"
+    compiler = (before_flags or words)[-1]
+    if not shutil.which(compiler):
         raise UserError("%s: not there, and torch.compile needs it: install it, or add --no-compile" % compiler)
+    return compiler
 
 
 def _find(name):

@@ -3,16 +3,19 @@
 A few images are computed with 32 channels' spikes in a word (words.h), many with 256 images' spikes in a vector (planes.h).
 The integers are those of spiking.py, bit for bit. No framework is imported here.
 """
+import operator
+import threading
 from collections import OrderedDict, namedtuple
 
 import numpy as np
 
-from twba_nets import architecture as arch
+from twba_nets import architecture as arch, spiking, spiking_file
 from twba_nets.engine import library, packing
 from twba_nets.spikes import Result as EvaluationResult
 
 CHUNK = 8 * packing.PLANE_BYTES  # images of a call
 MANY = 96  # from here on a vector's 256 lanes pay, though the rest of them are idle
+MAX_THREADS = 1024
 PART = 16  # images at a time whose float maps stay in the cache
 
 Result = namedtuple("Result", "logits spikes")
@@ -22,17 +25,22 @@ Result.__doc__ = """logits: float32 [N, 10]. spikes: float64 [N, 8], each counte
 class Engine:
     """An exported network, ready to run. arrays: as spiking_file.load gives them. threads: 0 for all cores.
 
-    Its buffers serve one call at a time. Raises UserError where there is no C compiler.
+    Threads may share it: its buffers serve one call after the other. A forked child of a process that has run one gets
+    a RuntimeError. Raises UserError where there is no C compiler, ValueError for other arrays or threads.
     """
 
     def __init__(self, arrays, threads=0):
+        _check_arrays(arrays)
+        if not 0 <= operator.index(threads) <= MAX_THREADS:
+            raise ValueError("threads are from 1 to %d, or 0 for all cores, not %d" % (MAX_THREADS, threads))
         self.library, self.arrays = library.load(), arrays
         if threads:
             self.library.set_threads(threads)
         self.network, self.maps = library.Network(), OrderedDict()
         self.network.part = min(max(PART, 8 * self.library.get_threads()), CHUNK)
         self.network.many = MANY
-        self.last = 0  # images of the last call
+        self.lock = threading.Lock()
+        self.last, self.last_thread = 0, None  # images of the last chunk, and whose they are
         self.kept = []  # arrays that the structs point to
         size, margin = arch.IMAGE_SIZE, arch.padding(arch.IMAGE_SIZE, arch.RELU_STAGE)
         before, planes_before = _buffer(self.network.part, size, margin, arch.CHANNELS, np.float32), None
@@ -107,15 +115,14 @@ class Engine:
         return dict(arrays, minus=pack(weights < 0)) if (weights == 0).any() else arrays
 
     def run(self, images):
-        """Images uint8 [N, 32, 32, 3] -> Result. Raises ValueError for another shape."""
-        images = np.ascontiguousarray(images, np.uint8)
-        if images.shape[1:] != (32, 32, arch.CHANNELS):
-            raise ValueError("images are [N, 32, 32, 3], not %s" % (images.shape,))
+        """Images uint8 [N, 32, 32, 3] (or other integers from 0 to 255) -> Result. Raises ValueError for others."""
+        images = np.ascontiguousarray(spiking.check_images(images))
         return self._run(len(images), lambda rows: images[rows].ctypes.data)
 
     def run_spikes(self, spikes):
-        """Input spikes bool [N, 24, 24, 64] -> Result."""
+        """Input spikes bool [N, 24, 24, 64] (or numbers that are 0 or 1) -> Result. Raises ValueError for others."""
         stage, _, inner = self.maps[arch.SPIKE_STAGE.bn]
+        spikes = spiking.check_spikes(spikes, arch.SPIKE_STAGE.bn)
 
         def load(rows):
             some = spikes[rows]
@@ -123,10 +130,21 @@ class Engine:
         return self._run(len(spikes), load)
 
     def unpack(self, images):
-        """The nine maps of the last `images` images that were run (at most CHUNK), name -> bool [N, H, W, C]."""
-        if self.last >= MANY:
-            self.library.show(self.network)
-        return OrderedDict((name, packing.unpack(stage, inner[:images])) for name, (stage, _, inner) in self.maps.items())
+        """The nine maps, name -> bool [images, H, W, C], of the last chunk's first `images` images.
+
+        A run's images are computed in chunks of CHUNK, the last one with what remains. Raises ValueError for more images
+        than it has, RuntimeError where another thread ran it.
+        """
+        library.check_process()
+        with self.lock:
+            if not 0 < operator.index(images) <= self.last:
+                raise ValueError("%d images: the last chunk that was run has %d" % (images, self.last))
+            if self.last_thread != threading.get_ident():
+                raise RuntimeError("the last images were run by another thread: unpack them in that one")
+            if self.last >= MANY:
+                self.library.show(self.network)
+            return OrderedDict((name, packing.unpack(stage, inner[:images]))
+                               for name, (stage, _, inner) in self.maps.items())
 
     def seconds(self):
         """Seconds spent in each stage so far, by convolution."""
@@ -135,20 +153,40 @@ class Engine:
     def _run(self, number, load):
         """load(rows): the address of these images, or None once their input spikes are in place."""
         result = Result(np.empty((number, arch.CLASSES), np.float32), np.empty((number, len(arch.COUNTED_MAPS))))
-        for start in range(0, number, CHUNK):
-            rows = slice(start, min(start + CHUNK, number))
-            self.last = rows.stop - start
-            self.library.run(self.network, load(rows), self.last, result.logits[rows].ctypes.data,
-                             result.spikes[rows].ctypes.data)
+        library.check_process()
+        with self.lock:
+            self.last, self.last_thread = 0, threading.get_ident()
+            for start in range(0, number, CHUNK):
+                rows = slice(start, min(start + CHUNK, number))
+                self.library.run(self.network, load(rows), rows.stop - start, result.logits[rows].ctypes.data,
+                                 result.spikes[rows].ctypes.data)
+                self.last = rows.stop - start
         return result
 
 
 def evaluate(arrays, x, y, threads=0):
-    """Evaluate an exported network on images uint8 [N, 32, 32, 3] with labels [N]. Returns a spikes.Result."""
+    """Evaluate an exported network on images uint8 [N, 32, 32, 3] with labels [N]. Returns a spikes.Result.
+
+    Raises ValueError for other images or labels, and for none.
+    """
+    y = np.asarray(y)
+    if not len(x) or y.shape != (len(x),) or y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= arch.CLASSES:
+        raise ValueError("labels are integers [%d] from 0 to %d, one or more, not %s %s"
+                         % (len(x), arch.CLASSES - 1, y.dtype, list(y.shape)))
     logits, counts = Engine(arrays, threads).run(x)
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(y)), y]
     return EvaluationResult(float(losses.mean()), float((logits.argmax(axis=1) == y).mean()), counts)
+
+
+def _check_arrays(arrays):
+    """The C code relies on these types and shapes, and on these weights."""
+    for name, (dtype, shape) in spiking_file.array_types().items():
+        array = arrays.get(name)
+        if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != shape:
+            raise ValueError("%s is not there, or not %s %s" % (name, np.dtype(dtype), shape))
+        if not np.isfinite(array).all() or name.endswith("/weights") and not -1 <= array.min() <= array.max() <= 1:
+            raise ValueError("%s holds values that are not finite, or weights other than -1, 0 and 1" % name)
 
 
 def _buffer(images, size, margin, channels, dtype):
