@@ -10,6 +10,11 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
+from twba_nets import interrupts
+
+if __name__ == "__main__":
+    interrupts.exit_at_once()
+
 from twba_nets import architecture as arch, card, command_line
 from twba_nets.files import write_json
 from workers import PYTORCH, TENSORFLOW, add_flags, ask, start

@@ -1,5 +1,7 @@
 """Fixtures of both frameworks' tests. No framework is imported here."""
 import dataclasses
+import os
+import shutil
 
 import pytest
 
@@ -17,3 +19,19 @@ def few_digits():
 @pytest.fixture(scope="session")
 def short_recipe():
     return dataclasses.replace(recipes.digits("twba"), epochs=2)
+
+
+class Snapshots:
+    """Copies of a run's folder as a kill would leave it, before each replacement of a file."""
+
+    def __init__(self, folder, copies, monkeypatch):
+        self.folder, self.copies, self.taken = folder, copies, []
+        monkeypatch.setattr(os, "replace", self.before(os.replace))
+
+    def before(self, function):
+        """The function, before each call of which a copy is made."""
+        def watched(*arguments, **named):
+            self.taken.append(self.copies / ("killed_%d" % len(self.taken)))
+            shutil.copytree(str(self.folder), str(self.taken[-1]))
+            return function(*arguments, **named)
+        return watched

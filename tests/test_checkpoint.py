@@ -223,6 +223,21 @@ def test_killed_while_saving(tmp_path, signal_number):
     assert saved_epoch(tmp_path / "run") >= last + 1
 
 
+def test_what_killed_saves_and_removals_left_is_removed(tmp_path):
+    """A removal cut short leaves a checkpoint's half, a save cut short TensorFlow's temporary files."""
+    def files(*names):
+        return {checkpoint.CHECKPOINT_NAME + name for name in names}
+
+    kept = files("-6.index", "-6.data-00000-of-00001", "-7.index", "-7.data-00000-of-00001", "-9.index",
+                 ".index", ".data-00000-of-00001") | {"checkpoint"}
+    left = files("-1.data-00000-of-00001", "-2.index", "-7.index.tempstate4711", "-3.data-00000-of-00001.tempstate4711",
+                 "-5.index", "-5.data-00000-of-00001") | {"checkpoint.tmp0123456789abcdef"}
+    for name in kept | left:
+        (tmp_path / name).write_text("")
+    checkpoint.clear(tmp_path, 7)
+    assert {path.name for path in tmp_path.iterdir()} == kept
+
+
 def test_full_disk(tmp_path):
     """A real file system of 30 MB: two checkpoints of 13 MB fit, the third does not."""
     small = tmp_path / "small"

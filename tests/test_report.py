@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from random_export import random_arrays
-from twba_nets import architecture as arch, cores, digits, report, robustness, spiking, spiking_file, synapses
+from twba_nets import architecture as arch, cores, digits, figures, report, robustness, spiking, spiking_file, synapses
 from twba_nets.architecture import Stage
 from twba_nets.errors import UserError
 
@@ -228,3 +228,13 @@ def test_bad_folder_and_flags(export, tmp_path, capsys):
         with pytest.raises(SystemExit):
             report.main([str(export), str(tmp_path / "out"), flag, value])
         assert "%r is not a number" % value in capsys.readouterr().err
+
+
+def test_a_report_cut_short_leaves_no_report_of_other_figures(tmp_path, monkeypatch):
+    (tmp_path / "report.json").write_text("of another network")
+    for name in ("firing_rate", "spikes_per_image", "synaptic_operations"):
+        monkeypatch.setattr(figures, name, lambda *_: None)
+    monkeypatch.setattr(figures, "robustness", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        report._write({"maps": [], "robustness": {}}, report.Measurement(None, np.ones((1, 9)), None), tmp_path)
+    assert not list(tmp_path.iterdir())

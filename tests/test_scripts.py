@@ -3,6 +3,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import start_python
+from interrupted import interrupt_import
 
-from twba_nets import (architecture as arch, checkpoint, command_line, datasets, files, journal, recipe as recipes,
-                       scripts, spikes)
+from twba_nets import (architecture as arch, card, checkpoint, command_line, convert, datasets, files, journal, npz,
+                       recipe as recipes, scripts, spikes)
 from twba_nets.evaluation import Result
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -69,6 +71,25 @@ def test_interrupted_in_c_code(signal_name):
     process = start_python(INTERRUPTED_IN_C % signal_name)
     _, error = process.communicate(timeout=300)
     assert (process.returncode, error) == (130, "\nstopped\n")
+
+
+def test_interrupted_where_it_gets_lost():
+    """What a library's destructors and bare `except` clauses swallow is raised again."""
+    code = INTERRUPTED_IN_C % "SIGTERM"
+    process = start_python(code[:code.index("        raise SystemError")] + "        time.sleep(60)\n")
+    assert process.communicate(timeout=300)[1] == "\nstopped\n" and process.returncode == 130
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("package, arguments", [
+    *(("numpy", [script]) for script in SCRIPTS), ("tensorflow", SCRIPTS[:1]), ("tensorflow", SCRIPTS[1:2]),
+    ("numpy", ["-m", "twba_nets.export", "x", "y"]), ("tensorflow", ["-m", "twba_nets.export", "x", "y"]),
+    ("numpy", ["-m", "twba_nets.convert", "x"]), ("numpy", ["-m", "twba_nets.report", "x", "y"]),
+    ("matplotlib", ["-m", "twba_nets.report", "x", "y"]), ("numpy", ["benchmarks/training.py"]),
+    ("numpy", ["benchmarks/inference.py"])])
+def test_interrupted_while_importing(package, arguments, signal_number, tmp_path):
+    status, error = interrupt_import(arguments, package, signal_number, tmp_path)
+    assert status == 130 and error.startswith("\nstopped") and error.count("\n") == 2
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -157,6 +178,29 @@ def test_resume_from_the_originals_checkpoint(training_calls, finished_run, tmp_
     assert "holds no epoch" in capsys.readouterr().out
 
 
+def test_what_a_kill_left_undone_is_completed(finished_run, on_few_digits, tmp_path, capsys):
+    """The model's behind, the curve, the card, half a checkpoint: as after a kill in the last save."""
+    folder = Path(shutil.copytree(str(finished_run), str(tmp_path / "run")))
+    (folder / "model.npz").write_bytes(b"an epoch behind")
+    for name in ("model.json", "learning_curve.png"):
+        (folder / name).unlink()
+    (folder / "model_cifar10_advanced.ckpt-0.data-00000-of-00001").write_text("")
+    (folder / ".model.npz.tmp").write_text("")
+    train("--output", folder, "--resume")
+    assert "completed: model.npz, its card and the learning curve" in capsys.readouterr().out
+    assert {path.name for path in folder.iterdir()} == {path.name for path in finished_run.iterdir()}
+    values, expected = (checkpoint.read(run / "model.npz") for run in (folder, finished_run))
+    assert all((values[name] == expected[name]).all() for name in expected)
+    cards = [card.read(run / "model.npz") for run in (folder, finished_run)]
+    assert all(cards[0][key] == cards[1][key] for key in ("recipe", "epochs", "test_accuracy", "test_loss"))
+
+
+def test_nothing_is_completed_from_another_folder(finished_run, on_few_digits, tmp_path, capsys):
+    train("--output", tmp_path / "run", "--resume", finished_run)
+    assert "ckpt-2: 2 of 2 epochs are done" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
 def test_nothing_left_to_train(training_calls, finished_run, capsys):
     train("--output", finished_run, "--resume")
     assert training_calls == []
@@ -178,6 +222,17 @@ def test_a_run_belongs_to_one_process(training_calls, tmp_path, capsys):
 
 def test_nothing_to_resume(tmp_path, on_few_digits, capsys):
     assert "no checkpoint to resume from" in fails(capsys, train, "--output", tmp_path, "--resume")
+
+
+def test_a_conversion_killed_before_training_npz_leaves_no_run(finished_run, tmp_path, monkeypatch):
+    """A training.npz without its recipe would go on by another."""
+    def full(*_):
+        raise OSError("killed")
+
+    monkeypatch.setattr(npz, "save_training", full)
+    with pytest.raises(OSError, match="killed"):
+        convert.convert(finished_run, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.json"]
 
 
 @pytest.mark.parametrize("flag, value, text", [
@@ -203,13 +258,28 @@ def test_unwritable_output(tmp_path, on_few_digits, capsys):
     assert str(tmp_path / "file") in fails(capsys, train, "--output", tmp_path / "file" / "run")
 
 
-@pytest.mark.parametrize("flags", [["--epochs", "0"], ["--batch-size", "-1"], ["--learning-rate-steps", "5"],
-                                   ["--activation", "x"], ["--learning-rate", "1", "--learning-rate-steps", "0:1"]])
+@pytest.mark.parametrize("flags", [
+    ["--epochs", "0"], ["--epochs", "1" * 19], ["--epochs", "\u00b2"], ["--batch-size", "-1"],
+    ["--batch-size", "1" * 19], ["--batch-size", "50001"], ["--threads", "1" * 10], ["--threads", "1025"], ["--threads", "-1"], ["--seed", "-1"],
+    ["--seed", "2147483648"], ["--initial-epoch", "1" * 19], ["--learning-rate", "0"], ["--learning-rate", "-1"],
+    ["--learning-rate", "nan"], ["--learning-rate", "inf"], ["--learning-rate", "1e-50"], ["--learning-rate", "1e39"],
+    ["--learning-rate-steps", "5"], ["--learning-rate-steps", "0:nan"], ["--learning-rate-steps", "-1:0.1"],
+    ["--learning-rate-steps", "0:0.1:2"], ["--learning-rate-steps", "1.5:0.1"], ["--resume", ""],
+    ["--activation", "x"], ["--learning-rate", "1", "--learning-rate-steps", "0:1"]])
 def test_bad_flags(flags, capsys):
     with pytest.raises(SystemExit) as info:
         train(*flags)
     assert info.value.code == 2
-    assert "error: argument" in capsys.readouterr().err
+    assert "error: argument %s: " % flags[-2] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag, value", [("--batch-size", "1" * 19), ("--threads", "1" * 10), ("--limit", "1" * 19),
+                                         ("--limit", "-1")])
+def test_bad_flags_of_an_evaluation(flag, value, capsys):
+    with pytest.raises(SystemExit) as info:
+        count(flag, value)
+    assert info.value.code == 2
+    assert "error: argument %s: " % flag in capsys.readouterr().err
 
 
 def count(*flags, variant="twba"):

@@ -1,18 +1,28 @@
 """Training from end to end: the record of a run, and that a stopped and resumed run equals an uninterrupted one."""
 import csv
+import errno
+import fcntl
 import json
 import shutil
 import signal
 import time
+from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import start_training
 from PIL import Image
+from tensorflow.python.lib.io import file_io
 
-from twba_nets import checkpoint, journal
-from twba_nets.files import atomic_write
+from shared_fixtures import Snapshots
+from twba_nets import (architecture as arch, card, checkpoint, datasets, journal, network, recipe as recipes, scripts,
+                       training)
+from twba_nets.errors import UserError
+from twba_nets.evaluation import Result
+from twba_nets.files import atomic_write, claimed
+
 
 def wait_for(path, process):
     """Wait for a file, however long the machine takes, or for the process's end."""
@@ -62,13 +72,88 @@ def test_a_run_begins_with_the_weights_it_is_given(finished_run, tmp_path):
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(tmp_path, signal_number):
+    """In the first epoch, with nothing to resume from."""
     process = start_training(tmp_path / "run", "--dataset", "digits", "--epochs", "50")
     wait_for(tmp_path / "run" / "recipe.json", process)
-    time.sleep(1)
     process.send_signal(signal_number)
     _, error = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert error.strip() == "stopped; every finished epoch is saved: go on with --resume"
+    assert error == "\nstopped; no epoch is saved yet: begin again\n"
+
+
+def test_interrupted_as_soon_as_an_epoch_is_told(tmp_path):
+    process = start_training(tmp_path / "run", "--dataset", "digits", "--epochs", "50")
+    while not process.stdout.readline().startswith("epoch 1/50") and process.poll() is None:
+        pass
+    process.terminate()
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 130
+    assert error == "\nstopped; every finished epoch is saved: go on with --resume\n"
+    assert checkpoint.epoch_of(checkpoint.newest(tmp_path / "run")) >= 1
+
+
+class Simple:
+    """In place of training's graph: the variables alone, of which an epoch changes one."""
+
+    def __init__(self, monkeypatch, few_digits):
+        monkeypatch.setattr(training, "build_step", self.build_step)
+        monkeypatch.setattr(training, "train_epoch", self.train_epoch)
+        monkeypatch.setattr(training, "Evaluator", lambda *_, **__: self)
+        monkeypatch.setattr(datasets, "load", lambda name, data_dir: few_digits)
+
+    def build_step(self, recipe, dataset):
+        variables = OrderedDict((name, tf.get_variable(name, shape)) for name, shape
+                                in arch.training_variable_shapes().items())
+        self.change = tf.assign_sub(variables["model/bn0/beta"], tf.ones([64]))
+        weights = next(variable for name, variable in variables.items() if arch.is_quantised(name))
+        self.turn = tf.assign(weights, -weights)
+        params = [network.ternarise(variables[name]) if arch.is_quantised(name) else variables[name]
+                  for name in arch.variable_shapes()]
+        return training.Step(len(dataset.x_train), None, None, None, params)
+
+    def train_epoch(self, session, step, recipe, epoch):
+        session.run([self.change, self.turn])
+        return 2.0, 0.25, step.images, 3
+
+    def run(self, session):
+        return Result(2.5, 0.125, np.ones((60, 8)))
+
+
+@pytest.fixture
+def train(monkeypatch, few_digits):
+    """Train three epochs in this process, but by Simple: a function of the folder and further flags."""
+    Simple(monkeypatch, few_digits)
+    return lambda folder, *flags: scripts.train(recipes.digits("twba"), argv=["--output", str(folder), "--epochs", "3"]
+                                                + list(flags))
+
+
+def figures(folder):
+    return [(row["epoch"], row["test_loss"]) for row in journal.read_log(folder)]
+
+
+def test_killed_at_any_moment_of_the_last_save(train, tmp_path, monkeypatch):
+    """Whenever the last epoch's save is cut short, the next run ends with the files of one that was left alone."""
+    whole = tmp_path / "whole"
+    with monkeypatch.context() as watching:
+        snapshots = Snapshots(whole, tmp_path, watching)
+        for owner, name in ((tf.train.Saver, "save"), (file_io, "rename"), (Path, "unlink")):
+            watching.setattr(owner, name, snapshots.before(getattr(owner, name)))
+        train(whole)
+    last_log = max(number for number, folder in enumerate(snapshots.taken) if len(figures(folder)) == 2)
+    kills = snapshots.taken[last_log:]
+    assert len(kills) == 8  # log, checkpoint, model.npz, the naming of the newest, two removals, the curve, the card
+    for folder in kills:
+        train(folder, "--resume")
+        assert names(folder) == names(whole) and figures(folder) == figures(whole)
+        values, expected = (checkpoint.read_training(checkpoint.newest(f)) for f in (folder, whole))
+        assert all((values[name] == expected[name]).all() for name in expected)
+        values, expected = (checkpoint.read(f / "model.npz") for f in (folder, whole))
+        assert all((values[name] == expected[name]).all() for name in expected)
+        assert card.read(folder / "model.npz")["epochs"] == 3
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir() if "tfevents" not in path.name}
 
 
 def test_log(finished_run, short_recipe):
@@ -105,12 +190,97 @@ def test_rows_beyond_the_checkpoint_are_dropped(finished_run, tmp_path):
     assert [row["epoch"] for row in journal.read_log(tmp_path)] == ["1"]
 
 
+@pytest.mark.parametrize("damage, message", [
+    (lambda text: b"", "its first line is not epoch,step"),
+    (lambda text: b"\xff\xfe" + text, "decode"),
+    (lambda text: text[:20] + b"\0" + text[20:], "NUL|first line"),
+    (lambda text: text[:-60], "line 3 does not have 11 fields"),
+    (lambda text: text[:-1] + b",1\n", "line 3 does not have 11 fields"),
+    (lambda text: text.replace(b"\n1,", b"\none,"), "line 2: epoch is 'one'"),
+    (lambda text: text.replace(b",0.005,", b",nan,"), "line 2: learning_rate is 'nan'"),
+    (lambda text: text.replace(b",0.005,", b",,"), "line 2: learning_rate is ''"),
+    (lambda text: text.replace(b"\n2,", b"\n2.5,"), "line 3: epoch 2.5"),
+    (lambda text: text.replace(b"\n2,", b"\n1,"), "line 3: epoch 1 comes after 1"),
+    (lambda text: text.replace(b"test_loss,", b""), "its first line is not")])
+def test_damaged_log(finished_run, tmp_path, damage, message):
+    text = (finished_run / "log.csv").read_bytes()
+    (tmp_path / "log.csv").write_bytes(damage(text))
+    with pytest.raises(UserError, match=r"log.csv: damaged \(.*(%s).*\): restore it, or move it away" % message):
+        journal.read_log(tmp_path)
+
+
+def test_a_damaged_log_is_found_before_training(train, finished_run, tmp_path):
+    run = Path(shutil.copytree(str(finished_run), str(tmp_path / "run")))
+    (run / "log.csv").write_text("none")
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    with pytest.raises(SystemExit, match="log.csv: damaged"):
+        train(run, "--resume")
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_a_loss_that_is_no_number(finished_run, tmp_path):
+    """A row that no log can hold is not written, and the remedy is one that there is."""
+    shutil.copy(str(finished_run / "log.csv"), str(tmp_path))
+    log = journal.Journal(tmp_path, 1, 5)
+    with pytest.raises(UserError, match="the test loss is inf in epoch 2: go on from the last checkpoint"):
+        log.record({"epoch": 2, "test_loss": float("inf")})
+    assert len(journal.read_log(tmp_path)) == 1
+    assert "in epoch 1: begin again with a lower --learning-rate" in str(journal.diverged("loss", float("nan"), 1))
+
+
+@pytest.mark.parametrize("flags", [[], ["--resume"]])
+def test_another_run_ended_before_this_one_claimed_the_folder(train, finished_run, tmp_path, monkeypatch, flags):
+    folder, load = tmp_path / "run", datasets.load
+    if flags:
+        shutil.copytree(str(finished_run), str(folder))
+
+    def load_slowly(name, data_dir):
+        monkeypatch.setattr(datasets, "load", load)
+        train(folder, *flags)
+        return load(name, data_dir)
+
+    monkeypatch.setattr(datasets, "load", load_slowly)
+    with pytest.raises(SystemExit, match="run: (holds a run already|another process has trained into this folder)"):
+        train(folder, "--epochs", "9", *flags)
+    assert checkpoint.epoch_of(checkpoint.newest(folder)) == 3 and card.read(folder / "model.npz")["epochs"] == 3
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys, number):
+    def unsupported(*_):
+        raise OSError(number, "what the system says")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with claimed(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()
+    error = capsys.readouterr().err
+    assert error.startswith("warning: %s: its file system has no locks (what the system says)" % (tmp_path / "run"))
+    assert error.count("\n") == 1
+
+
+def test_a_claim_removes_what_killed_processes_left(tmp_path):
+    for name in (".log.csv.tmp", ".model.npz.tmp", "log.csv"):
+        (tmp_path / name).write_text("")
+    with claimed(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
+
+
+def test_a_claim_on_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(UserError, match="%s: no folder can be made there .*: name another with --output" % folder):
+            with claimed(folder):
+                pass
+
+
 def test_progress_line(finished_run, tmp_path, capsys):
     log = journal.Journal(tmp_path, 0, 600)
     with open(str(finished_run / "log.csv")) as file:
         row = next(csv.DictReader(file))
     row = {key: float(value) for key, value in row.items() if key != "finished_at"}
     log.record(dict(row, epoch=1, step=250, seconds=60))
+    assert capsys.readouterr().out == "" and len(journal.read_log(tmp_path)) == 1
+    log.tell(dict(row, epoch=1, step=250, seconds=60))
     line = capsys.readouterr().out
     assert line.startswith("epoch 1/600 ") and line.endswith("9 h 59 min left\n") and "images/s" in line
 

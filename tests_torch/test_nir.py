@@ -1,4 +1,7 @@
 """The NIR export, run in two simulators that others wrote, spikes as the NumPy reference does."""
+import subprocess
+import sys
+
 import nir
 import norse.torch
 import numpy as np
@@ -6,6 +9,7 @@ import pytest
 import torch
 from snntorch.import_nir import import_from_nir
 
+from conftest import REPOSITORY
 from exports import (  # noqa: F401 (fixtures)
     assert_one_line, bad_network, cifar10_images, digit_images, random_network, random_spikes, released_network)
 from twba_nets import architecture as arch, spiking, spiking_file
@@ -91,3 +95,21 @@ def test_the_form_is_the_one_that_all_can_read(random_graph):
 
 def test_a_bad_file_gets_one_line(bad_network, tmp_path):
     assert_one_line(export_nir.main, bad_network, tmp_path / "graph.nir")
+
+
+FULL_DISK = """
+import resource, sys
+from twba_torch import export_nir
+resource.setrlimit(resource.RLIMIT_FSIZE, (100000, resource.RLIM_INFINITY))
+export_nir.main(sys.argv[1:])
+"""
+
+
+def test_a_full_disk(random_network, tmp_path):
+    """No file may exceed 100 KB there, which stops writing in the same place as a full disk does."""
+    out = tmp_path / "out" / "graph.nir"
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, random_network, out], cwd=REPOSITORY, capture_output=True,
+                          text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert done.stderr.startswith("error: %s: could not be written (File too large)" % out)
+    assert not list(out.parent.iterdir())

@@ -3,17 +3,22 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from conftest import REPOSITORY, in_tensorflow
-from twba_nets import architecture as arch, datasets, files, journal, npz, recipe as recipes
-from twba_torch import train, training, variables
+from interrupted import interrupt_import
+from shared_fixtures import Snapshots
+from twba_nets import architecture as arch, card, datasets, files, journal, npz, recipe as recipes
+from twba_torch import device, train, training, variables
 from twba_torch.training import Trainer
 
 CPU = torch.device("cpu")
@@ -210,6 +215,156 @@ def test_mistaken_initial_weights(tmp_path, finished_run):
     assert "nowhere: no such file" in mistake("--initial-weights", tmp_path / "nowhere")
     assert "--initial-weights begins a run" in mistake("--resume", finished_run, "--initial-weights", finished_run)
     assert not (tmp_path / "run").exists()
+
+
+class WithoutArithmetic(Trainer):
+    """A trainer whose epoch changes a variable, and whose figures are made up."""
+
+    def train_epoch(self, epoch):
+        with torch.no_grad():
+            self.network.kernels["cnn1"].mul_(-1)
+            self.network.norms["bn0"].beta.add_(1)
+        return 2.0, 0.25
+
+    def evaluate(self):
+        return training.Result(2.5, 0.125, [1.0] * 8)
+
+
+@pytest.fixture
+def without_arithmetic(monkeypatch, few_digits):
+    """Train in this process, a run of two epochs by WithoutArithmetic: a function of the folder and further flags."""
+    monkeypatch.setattr(training, "Trainer", WithoutArithmetic)
+    monkeypatch.setattr(datasets, "load", lambda name, data_dir: few_digits)
+    return lambda folder, *flags: train.main(arguments(folder, *flags)[2:])
+
+
+def assert_same_run(found, expected):
+    assert {path.name for path in found.iterdir()} == {path.name for path in expected.iterdir()}
+    for name in ("training.npz", "model.npz"):
+        assert_same_files(found / name, expected / name)
+    logs = [[(row["epoch"], row["test_loss"]) for row in journal.read_log(folder)] for folder in (found, expected)]
+    assert logs[0] == logs[1]
+    assert card.read(found / "model.npz")["epochs"] == card.read(expected / "model.npz")["epochs"]
+
+
+@pytest.fixture
+def run(finished_run, tmp_path):
+    """A copy of the finished run that a test may spoil."""
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+
+def test_killed_at_any_replacement(without_arithmetic, tmp_path, monkeypatch):
+    """Whenever a run is killed, the next one ends with the files of a run that was left alone."""
+    snapshots = Snapshots(tmp_path / "whole", tmp_path, monkeypatch)
+    without_arithmetic(tmp_path / "whole", "--epochs", "1")
+    kills = snapshots.taken[:]
+    assert len(kills) == 7  # the recipe, an empty log, the log, the model, training.npz, the curve, the card
+    assert all(list(folder.glob(".*.tmp")) for folder in kills)
+    for folder in kills:
+        without_arithmetic(folder, "--epochs", "1", *["--resume"] * (folder / "training.npz").exists())
+        assert_same_run(folder, tmp_path / "whole")
+
+
+def test_a_model_that_is_behind_is_brought_up_to_date(without_arithmetic, finished_run, run, capsys):
+    model = npz.read_model(run / "model.npz")
+    npz.save_model(run / "model.npz", dict(model, **{"model/bn0/beta": model["model/bn0/beta"] - 1}))
+    for name in ("model.json", "learning_curve.png"):
+        (run / name).unlink()
+    (run / ".model.json.tmp").write_text("{")
+    without_arithmetic(run, "--resume")
+    assert_same_run(run, finished_run)
+    assert "run: completed: model.npz, its card and the learning curve\n" in capsys.readouterr().out
+    without_arithmetic(run, "--resume")
+    output = capsys.readouterr().out
+    assert "2 of 2 epochs are done" in output and "completed" not in output
+
+
+def test_an_epoch_is_saved_before_it_is_told(without_arithmetic, tmp_path, monkeypatch, capsys):
+    told, save = [], WithoutArithmetic.save
+
+    def watched(trainer, folder, epoch):
+        save(trainer, folder, epoch)
+        told.append("epoch 1/1" in capsys.readouterr().out)
+
+    monkeypatch.setattr(WithoutArithmetic, "save", watched)
+    without_arithmetic(tmp_path / "run", "--epochs", "1")
+    assert told == [False] and "epoch 1/1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("when, line", [
+    ("train_epoch", "stopped; no epoch is saved yet: begin again"),
+    ("evaluate", "stopped; go on from the last checkpoint with --resume")])
+def test_resuming_is_advised_where_it_is_possible(without_arithmetic, tmp_path, monkeypatch, capsys, when, line):
+    def interrupted(*_):
+        if when == "train_epoch" or (tmp_path / "run" / "training.npz").exists():
+            os.kill(os.getpid(), signal.SIGTERM)
+        return training.Result(2.5, 0.125, [1.0] * 8)
+
+    monkeypatch.setattr(WithoutArithmetic, when, interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        without_arithmetic(tmp_path / "run", "--epochs", "2")
+    assert stopped.value.code == 130 and capsys.readouterr().err == "\n%s\n" % line
+
+
+def test_a_damaged_log_is_found_before_training(without_arithmetic, run):
+    (run / "log.csv").write_bytes(b"\xff\0")
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    with pytest.raises(SystemExit, match="error: .*log.csv: damaged .*: restore it, or move it away"):
+        without_arithmetic(run, "--resume", "--epochs", "3")
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_a_card_stays_until_the_model_changes(without_arithmetic, run, monkeypatch):
+    monkeypatch.setattr(WithoutArithmetic, "train_epoch", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        without_arithmetic(run, "--resume", "--epochs", "3")
+    assert card.read(run / "model.npz")["epochs"] == 2
+
+
+@pytest.mark.parametrize("flags", [[], ["--resume"]])
+def test_another_run_ended_before_this_one_claimed_the_folder(without_arithmetic, tmp_path, monkeypatch, flags):
+    folder = tmp_path / "run"
+    if flags:
+        without_arithmetic(folder, "--epochs", "1")
+
+    def load_slowly(name, data_dir):
+        monkeypatch.setattr(datasets, "load", load)
+        without_arithmetic(folder, "--epochs", "2", *flags)
+        return load(name, data_dir)
+
+    load = datasets.load
+    monkeypatch.setattr(datasets, "load", load_slowly)
+    with pytest.raises(SystemExit, match="run: (holds a run already|another process has trained into this folder)"):
+        without_arithmetic(folder, "--epochs", "4", *flags)
+    assert npz.read_epoch(folder / "training.npz") == 2 and card.read(folder / "model.npz")["epochs"] == 2
+
+
+def test_another_folders_checkpoint_does_not_overwrite_a_run(without_arithmetic, finished_run, run):
+    with pytest.raises(SystemExit, match="run: holds a run already"):
+        without_arithmetic(run, "--epochs", "3", "--resume", str(finished_run))
+
+
+@pytest.mark.parametrize("name", ["meta", "mps", "hpu", "cpu:x", "", "cuda:99999999999999999999"])
+def test_devices_that_cannot_train(name):
+    with pytest.raises(training.UserError, match="^--device %s: [^\n]*$" % name):
+        device.find(name)
+
+
+@pytest.mark.parametrize("flag, value", [
+    ("--minutes", "0"), ("--minutes", "-1"), ("--minutes", "nan"), ("--minutes", "inf"), ("--batch-size", "10" * 19),
+    ("--threads", "1" * 10), ("--resume", "")])
+def test_numbers_that_make_no_sense(flag, value, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        train.main(arguments(tmp_path, flag, value)[2:])
+    assert stopped.value.code == 2 and "error: argument %s: " % flag in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("package, module", [("torch", "train"), ("numpy", "train"), ("torch", "benchmark"),
+                                             ("nir", "export_nir"), ("onnx", "export_onnx")])
+def test_interrupted_while_importing(package, module, signal_number, tmp_path):
+    status, error = interrupt_import(["-m", "twba_torch." + module, "x", "y"], package, signal_number, tmp_path)
+    assert (status, error) == (130, "\nstopped\n")
 
 
 def test_mistakes_get_one_line(tmp_path, finished_run):

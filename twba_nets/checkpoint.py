@@ -15,7 +15,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from twba_nets import npz
+from twba_nets import card, npz
 from twba_nets.architecture import training_variable_shapes, variable_shapes
 from twba_nets.errors import UserError
 
@@ -29,15 +29,24 @@ def save(session, saver, folder, epoch, all_params):
     before = newest(folder)
     try:
         saver.save(session, str(folder / CHECKPOINT_NAME), epoch, write_state=False, write_meta_graph=False)
+        card.remove(folder)
         npz.save_model(folder / npz.MODEL_NAME, OrderedDict(zip(variable_shapes(), session.run(all_params))))
         # the switch: TensorFlow renames a complete file into place; names without a folder, so that it can move
         tf.train.update_checkpoint_state(str(folder.resolve()), name)
     except (tf.errors.OpError, OSError, UserError) as error:
-        _remove(folder, [name])
+        if before != folder / name:
+            _remove(folder, [name])
         remedy = "%s is intact: make room and go on with --resume" % before if before else "make room and begin again"
         raise UserError("%s: could not be saved (%s); %s" % (folder / name, _first_line(error), remedy))
-    past = sorted((prefix for prefix in _prefixes(folder) if (epoch_of(prefix) or epoch) < epoch), key=epoch_of)
-    _remove(folder, [prefix.name for prefix in past[:-(KEPT - 1)]])
+    clear(folder, epoch)
+
+
+def clear(folder, epoch):
+    """Remove all but the newest checkpoints up to `epoch`, and what interrupted saves and removals left."""
+    epochs = {epoch_of(_prefix(path)) for path in folder.glob(CHECKPOINT_NAME + "-*")} - {None}
+    whole = sorted(epoch_of(prefix) or 0 for prefix in _prefixes(folder))
+    kept = [number for number in whole if number <= epoch][-KEPT:]
+    _remove(folder, ["%s-%d" % (CHECKPOINT_NAME, number) for number in epochs - set(kept) if number < epoch])
 
 
 def newest(folder):
@@ -142,12 +151,17 @@ def _index(prefix):
 
 
 def _prefixes(folder):
-    return [path.with_name(path.name[:-len(".index")]) for path in folder.glob(CHECKPOINT_NAME + "*.index")]
+    return [_prefix(path) for path in folder.glob(CHECKPOINT_NAME + "*.index")]
+
+
+def _prefix(path):
+    """The prefix of a checkpoint's .index or .data-00000-of-00001, or of what an interrupted save left of them."""
+    return path.with_name(re.sub(r"\.(index|data-).*$", "", path.name))
 
 
 def _remove(folder, names):
     """Remove these checkpoints, and the temporary files that interrupted saves left."""
-    patterns = [name + ".*" for name in names] + [CHECKPOINT_NAME + "*.tempstate*"]
+    patterns = [name + ".*" for name in names] + [CHECKPOINT_NAME + "*.tempstate*", "checkpoint.tmp*"]
     for path in itertools.chain.from_iterable(folder.glob(pattern) for pattern in patterns):
         with contextlib.suppress(OSError):
             path.unlink()

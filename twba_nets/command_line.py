@@ -1,18 +1,20 @@
 """The scripts' flags, and what they mean for the recipe. No framework is imported, so that --help is there at once."""
 import argparse
-import contextlib
 import dataclasses
+import math
 import os
-import signal
-import sys
 import warnings
 from pathlib import Path
 
 from twba_nets import architecture, npz, recipe as recipes
 from twba_nets.cifar10 import ENVIRONMENT_VARIABLE
 from twba_nets.errors import UserError
+from twba_nets.interrupts import exiting_at_once, one_line_for_mistakes  # noqa: F401
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+MOST = 2 ** 31 - 1  # of any whole number: as the seed, so that no product of two exceeds 64 bits
+MOST_IMAGES = 50000  # in a batch: as many as CIFAR-10 has
+MOST_THREADS = 1024
 
 
 def released_model(variant):
@@ -34,7 +36,7 @@ def training_parser(recipe, resume):
         "learning_curve.png." % recipe.variant.upper())
     add_training_flags(parser, recipe)
     parser.set_defaults(output=default_run(recipe.variant))
-    parser.add_argument("--resume", nargs="?", const=True, default=resume, type=_resume_value, metavar="CHECKPOINT",
+    parser.add_argument("--resume", nargs="?", const=True, default=resume, type=resume_value, metavar="CHECKPOINT",
                         help="go on from the newest checkpoint in the output folder, or from the checkpoint named "
                         "here, the original's model_cifar10_advanced.ckpt included (default: %s)" % resume)
     add_initial_epoch(parser)
@@ -53,10 +55,10 @@ def add_training_flags(parser, recipe):
                         "published binary.py computes (default: %s)" % recipe.activation)
     parser.add_argument("--epochs", type=positive, metavar="N", help="train until N epochs are done (default: %d)"
                         % recipe.epochs)
-    parser.add_argument("--batch-size", type=positive, metavar="N", help="images a step (default: %d)"
+    parser.add_argument("--batch-size", type=images_of_a_batch, metavar="N", help="images a step (default: %d)"
                         % recipe.batch_size)
     rate = parser.add_mutually_exclusive_group()
-    rate.add_argument("--learning-rate", type=float, metavar="RATE",
+    rate.add_argument("--learning-rate", type=above_zero, metavar="RATE",
                       help="this constant rate from now on (the original's way: resume with a lower one)")
     rate.add_argument("--learning-rate-steps", type=_learning_rate_step, nargs="+", metavar="EPOCH:RATE",
                       help="the rate in force from each epoch, counted from 0 (default: %s)"
@@ -95,7 +97,8 @@ def spikes_parser(variant):
     parser.add_argument("--activation", choices=architecture.ACTIVATIONS,
                         help="default: what the checkpoint was trained with, binary where nothing beside it says so")
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N test images")
-    parser.add_argument("--batch-size", type=positive, default=200, metavar="N", help="images a batch (default: 200)")
+    parser.add_argument("--batch-size", type=images_of_a_batch, default=200, metavar="N",
+                        help="images a batch (default: 200)")
     parser.add_argument("--engine", action="store_true", help="compute by the compiled integer engine in place of "
                         "TensorFlow: several times as fast, binary activations only, needs a C compiler")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
@@ -143,64 +146,68 @@ def require_same(stored, path, **asked):
                             % (path, name, found, value))
 
 
-@contextlib.contextmanager
-def one_line_for_mistakes(stopped):
-    """One line on stderr and a non-zero exit for what the user can mend; `stopped` is what Ctrl-C gets."""
-    interrupts = []
-
-    def interrupt(number, frame):
-        interrupts.append(number)
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)  # `docker stop` ends a run as Ctrl-C does
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as it is in the background of a shell script
-        signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    except BaseException as error:
-        if interrupts:  # whatever came of it: TensorFlow's C code makes a SystemError of a KeyboardInterrupt
-            print("\n" + stopped, file=sys.stderr)
-            sys.exit(130)
-        if isinstance(error, (UserError, OSError)):
-            sys.exit("error: %s" % error)
-        raise
+def stopped(folder, saved):
+    """What Ctrl-C gets from a trainer: `saved`, which says to resume, only where --resume finds something."""
+    found = [path for name in ("checkpoint", "*.ckpt.index", npz.TRAINING_NAME) for path in folder.glob(name)]
+    return "stopped; " + (saved if found else "no epoch is saved yet: begin again")
 
 
 def quieten_tensorflow():
     """Keep pages of deprecation notes, and errors about the GPU that a CPU machine lacks, off the screen."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tensorflow as tf
-    tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
-    with warnings.catch_warnings(record=True):  # what TensorLayer imports insists on warning about its own future
-        import tensorlayer  # noqa: F401
+    with exiting_at_once():
+        import tensorflow as tf
+        tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
+        with warnings.catch_warnings(record=True):  # what TensorLayer imports insists on warning about its own future
+            import tensorlayer  # noqa: F401
 
 
 def _add_data_flags(parser):
     parser.add_argument("--data-dir", type=Path, metavar="DIR",
                         help="a folder with cifar-10-batches-py/ or the archive cifar-10-python.tar.gz (default: $%s, "
                         "else data/, where the archive is downloaded to)" % ENVIRONMENT_VARIABLE)
-    parser.add_argument("--threads", type=natural, default=0, metavar="N", help="CPU cores to use (default: all)")
+    parser.add_argument("--threads", type=threads, default=0, metavar="N", help="CPU cores to use (default: all)")
 
 
-def _resume_value(text):
+def resume_value(text):
+    """What --resume is given: True, False or a checkpoint."""
+    if not text:
+        raise argparse.ArgumentTypeError("no checkpoint is named: leave it out for the output folder's newest")
     return {"true": True, "false": False}.get(text.lower(), text)
 
 
-def natural(text):
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError("%r is not a number from 0 on" % text)
+def natural(text, least=0, most=MOST):
+    """A whole number of the command line from `least` to `most`."""
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise argparse.ArgumentTypeError("%r is not a number from %d to %d" % (text, least, most))
     return int(text)
 
 
 def positive(text):
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError("%r is not a number from 1 on" % text)
-    return int(text)
+    return natural(text, least=1)
+
+
+def images_of_a_batch(text):
+    return natural(text, least=1, most=MOST_IMAGES)
+
+
+def threads(text):
+    return natural(text, most=MOST_THREADS)
+
+
+def above_zero(text):
+    """A number of the command line above 0, which float32 can hold."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 1e-37 < value < 1e38:
+        raise argparse.ArgumentTypeError("%r is not a number above 0, or it is beyond float32's range" % text)
+    return value
 
 
 def _learning_rate_step(text):
-    try:
-        epoch, rate = text.split(":")
-        return int(epoch), float(rate)
-    except ValueError:
+    epoch, colon, rate = text.partition(":")
+    if not colon:
         raise argparse.ArgumentTypeError("%r is not EPOCH:RATE, as in 200:0.001" % text)
+    return natural(epoch), above_zero(rate)

@@ -1,9 +1,15 @@
 """Make a TensorFlow checkpoint into training.npz, from which PyTorch's trainer goes on: python -m twba_nets.convert."""
+from twba_nets import interrupts
+
+if __name__ == "__main__":
+    interrupts.exit_at_once()  # the imports below take seconds
+
 import argparse
 from pathlib import Path
 
 from twba_nets import command_line, npz, recipe as recipes
 from twba_nets.errors import UserError
+from twba_nets.files import claimed
 
 
 def main(argv=None):
@@ -30,11 +36,11 @@ def convert(source, output=None, initial_epoch=0):
         raise UserError("%s: is no TensorFlow checkpoint" % prefix)
     epoch = checkpoint.epoch_of(prefix)
     path = (output or prefix.parent) / npz.TRAINING_NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
-    npz.save_training(path, checkpoint.read_training(prefix), initial_epoch if epoch is None else epoch)
     recipe = recipes.load(prefix)
-    if recipe:
-        recipe.save(path.parent)
+    with claimed(path.parent):
+        if recipe:
+            recipe.save(path.parent)  # first: a training.npz without it would go on by the paper's recipe
+        npz.save_training(path, checkpoint.read_training(prefix), initial_epoch if epoch is None else epoch)
     print("%s: written" % path)
 
 

@@ -1,4 +1,9 @@
 """Export a checkpoint as an exact integer spiking network: python -m twba_nets.export CHECKPOINT OUT."""
+from twba_nets import interrupts
+
+if __name__ == "__main__":
+    interrupts.exit_at_once()  # the imports below take seconds
+
 import argparse
 from pathlib import Path
 

@@ -1,15 +1,20 @@
 """Writing a file whole or not at all, and a run's folder by one process alone."""
 import contextlib
+import errno
 import fcntl
 import hashlib
 import io
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from twba_nets.errors import UserError
+
+# what flock answers where there is none; EBADF and EINVAL: where a lock takes a file that is open for writing
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF, errno.EINVAL)
 
 
 @contextlib.contextmanager
@@ -59,20 +64,34 @@ def write_npz(path, arrays, save=np.savez_compressed):
 def claimed(folder):
     """Make the folder of a run, and keep it from other processes that train. Raises UserError where one does already.
 
-    The claim ends with the process, however that ends.
+    The claim ends with the process, however that ends. What killed processes left half-written is removed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(str(folder), os.O_RDONLY)
     try:
-        _lock(descriptor, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(str(folder), os.O_RDONLY)
+    except OSError as error:
+        raise UserError("%s: no folder can be made there (%s): name another with --output" % (folder, error.strerror))
+    try:
+        if _lock(descriptor, folder):
+            for path in folder.glob(".*.tmp"):
+                with contextlib.suppress(OSError):
+                    path.unlink()
         yield
     finally:
         os.close(descriptor)
 
 
 def _lock(descriptor, folder):
+    """Whether the folder is this process's alone: some network file systems have no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise UserError("%s: another process trains into this folder: wait for its end, or name another folder with "
                         "--output" % folder)
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+        print("warning: %s: its file system has no locks (%s): let no other process train into it"
+              % (folder, error.strerror), file=sys.stderr)
+        return False
+    return True

@@ -4,8 +4,12 @@ Spikes, synaptic operations, energy, cores and robustness of the nine maps of sp
 counted operations times given picojoules. What is computed off chip (the first two convolutions, the classifier) is on
 neither side of it. No framework is imported here.
 """
+from twba_nets import interrupts
+
+if __name__ == "__main__":
+    interrupts.exit_at_once()  # the imports below take seconds
+
 import argparse
-import math
 from collections import namedtuple
 from pathlib import Path
 
@@ -30,7 +34,7 @@ sops: float64 [N, 8], the synaptic operations at each hidden stage's own synapse
 
 def main(argv=None):
     args = _parser().parse_args(argv)
-    with command_line.one_line_for_mistakes("stopped; nothing half-written is left"):
+    with command_line.one_line_for_mistakes("stopped"):
         arrays, meta = spiking_file.load(args.export)
         core = cores.Core(args.axons, args.neurons)
         placements = [cores.place(stage, shape[0], shape[2], core) for stage, shape in _stages()]
@@ -71,12 +75,12 @@ def _parser():
                         help="inputs of a core (default: %(default)s, as TrueNorth's: Merolla et al., Science 2014)")
     parser.add_argument("--neurons", type=command_line.positive, default=256, metavar="N",
                         help="neurons of a core (default: %(default)s, likewise)")
-    parser.add_argument("--picojoule-per-sop", type=_energy, default=PICOJOULE_PER_SOP, metavar="PJ",
+    parser.add_argument("--picojoule-per-sop", type=command_line.above_zero, default=PICOJOULE_PER_SOP, metavar="PJ",
                         help="energy of a SOP (default: %(default)s, a float32 addition in 45 nm: Horowitz, ISSCC "
                         "2014; usual, and cautious, since an int32 addition takes 0.1). Arithmetic alone. For a whole "
                         "chip, 26 is what TrueNorth drew for each synaptic event (Merolla et al., Science 2014), 23.6 "
                         "the least that Loihi's designers give (Davies et al., IEEE Micro 2018)")
-    parser.add_argument("--picojoule-per-mac", type=_energy, default=PICOJOULE_PER_MAC, metavar="PJ",
+    parser.add_argument("--picojoule-per-mac", type=command_line.above_zero, default=PICOJOULE_PER_MAC, metavar="PJ",
                         help="energy of a MAC (default: %(default)s, a float32 product and addition in 45 nm, "
                         "3.7 + 0.9: Horowitz, ISSCC 2014). Arithmetic alone")
     return parser
@@ -191,11 +195,15 @@ def table(report):
 
 
 def _write(report, measurement, folder):
-    write_json(folder / "report.json", report)
+    """Write the figures, then report.json: where it is, the figures are its own."""
+    path = folder / "report.json"
+    if path.exists():
+        path.unlink()
     figures.firing_rate(report["maps"], folder / "firing_rate.png")
     figures.spikes_per_image(measurement.spikes.sum(1), folder / "spikes_per_image.png")
     figures.synaptic_operations(report["maps"], folder / "sops.png")
     figures.robustness(report["robustness"], folder / "robustness.png")
+    write_json(path, report)
 
 
 def _make_folder(folder):
@@ -209,16 +217,6 @@ def _trained_on(meta):
     """The data set that the export's card names; CIFAR-10 where it has none."""
     card = meta["source"].get("card")
     return card["recipe"]["dataset"] if card else "cifar10"
-
-
-def _energy(text):
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError("%r is not a number above 0" % text)
-    return value
 
 
 if __name__ == "__main__":

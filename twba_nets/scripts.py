@@ -16,7 +16,8 @@ def train(recipe, resume=False, argv=None):
     the output folder) or a checkpoint to go on from.
     """
     args = command_line.training_parser(recipe, resume).parse_args(argv)
-    with command_line.one_line_for_mistakes("stopped; every finished epoch is saved: go on with --resume"):
+    saved = "every finished epoch is saved: go on with --resume"
+    with command_line.one_line_for_mistakes(lambda: command_line.stopped(args.output, saved)):
         command_line.quieten_tensorflow()
         _train(recipe, args)
 
@@ -30,26 +31,55 @@ def count_spikes(variant, argv=None):
 
 
 def _train(recipe, args):
-    from twba_nets import checkpoint
-    from twba_nets.training import train as run
+    from twba_nets import checkpoint, journal, training
     folder = args.output
-    start = _starting_point(folder, args.resume)
+    seen = _look(args)
+    start = seen[0]
     first_epoch = _first_epoch(start, args.initial_epoch)
     weights = checkpoint.locate(args.initial_weights) if args.initial_weights else None
     recipe = command_line.choose_recipe(recipe, start, args, first_epoch, weights)
+    journal.read_log(folder)  # a damaged one is better found now
     if first_epoch >= recipe.epochs:
+        _complete(recipe, args, seen, first_epoch)
         print("%s: %d of %d epochs are done; to train longer, give a higher --epochs"
-              % (folder, first_epoch, recipe.epochs))
+              % (start, first_epoch, recipe.epochs))
         return
     initial = checkpoint.read_latent(weights) if weights else None
     data = datasets.load(recipe.dataset, args.data_dir)
     with claimed(folder):
+        _require_unchanged(seen, args)
         recipe.save(folder)
         print("%s: %s on %s, %s activations, epochs %d to %d, batch size %d, seed %d"
               % (folder, recipe.variant.upper(), recipe.dataset, recipe.activation, first_epoch + 1, recipe.epochs,
                  recipe.batch_size, recipe.seed), flush=True)
-        run(recipe, data, folder, start, first_epoch, args.threads, initial)
+        training.train(recipe, data, folder, start, first_epoch, args.threads, initial)
     print("done: checkpoint, log and learning curve are in %s" % folder)
+
+
+def _complete(recipe, args, seen, first_epoch):
+    """Make up for what a kill during the run's last save left undone."""
+    from twba_nets import journal, training
+    start, _, newest = seen
+    if start != newest or first_epoch > recipe.epochs or not journal.is_cut_short(args.output, first_epoch):
+        return
+    with claimed(args.output):
+        _require_unchanged(seen, args)
+        recipe.save(args.output)
+        training.complete(recipe, args.output, start)
+    print("%s: completed: model.npz, its card and the learning curve" % args.output)
+
+
+def _look(args):
+    """(the checkpoint to go on from or None, its epoch, the output folder's newest checkpoint or None)."""
+    from twba_nets import checkpoint
+    start = _starting_point(args.output, args.resume)
+    return start, start and checkpoint.epoch_of(start), checkpoint.newest(args.output)
+
+
+def _require_unchanged(seen, args):
+    """To be called once the folder is claimed: until then another process may have trained into it."""
+    if _look(args) != seen:
+        raise UserError("%s: another process has trained into this folder just now: start again" % args.output)
 
 
 def _starting_point(folder, resume):

@@ -7,10 +7,10 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from twba_nets import card, checkpoint, network
-from twba_nets.errors import UserError
+from twba_nets import card, checkpoint, network, npz
+from twba_nets.architecture import is_quantised
 from twba_nets.evaluation import Evaluator
-from twba_nets.journal import FIELDS, Journal, read_log
+from twba_nets.journal import FIELDS, Journal, diverged
 from twba_nets.pipeline import training_batches
 from twba_nets.session import session_config
 
@@ -35,7 +35,6 @@ def train(recipe, dataset, folder, start=None, first_epoch=0, threads=0, initial
                 checkpoint.restore(session, saver, start)
             elif initial:
                 checkpoint.assign(session, initial)
-            card.remove(folder)
             journal = Journal(folder, first_epoch, recipe.epochs)
             with contextlib.closing(tf.summary.FileWriter(str(folder))) as summaries:
                 summaries.add_session_log(tf.SessionLog(status=tf.SessionLog.START), global_step=first_epoch + 1)
@@ -49,10 +48,30 @@ def train(recipe, dataset, folder, start=None, first_epoch=0, threads=0, initial
                     tested = evaluator.run(session)
                     row = log_row(recipe, epoch, trained, tested, seconds, time.time() - started)
                     journal.record(row)
+                    checkpoint.save(session, saver, folder, epoch + 1, step.all_params)
+                    journal.tell(row)  # only what is saved
                     journal.draw()
                     summarise(summaries, row)
-                    checkpoint.save(session, saver, folder, epoch + 1, step.all_params)
-    card.write(folder, recipe, read_log(folder), {"tensorflow": tf.__version__}, card.cpu_name())
+    finish(journal, recipe)
+
+
+def complete(recipe, folder, start):
+    """Make up for what a kill during the last save, that of the checkpoint `start`, left undone."""
+    journal = Journal(folder, recipe.epochs, recipe.epochs)
+    values = checkpoint.read(start)
+    with tf.Graph().as_default(), tf.Session() as session:
+        quantise = network.QUANTISERS[recipe.variant]
+        values.update(session.run({name: quantise(tf.constant(value)) for name, value in values.items()
+                                   if is_quantised(name)}))
+    npz.save_model(folder / npz.MODEL_NAME, values)
+    checkpoint.clear(folder, recipe.epochs)
+    journal.draw()
+    finish(journal, recipe)
+
+
+def finish(journal, recipe):
+    """Write the card of a run whose last epoch is saved and drawn."""
+    journal.finish(recipe, {"tensorflow": tf.__version__}, card.cpu_name())
 
 
 def summarise(summaries, row):
@@ -101,8 +120,7 @@ def train_epoch(session, step, recipe, epoch):
         while seen < step.images:
             loss, correct, size, _ = session.run(step.fetches, rate)
             if not np.isfinite(loss):
-                raise UserError("the loss is %s in epoch %d: go on from the last checkpoint with --resume and a lower "
-                                "--learning-rate" % (loss, epoch + 1))
+                raise diverged("loss", loss, epoch + 1)
             loss_sum, correct_sum, seen, steps = loss_sum + loss * size, correct_sum + correct, seen + size, steps + 1
             bar.update(size)
             bar.set_postfix(loss="%.3f" % (loss_sum / seen), accuracy="%.3f" % (correct_sum / seen))

@@ -1,4 +1,9 @@
 """Training speed of the trainer's parts, against the same network in plain PyTorch: python -m twba_torch.benchmark."""
+from twba_nets import interrupts
+
+if __name__ == "__main__":
+    interrupts.exit_at_once()  # the imports below take seconds
+
 import argparse
 import statistics
 import time
@@ -24,8 +29,9 @@ def main(argv=None):
         "float32, groups=), with exact low-precision hidden stages, with fused operations, and with both: the trainer. "
         "All in one run, in turns; medians. Beside them the device's measured limit: a large matrix product.")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
-    parser.add_argument("--rounds", type=int, default=10, metavar="N", help="turns (default: 10)")
-    parser.add_argument("--steps", type=int, metavar="N", help="steps a turn (default: 2 on a CPU, 50 on a GPU)")
+    parser.add_argument("--rounds", type=command_line.positive, default=10, metavar="N", help="turns (default: 10)")
+    parser.add_argument("--steps", type=command_line.positive, metavar="N",
+                        help="steps a turn (default: 2 on a CPU, 50 on a GPU)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
     args = parser.parse_args(argv)
     with command_line.one_line_for_mistakes("stopped"), devices.prepared(args.device) as device:

@@ -10,6 +10,8 @@ import torch
 from twba_nets import memory
 from twba_nets.errors import UserError
 
+KINDS = ("cpu", "cuda")
+
 
 @contextlib.contextmanager
 def prepared(name=None, threads=0):
@@ -17,7 +19,7 @@ def prepared(name=None, threads=0):
     keep_memory()
     if threads:
         torch.set_num_threads(threads)
-    device = _find(name)
+    device = find(name)
     if "WORLD_SIZE" not in os.environ:
         yield device
         return
@@ -55,11 +57,14 @@ def _compiler():
     return compiler
 
 
-def _find(name):
+def find(name):
+    """The torch.device of this name (default: a GPU if there is one). Raises UserError if it cannot be used."""
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and "LOCAL_RANK" in os.environ:
         name = "cuda:%s" % os.environ["LOCAL_RANK"]
+    if name.partition(":")[0] not in KINDS:
+        raise UserError("--device %s: networks are trained on %s, or cuda:N" % (name, " or ".join(KINDS)))
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -11,7 +11,13 @@ one here is what all readers agree on:
 - There is no classifier, which the paper has off chip. It would take a Flatten node, and readers differ in whether
   that counts the batch axis.
 """
+from twba_nets import interrupts
+
+if __name__ == "__main__":
+    interrupts.exit_at_once()  # the imports below take seconds
+
 import argparse
+import io
 import json
 from pathlib import Path
 
@@ -42,8 +48,10 @@ def main(argv=None):
 def _export(network, out):
     graph = build(*spiking_file.load(network))
     out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(out, "w+b") as file:  # HDF5 reads what it writes
-        nir.write(file, graph)
+    buffer = io.BytesIO()  # on a full disk HDF5 crashes
+    nir.write(buffer, graph)
+    with atomic_write(out) as file:
+        file.write(buffer.getbuffer())
     print("%s: NIR %s, %d stages of Conv2d and IF, %.2f MB"
           % (out, nir.version, len(arch.HIDDEN_STAGES), out.stat().st_size / 1e6))
 

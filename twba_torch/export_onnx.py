@@ -8,6 +8,11 @@ is folded into their kernels, which a runtime would do too.
 
 Values are named after the maps of spikes, bn0, cnn1, ..., cnn11 (NCHW, 0 or 255), and value_info lists just these nine.
 """
+from twba_nets import interrupts
+
+if __name__ == "__main__":
+    interrupts.exit_at_once()  # the imports below take seconds
+
 import argparse
 import json
 from pathlib import Path

@@ -1,6 +1,13 @@
 """Train a TWBA-Net or BWBA-Net with PyTorch: python -m twba_torch.train --variant twba. --help lists all flags."""
+from twba_nets import interrupts
+
+if __name__ == "__main__":
+    interrupts.exit_at_once()  # the imports below take seconds
+
 import argparse
 import contextlib
+import os
+import re
 from pathlib import Path
 
 import torch
@@ -8,6 +15,7 @@ import torch
 from twba_nets import architecture, command_line, datasets, npz, recipe as recipes
 from twba_nets.errors import UserError
 from twba_nets.files import claimed
+from twba_nets.journal import is_cut_short, read_log
 from twba_torch import device as devices, training, variables
 
 PRECISIONS = {
@@ -29,11 +37,12 @@ def parse(argv):
     parser.add_argument("--variant", choices=architecture.VARIANTS, required=True,
                         help="twba: ternary weights; bwba: binary weights")
     command_line.add_training_flags(parser, recipes.paper("twba"))
-    parser.add_argument("--resume", nargs="?", const=True, default=False, metavar="CHECKPOINT",
+    parser.add_argument("--resume", nargs="?", const=True, default=False, type=command_line.resume_value,
+                        metavar="CHECKPOINT",
                         help="go on from the output folder's training.npz, or from the one named here; of TensorFlow's "
                         "checkpoints one is made by python -m twba_nets.convert")
-    parser.add_argument("--minutes", type=float, metavar="N", help="stop after the epoch in which N minutes are over, "
-                        "all saved: for runs in pieces")
+    parser.add_argument("--minutes", type=command_line.above_zero, metavar="N",
+                        help="stop after the epoch in which N minutes are over, all saved: for runs in pieces")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
     parser.add_argument("--precision", choices=list(PRECISIONS), default="exact",
                         help="; ".join("%s: %s" % item for item in PRECISIONS.items()) + " (default: exact)")
@@ -44,36 +53,44 @@ def parse(argv):
 
 def main(argv=None):
     args = parse(argv)
-    with command_line.one_line_for_mistakes("stopped; go on from the last checkpoint with --resume"):
+    args.output = args.output or command_line.default_run(args.variant)
+    saved = "go on from the last checkpoint with --resume"
+    with command_line.one_line_for_mistakes(lambda: command_line.stopped(args.output, saved)):
         run(args)
 
 
 def run(args):
     """Train as the command line says."""
-    folder = args.output or command_line.default_run(args.variant)
+    folder = args.output
     start, first_epoch = _starting_point(folder, args.resume)
-    weights = _training_file(args.initial_weights) if args.initial_weights else None
+    weights = _training_file(args.initial_weights)
+    if weights and not weights.exists():
+        raise UserError("%s: no such file: name a run's folder or a training.npz; of TensorFlow's checkpoints one is made "
+                        "by `.venv/bin/python -m twba_nets.convert RUN`" % weights)
     recipe = command_line.choose_recipe(recipes.paper(args.variant), start, args, first_epoch, weights)
+    read_log(folder)  # a damaged one is better found now
+    torch.set_default_dtype(torch.float64 if args.precision == "float64" else torch.float32)
     if first_epoch >= recipe.epochs:
+        _complete(args, recipe, start, first_epoch)
         print("%s: %d of %d epochs are done; to train longer, give a higher --epochs"
-              % (folder, first_epoch, recipe.epochs))
+              % (start, first_epoch, recipe.epochs))
         return
     data = datasets.load(recipe.dataset, args.data_dir)
     with devices.prepared(args.device, args.threads) as device:
         if device.type == "cpu":
             devices.check_cpu(args.precision == "exact", not args.no_compile)
-        _train(args, recipe, data, device, folder, start, first_epoch, weights)
+        _train(args, recipe, data, device, start, first_epoch, weights)
 
 
-def _train(args, recipe, data, device, folder, start, first_epoch, weights):
-    torch.set_default_dtype(torch.float64 if args.precision == "float64" else torch.float32)
+def _train(args, recipe, data, device, start, first_epoch, weights):
+    folder = args.output
     trainer = training.Trainer(recipe, data, device, args.precision == "exact", not args.no_compile)
     if start:
         variables.assign(npz.read_training(start), trainer.network, trainer.adam)
     elif weights:
         variables.assign(npz.read_training(weights), trainer.network)
     chief = trainer.rank == 0
-    with claimed(folder) if chief else contextlib.nullcontext():
+    with _claimed(args, start, first_epoch) if chief else contextlib.nullcontext():
         if chief:
             recipe.save(folder)
             print("%s: %s on %s, %s activations, epochs %d to %d, batch size %d, seed %d, %s, %s"
@@ -86,31 +103,48 @@ def _train(args, recipe, data, device, folder, start, first_epoch, weights):
 
 
 def _training_file(named):
-    """The training.npz that is named by itself or by its folder."""
-    path = Path(named)
-    path = path / npz.TRAINING_NAME if path.is_dir() else path
-    if not path.exists():
-        raise UserError("%s: no such file: name a run's folder or a training.npz; of TensorFlow's checkpoints one is made "
-                        "by `.venv/bin/python -m twba_nets.convert RUN`" % path)
-    return path
+    """The training.npz that is named by itself or by its folder; None if none is named."""
+    path = Path(named) if named else None
+    return path / npz.TRAINING_NAME if path and path.is_dir() else path
+
+
+def _complete(args, recipe, start, first_epoch):
+    """Make up for what a kill during the run's last save left undone."""
+    newest = args.output / npz.TRAINING_NAME
+    first_process = os.environ.get("RANK", "0") == "0"
+    if start == newest and first_process and first_epoch == recipe.epochs and is_cut_short(args.output, first_epoch):
+        with _claimed(args, start, first_epoch):
+            recipe.save(args.output)
+            training.complete(recipe, args.output, start, devices.find(args.device))
+        print("%s: completed: model.npz, its card and the learning curve" % args.output)
+
+
+@contextlib.contextmanager
+def _claimed(args, start, first_epoch):
+    """The output folder's claim. Until it is made another process may have trained into the folder."""
+    with claimed(args.output):
+        if _starting_point(args.output, args.resume) != (start, first_epoch):
+            raise UserError("%s: another process has trained into this folder just now: start again" % args.output)
+        yield
 
 
 def _starting_point(folder, resume):
     """(the training.npz to go on from, or None; how many epochs it has behind it)."""
     newest = folder / npz.TRAINING_NAME
-    tensorflow = max((int(path.suffixes[-2][len(".ckpt-"):]) for path in folder.glob("*.ckpt-*.index")), default=0)
-    if resume:
-        start = newest if resume is True else _training_file(resume)
-        epoch = npz.read_epoch(start) if start.exists() else 0
-        if start == newest and tensorflow > epoch:
-            raise UserError("%s: TensorFlow took this run to epoch %d: make its checkpoint into a training.npz by "
-                            "`.venv/bin/python -m twba_nets.convert %s`" % (folder, tensorflow, folder))
-        if not start.exists():
-            raise UserError("%s: no checkpoint to resume from: leave --resume out to begin" % start)
-        return start, epoch
-    if newest.exists() or tensorflow:
+    names = [re.search(r"\.ckpt-(\d+)\.index$", path.name) for path in folder.glob("*.index")]
+    tensorflow = max((int(name.group(1)) for name in names if name), default=0)
+    start = newest if resume is True else _training_file(resume)
+    if (newest.exists() or tensorflow) and not (start and start.parent.resolve() == folder.resolve()):
         raise UserError("%s: holds a run already: go on with --resume, or name another folder with --output" % folder)
-    return None, 0
+    if not start:
+        return None, 0
+    epoch = npz.read_epoch(start) if start.exists() else 0
+    if start == newest and tensorflow > epoch:
+        raise UserError("%s: TensorFlow took this run to epoch %d: make its checkpoint into a training.npz by "
+                        "`.venv/bin/python -m twba_nets.convert %s`" % (folder, tensorflow, folder))
+    if not start.exists():
+        raise UserError("%s: no checkpoint to resume from: leave --resume out to begin" % start)
+    return start, epoch
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from twba_nets import card, npz
 from twba_nets.errors import UserError
-from twba_nets.journal import Journal, read_log
+from twba_nets.journal import Journal, diverged
 from twba_torch import variables
 from twba_torch.adam import Adam
 from twba_torch.network import Network
@@ -87,8 +87,7 @@ class Trainer:
                     bar.set_postfix(loss="%.3f" % loss, accuracy="%.3f" % correct)
         loss, accuracy = (self._over_processes(totals) / len(order)).tolist()
         if not np.isfinite(loss):
-            raise UserError("the loss is %s in epoch %d: go on from the last checkpoint with --resume and a lower "
-                            "--learning-rate" % (loss, epoch + 1))
+            raise diverged("loss", loss, epoch + 1)
         return loss, accuracy
 
     def train_batch(self, batch, uniforms, rate):
@@ -145,9 +144,10 @@ class Trainer:
         }
 
     def save(self, folder, epoch):
-        """Write training.npz and model.npz after `epoch` finished epochs."""
-        npz.save_training(folder / npz.TRAINING_NAME, variables.read(self.network, self.adam), epoch)
+        """Write model.npz and, which makes the epoch count, training.npz after `epoch` finished epochs."""
+        card.remove(folder)
         npz.save_model(folder / npz.MODEL_NAME, variables.quantised(self.network))
+        npz.save_training(folder / npz.TRAINING_NAME, variables.read(self.network, self.adam), epoch)
 
 
 def train(trainer, folder, first_epoch, minutes=None):
@@ -157,23 +157,40 @@ def train(trainer, folder, first_epoch, minutes=None):
     """
     epochs, chief, started, saved = trainer.recipe.epochs, trainer.rank == 0, time.time(), 0
     if chief:
-        card.remove(folder)
         journal = Journal(folder, first_epoch, epochs)
     for epoch in range(first_epoch, epochs):
         row = trainer.run_epoch(epoch)
         last = epoch + 1 == epochs or trainer.any_process(minutes and time.time() - started > 60 * minutes)
         if chief:
             journal.record(row)
-            if last or time.time() - saved > SAVE_SECONDS:
+            save = last or time.time() - saved > SAVE_SECONDS
+            if save:
                 trainer.save(folder, epoch + 1)
-                journal.draw()
                 saved = time.time()
+            journal.tell(row)
+            if save:
+                journal.draw()
         if last:
             break
     if chief and epoch + 1 == epochs:
-        versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "processes": trainer.world}
-        card.write(folder, trainer.recipe, read_log(folder), versions, device_name(trainer.device))
+        finish(journal, trainer.recipe, trainer.device, trainer.world)
     return epoch + 1
+
+
+def complete(recipe, folder, start, device):
+    """Make up for what a kill during the last save, that of the training.npz `start`, left undone."""
+    journal = Journal(folder, recipe.epochs, recipe.epochs)
+    network = Network(recipe.variant, recipe.activation)
+    variables.assign(npz.read_training(start), network)
+    npz.save_model(folder / npz.MODEL_NAME, variables.quantised(network))
+    journal.draw()
+    finish(journal, recipe, device, processes=1)
+
+
+def finish(journal, recipe, device, processes):
+    """Write the card of a run whose last epoch is saved and drawn."""
+    versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "processes": processes}
+    journal.finish(recipe, versions, device_name(device))
 
 
 def device_name(device):
