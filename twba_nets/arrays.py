@@ -45,8 +45,9 @@ def open_npz(path, remedy):
             yield Npz(archive)
     except UserError:
         raise
-    except Exception as error:  # a damaged archive can raise anything
-        raise UserError("%s: damaged (%s): %s" % (path, error or type(error).__name__, remedy))
+    except Exception as error:  # a damaged archive can raise anything, and NumPy prints whole headers
+        text = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise UserError("%s: damaged (%s): %s" % (path, text, remedy))
 
 
 def check_finite(name, value):
