@@ -4,6 +4,7 @@ from pathlib import Path
 
 from twba_nets import command_line, npz, recipe as recipes
 from twba_nets.errors import UserError
+from twba_nets.files import make_folder
 
 
 def main(argv=None):
@@ -30,7 +31,7 @@ def convert(source, output=None, initial_epoch=0):
         raise UserError("%s: is no TensorFlow checkpoint" % prefix)
     epoch = checkpoint.epoch_of(prefix)
     path = (output or prefix.parent) / npz.TRAINING_NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     npz.save_training(path, checkpoint.read_training(prefix), initial_epoch if epoch is None else epoch)
     recipe = recipes.load(prefix)
     if recipe:

@@ -1,11 +1,10 @@
 """How a network is trained, in one object. No framework is imported here."""
 import dataclasses
-import json
 
 from twba_nets import card
 from twba_nets.architecture import ACTIVATIONS, VARIANTS
 from twba_nets.errors import UserError
-from twba_nets.files import write_json
+from twba_nets.files import read_json, write_json
 
 FILE_NAME = "recipe.json"
 MAX_BRIGHTNESS = 63.0  # training images: added, between plus and minus this, of 255
@@ -93,6 +92,6 @@ def load(checkpoint):
     if found is None and not path.exists():
         return None
     try:
-        return Recipe(**(found["recipe"] if found else json.loads(path.read_text())))
+        return Recipe(**(found["recipe"] if found else read_json(path)))
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise UserError("%s: not a recipe of this project (%s): move it away" % (path, error))
