@@ -19,7 +19,7 @@ import nir
 import numpy as np
 
 from twba_nets import architecture as arch, command_line, spiking_file
-from twba_nets.files import atomic_write
+from twba_nets.files import atomic_write, check_apart, make_folder
 
 THRESHOLD = 0.5
 
@@ -40,8 +40,9 @@ def main(argv=None):
 
 
 def _export(network, out):
+    check_apart(out, [network])
     graph = build(*spiking_file.load(network))
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     with atomic_write(out, "w+b") as file:  # HDF5 reads what it writes
         nir.write(file, graph)
     print("%s: NIR %s, %d stages of Conv2d and IF, %.2f MB"
