@@ -36,6 +36,13 @@ def test_a_foreign_recipe_file(tmp_path, text):
         recipes.load(tmp_path / "a checkpoint")
 
 
+@pytest.mark.parametrize("content", [b"[" * 100000, b"\xff\xfe{}"])
+def test_a_recipe_file_that_is_no_json(tmp_path, content):
+    (tmp_path / "recipe.json").write_bytes(content)
+    with pytest.raises(UserError, match="recipe.json: not a recipe of this project"):
+        recipes.load(tmp_path / "a checkpoint")
+
+
 @pytest.mark.parametrize("change", [
     {"variant": "x"}, {"activation": "x"}, {"epochs": 0}, {"batch_size": 0}, {"seed": -1},
     {"learning_rate_steps": ()}, {"learning_rate_steps": ((5, 0.1),)}, {"learning_rate_steps": ((0, -0.1),)}])
