@@ -172,15 +172,15 @@ def test_a_flipped_bit_is_found_wherever_it_is(run):
 
 @pytest.fixture(scope="module")
 def any_checkpoint(tmp_path_factory):
-    """A function that writes a TensorFlow checkpoint of the variables given, name -> array, with Adam's as they begin."""
-    def write(**changes):
+    """A function that writes a TensorFlow checkpoint of zeros, but for the variables given, name -> array."""
+    def write(changes):
         values = {name: np.zeros(shape, np.float32) for name, shape in arch.training_variable_shapes().items()}
-        values.update({name.replace("__", "/"): value for name, value in changes.items()})
+        values.update(changes)
         prefix = tmp_path_factory.mktemp("any") / "model.ckpt-7"
         with tf.Graph().as_default(), tf.Session() as session:
             names, arrays = zip(*values.items())
-            session.run(tf.raw_ops.SaveV2(prefix=str(prefix), tensor_names=list(names), shape_and_slices=[""] * len(names),
-                                          tensors=list(arrays)))
+            session.run(tf.raw_ops.SaveV2(prefix=str(prefix), tensor_names=list(names), tensors=list(arrays),
+                                          shape_and_slices=[""] * len(names)))
         return prefix
     return write
 
@@ -193,7 +193,7 @@ def any_checkpoint(tmp_path_factory):
     ("model/bn8/gamma/Adam", np.ones(10, np.int32), "gamma/Adam has type int32, not float32"),
     ("beta2_power", np.float32(1.5), "beta2_power is 1.5")])
 def test_tensorflows_values_are_checked_too(any_checkpoint, name, value, text):
-    prefix = any_checkpoint(**{name: value})
+    prefix = any_checkpoint({name: value})
     assert text in complaint(checkpoint.read_training, prefix)
     if "model" in name and "Adam" not in name:
         assert text in complaint(checkpoint.read, prefix)

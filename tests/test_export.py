@@ -118,11 +118,13 @@ def test_damaged_values_are_not_exported(finished_run, tmp_path, capsys):
     values = npz.read_model(finished_run / "model.npz")
     values["model/bn6_2/gamma"][5] = np.nan
     npz.save_model(tmp_path / "model.npz", values)
-    line = complaint(capsys, tmp_path / "model.npz", tmp_path / "net.npz", "--variant", "twba", "--activation", "binary")
+    line = complaint(capsys, tmp_path / "model.npz", tmp_path / "net.npz", "--variant", "twba", "--activation",
+                     "binary")
     assert "model/bn6_2/gamma holds values that are not finite" in line and not (tmp_path / "net.npz").exists()
 
 
-@pytest.mark.parametrize("name", ["model.npz", "model.json", "recipe.json", "training.npz", "model_cifar10_advanced.ckpt-2.index"])
+@pytest.mark.parametrize("name", ["model.npz", "model.json", "recipe.json", "training.npz",
+                                  "model_cifar10_advanced.ckpt-2.index"])
 def test_an_export_does_not_take_another_files_place(finished_run, tmp_path, capsys, name):
     run = Path(shutil.copytree(str(finished_run), str(tmp_path / "run")))
     before = {path.name: path.read_bytes() for path in run.iterdir()}
@@ -135,7 +137,8 @@ def test_float64_is_exported_as_float32(finished_run, tmp_path):
     """What PyTorch's trainer writes by --precision float64."""
     values = npz.read_model(finished_run / "model.npz")
     npz.save_model(tmp_path / "model.npz", {name: value.astype(np.float64) for name, value in values.items()})
-    export.main([str(tmp_path / "model.npz"), str(tmp_path / "net.npz"), "--variant", "twba", "--activation", "binary"])
+    export.main([str(tmp_path / "model.npz"), str(tmp_path / "net.npz"), "--variant", "twba",
+                 "--activation", "binary"])
     assert spiking_file.load(tmp_path / "net.npz")[0]["cnn0/scale"].dtype == np.float32
 
 

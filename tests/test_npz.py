@@ -1,11 +1,12 @@
 """The project's npz files: what is refused before anything is computed from it. No TensorFlow."""
 import io
+import os
 import zipfile
 
 import numpy as np
 import pytest
 
-from twba_nets import architecture as arch, npz
+from twba_nets import architecture as arch, npz, spiking_file
 from twba_nets.errors import UserError
 
 KERNEL, WEIGHTS = "model/cnn0/kernel", "model/cnn6_3/W_conv2d"
@@ -16,8 +17,8 @@ def training():
     """All 596 variables, as they are before the first step."""
     random, values = np.random.RandomState(0), {}
     for name, shape in arch.training_variable_shapes().items():
-        values[name] = np.float32(random.normal(0, arch.CONV_STDDEV, shape) if name.endswith(("kernel", "W_conv2d", "W"))
-                                  else name.endswith(("gamma", "moving_variance")) * np.ones(shape))
+        kernel, one = (name.endswith(ends) for ends in (("kernel", "W_conv2d", "W"), ("gamma", "moving_variance")))
+        values[name] = np.float32(random.normal(0, arch.CONV_STDDEV, shape) if kernel else one * np.ones(shape))
     return dict(values, beta1_power=np.float32(0.9), beta2_power=np.float32(0.999))
 
 
@@ -57,7 +58,8 @@ def test_values_that_no_training_gives(model, training, tmp_path, name, value):
 
 @pytest.mark.parametrize("name, value, text", [
     ("model/bn0/gamma/Adam", np.nan, "not finite"), (WEIGHTS + "/Adam_1", -1e-12, "negative"),
-    ("beta1_power", 1, "beta1_power is 1"), ("beta2_power", -0.5, "beta2_power is -0.5"), (WEIGHTS, np.nan, "not finite")])
+    ("beta1_power", 1, "beta1_power is 1"), ("beta2_power", -0.5, "beta2_power is -0.5"),
+    (WEIGHTS, np.nan, "not finite")])
 def test_adams_values(training, tmp_path, name, value, text):
     np.savez(str(tmp_path / "training.npz"), epoch=3, **changed(training, name, value))
     line = refused(npz.read_training, tmp_path / "training.npz")
@@ -149,6 +151,13 @@ def test_a_bomb_is_not_inflated(model, tmp_path, monkeypatch):
 def test_an_array_of_another_length_than_its_header_says(model, tmp_path, length):
     write_header(tmp_path / "bad.npz", model, KERNEL, model[KERNEL].shape, np.float32, bytes(length))
     assert "damaged" in refused(npz.read_model, tmp_path / "bad.npz")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(str(tmp_path / "pipe.npz"))
+    for read in (npz.read_model, npz.read_training, npz.read_epoch):
+        assert "damaged or no npz file" in refused(read, tmp_path / "pipe.npz")
+    assert "no such file" in refused(spiking_file.load, tmp_path / "pipe.npz")
 
 
 def test_what_is_read_is_what_was_saved(model, training, tmp_path):

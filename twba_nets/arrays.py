@@ -61,7 +61,8 @@ def check_finite(name, value):
 def check_affine(name, kernel, scale, offset, inputs):
     """The largest absolute outputs of kernel, scale and offset, float64 [O], given the inputs' largest, [C].
 
-    kernel: [..., C, O]. Raises ValueError if float32 may not hold them: infinity less infinity is NaN, which never fires.
+    kernel: [..., C, O]. Raises ValueError if float32 may not hold them: infinity less infinity is NaN, and that never
+    fires.
     """
     kernel, scale, offset = (np.abs(value.astype(np.float64)) for value in (kernel, scale, offset))
     sums = inputs @ kernel.sum(tuple(range(kernel.ndim - 2)))

@@ -105,8 +105,9 @@ def _read_variables(prefix, shapes):
     with _readable(prefix):
         reader = tf.train.NewCheckpointReader(str(prefix))
         types, found = reader.get_variable_to_dtype_map(), reader.get_variable_to_shape_map()
-    npz.check_types(prefix, {name: (np.dtype(types[name].as_numpy_dtype), shape) for name, shape in found.items()}, shapes)
-    with _readable(prefix):  # all, Adam's for an evaluation too: TensorFlow compares a variable's checksum as it reads it
+    types = {name: (np.dtype(types[name].as_numpy_dtype), shape) for name, shape in found.items()}
+    npz.check_types(prefix, types, shapes)
+    with _readable(prefix):  # all, Adam's for an evaluation too: TensorFlow compares a checksum as it reads a variable
         values = {name: reader.get_tensor(name) for name in found}
     values = OrderedDict((name, values[name]) for name in shapes)
     npz.check_values(prefix, values)

@@ -91,8 +91,9 @@ def spikes_parser(variant):
     add_allow_pickle(parser)
     parser.add_argument("--dataset", choices=sorted(recipes.RECIPES),
                         help="default: what the checkpoint was trained on")
-    parser.add_argument("--activation", choices=architecture.ACTIVATIONS, help="default: what the card or recipe beside "
-                        "the checkpoint says; needed where there is none, as beside the original's")
+    parser.add_argument("--activation", choices=architecture.ACTIVATIONS,
+                        help="default: what the card or recipe beside the checkpoint says; needed where there is none, "
+                        "as beside the original's")
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N test images")
     parser.add_argument("--batch-size", type=positive, default=200, metavar="N", help="images a batch (default: 200)")
     parser.add_argument("--engine", action="store_true", help="compute by the compiled integer engine in place of "
@@ -131,8 +132,9 @@ def require_same(stored, path, **asked):
 def require_activation(path, activation):
     """Raise UserError unless the command line says what nothing beside a checkpoint does."""
     if activation is None:
-        raise UserError("%s: neither card nor recipe beside it says with which activations it was trained: add --activation "
-                        "binary ({0, 1}) or --activation published ({0, 0.5, 1}, which the published code computes)" % path)
+        raise UserError("%s: neither card nor recipe beside it says with which activations it was trained: add "
+                        "--activation binary ({0, 1}) or --activation published ({0, 0.5, 1}, which the published code "
+                        "computes)" % path)
 
 
 @contextlib.contextmanager

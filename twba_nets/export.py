@@ -24,8 +24,7 @@ def main(argv=None):
     parser.add_argument("out", type=Path, help="the file to write")
     parser.add_argument("--variant", choices=arch.VARIANTS, help="default: what the recipe or card beside the "
                         "checkpoint says; needed where there is none")
-    parser.add_argument("--activation", choices=arch.ACTIVATIONS, help="default, and needed: likewise; only binary ones "
-                        "can be exported")
+    parser.add_argument("--activation", choices=arch.ACTIVATIONS, help="likewise; only binary ones can be exported")
     command_line.add_allow_pickle(parser)
     args = parser.parse_args(argv)
     with command_line.one_line_for_mistakes("stopped"):

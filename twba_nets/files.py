@@ -20,8 +20,8 @@ _TEMPORARY = re.compile(r"^\..+\.(npz|json|csv|png)(\.[0-9a-f]{16})?\.tmp$")
 def atomic_write(path, mode="wb"):
     """Open a file that takes the place of `path` only once it is complete and on the disk.
 
-    A kill, an error or a full disk leaves what was at `path` before. A device or a pipe, as /dev/null, is written to as it
-    is. Raises UserError if it cannot be written, or is a symbolic link.
+    A kill, an error or a full disk leaves what was at `path` before. A device or a pipe, as /dev/null, is written to as
+    it is. Raises UserError if it cannot be written, or is a symbolic link.
     """
     path = Path(path)
     try:

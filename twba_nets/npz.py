@@ -18,7 +18,7 @@ from twba_nets.files import write_npz
 MODEL_NAME = "model.npz"
 TRAINING_NAME = "training.npz"
 REMEDY = "use a copy of it"
-LARGEST_PIXEL = (arch.IMAGE_SIZE ** 2 * arch.CHANNELS) ** 0.5  # of a standardised image, whose squares' mean is at most 1
+LARGEST_PIXEL = (arch.IMAGE_SIZE ** 2 * arch.CHANNELS) ** 0.5  # standardised: the squares' mean is at most 1
 
 
 def save_model(path, values):
@@ -115,8 +115,8 @@ def _check_sums(values):
         inputs = _check_layer(values, stage.conv, values["model/%s/kernel" % stage.conv], stage.bn, inputs)
     for stage in arch.HIDDEN_STAGES:
         for conv, bn in arch.group_names(stage):
-            weights = np.maximum(np.abs(values["model/%s/W_conv2d" % conv].astype(np.float64)), 1)  # quantised: at most 1
-            # times the filters, as the ternary threshold is taken from the sum over all of them
+            # quantised they are at most 1; the ternary threshold is taken from the sum over all filters
+            weights = np.maximum(np.abs(values["model/%s/W_conv2d" % conv].astype(np.float64)), 1)
             _check_layer(values, conv, weights, bn, np.full(weights.shape[2], stage.filters))
     kernel = values["model/%s/W" % arch.OUTPUT]
     _check_layer(values, arch.OUTPUT, kernel, arch.OUTPUT_BN, np.ones(len(kernel)))
@@ -138,16 +138,16 @@ def check_variant(values, variant, source):
         return
     for name, allowed in zip(weights, quantised):
         if not allowed.all():
-            raise UserError("%s: %s holds weights other than -1, 0 and 1: it is damaged: use a copy of it" % (source, name))
+            raise UserError("%s: %s holds weights other than -1, 0 and 1: it is damaged: %s" % (source, name, REMEDY))
     zeros = [name for name, value in weights.items() if (value == 0).any()]
-    found = "twba" if zeros else "bwba"
+    found, kind = ("twba", "ternary (%s holds 0)" % zeros[0]) if zeros else ("bwba", "binary")
     if found != variant:
         raise UserError("%s: its weights are %s, so it is a %s checkpoint, not %s: use the script of %s/"
-                        % (source, "ternary (%s holds 0)" % zeros[0] if zeros else "binary", found, variant, found.upper()))
+                        % (source, kind, found, variant, found.upper()))
 
 
 def _open(path):
-    if not zipfile.is_zipfile(str(path)):
+    if not path.is_file() or not zipfile.is_zipfile(str(path)):  # to open a pipe would wait for ever
         raise UserError("%s: damaged or no npz file: %s" % (path, REMEDY))
     return open_npz(path, REMEDY)
 

@@ -69,7 +69,7 @@ def load(path):
 
     Raises UserError if the file is missing, damaged, altered or of another version, or if its arrays are no network's.
     """
-    if not path.exists():
+    if not path.is_file():  # to open a pipe would wait for ever
         raise UserError("%s: no such file: %s" % (path, MAKE_ANEW))
     if not zipfile.is_zipfile(str(path)):
         raise UserError("%s: truncated or no npz file: %s" % (path, MAKE_ANEW))
