@@ -31,10 +31,16 @@ def test_another_digest(model):
         recipes.load(model)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", json.dumps({"sha256": 1})])
-def test_a_foreign_card(model, text):
-    card.path_of(model).write_text(text)
-    with pytest.raises(UserError):
+@pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b"[" * 100000, b"\xff\xfe{}", b"3", b"null"])
+def test_a_foreign_card(model, content):
+    card.path_of(model).write_bytes(content)
+    with pytest.raises(UserError, match="model.json: not the card of a model .*: restore it, or move it away"):
+        recipes.load(model)
+
+
+def test_a_card_with_another_digest(model):
+    card.path_of(model).write_text(json.dumps({"sha256": 1}))
+    with pytest.raises(UserError, match="model.npz: its sha256 is not the one in model.json"):
         recipes.load(model)
 
 

@@ -92,7 +92,9 @@ def test_the_originals_checkpoint(original, finished_run):
     assert prefix == original / "model_cifar10_advanced.ckpt"
     assert checkpoint.epoch_of(prefix) is None
     expected = checkpoint.read(finished_run)
-    for source in (original, prefix, str(prefix) + ".index"):
+    Path(str(prefix) + ".meta").write_text("")  # the published code's Saver writes one
+    parts = [str(prefix) + part for part in (".index", ".meta", ".data-00000-of-00001")]
+    for source in [original, prefix, original / "checkpoint"] + parts:
         values = checkpoint.read(source)
         assert all((values[name] == expected[name]).all() for name in expected)
     (original / "checkpoint").unlink()
@@ -149,6 +151,52 @@ def test_damaged_checkpoint_names_the_other(run):
     checkpoint.read(run / "model_cifar10_advanced.ckpt-1")
     Path(str(newest) + ".index").unlink()
     assert "ckpt-2.index: not there" in complaint(checkpoint.read, run)
+
+
+@pytest.mark.parametrize("text", ["", "garbage", "{"])
+def test_a_damaged_state_file_hides_no_run(run, text):
+    (run / "checkpoint").write_text(text)
+    for function, source in ((checkpoint.newest, run), (checkpoint.locate, run / "checkpoint")):
+        assert "%s: unreadable" % (run / "checkpoint") in complaint(function, source)
+
+
+def test_a_flipped_bit_is_found_wherever_it_is(run):
+    """Among Adam's slots too, which an evaluation does not use: what else is wrong is not known."""
+    newest = checkpoint.newest(run)
+    content = data_file(newest).read_bytes()
+    for place in np.random.RandomState(0).randint(len(content), size=8):
+        data_file(newest).write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1:])
+        assert "ckpt-2: damaged or truncated (Checksum" in complaint(checkpoint.read, run)
+    assert "ckpt-1 instead" in complaint(checkpoint.read_training, newest)
+
+
+@pytest.fixture(scope="module")
+def any_checkpoint(tmp_path_factory):
+    """A function that writes a TensorFlow checkpoint of zeros, but for the variables given, name -> array."""
+    def write(changes):
+        values = {name: np.zeros(shape, np.float32) for name, shape in arch.training_variable_shapes().items()}
+        values.update(changes)
+        prefix = tmp_path_factory.mktemp("any") / "model.ckpt-7"
+        with tf.Graph().as_default(), tf.Session() as session:
+            names, arrays = zip(*values.items())
+            session.run(tf.raw_ops.SaveV2(prefix=str(prefix), tensor_names=list(names), tensors=list(arrays),
+                                          shape_and_slices=[""] * len(names)))
+        return prefix
+    return write
+
+
+@pytest.mark.parametrize("name, value, text", [
+    ("model/bn8/moving_variance", np.full(10, -1, np.float32), "moving_variance holds negative"),
+    ("model/bn8/gamma", np.full(10, np.nan, np.float32), "gamma holds values that are not finite"),
+    ("model/bn8/gamma", np.full(10, 1e300), "gamma holds values that are not finite"),
+    ("model/bn8/gamma", np.full(10, "x"), "gamma has type object, not float32"),
+    ("model/bn8/gamma/Adam", np.ones(10, np.int32), "gamma/Adam has type int32, not float32"),
+    ("beta2_power", np.float32(1.5), "beta2_power is 1.5")])
+def test_tensorflows_values_are_checked_too(any_checkpoint, name, value, text):
+    prefix = any_checkpoint({name: value})
+    assert text in complaint(checkpoint.read_training, prefix)
+    if "model" in name and "Adam" not in name:
+        assert text in complaint(checkpoint.read, prefix)
 
 
 def test_checkpoint_of_another_network(tmp_path):

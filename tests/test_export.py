@@ -1,12 +1,13 @@
 """The export: one integer threshold a neuron that decides as TensorFlow does."""
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from conftest import REPOSITORY, start_python
 from test_network import evaluate, random_variables
-from twba_nets import architecture as arch, command_line, digits, export, spiking, spiking_file
+from twba_nets import architecture as arch, command_line, digits, export, npz, spiking, spiking_file
 from twba_nets.errors import UserError
 from twba_nets.recipe import Recipe
 
@@ -92,6 +93,53 @@ def test_export_of_a_run(finished_run, tmp_path, capsys):
     assert all((arrays[name] == other[name]).all() for name in arrays)  # of latent or of quantised weights
     assert meta["source"]["card"]["epochs"] == 2
     assert (tmp_path / "other.npz").stat().st_size <= 1.5e6
+
+
+def test_export_of_the_originals_npz(finished_run, tmp_path, capsys):
+    """Pickled, and with nothing beside it: what the user has to say is asked for, one thing after the other."""
+    params, path, out = np.empty(270, object), tmp_path / "model.npz", tmp_path / "net.npz"
+    params[:] = [value.astype(np.float32) for value in npz.read_model(finished_run / "model.npz").values()]
+    np.savez(str(path), params=params)
+    flags, said = [], []
+    for more, text in (((), "add --variant"), (("--variant", "twba"), "add --allow-pickle"),
+                       (("--allow-pickle",), "add --activation binary"),
+                       (("--activation", "published"), "its activations are published")):
+        flags += more
+        said.append(text in complaint(capsys, path, out, *flags))
+    assert said == [True] * 4 and not out.exists()
+    export.main([str(path), str(out), "--variant", "twba", "--allow-pickle", "--activation", "binary"])
+    export.main([str(finished_run / "model.npz"), str(tmp_path / "same.npz")])
+    (arrays, _), (expected, _) = spiking_file.load(out), spiking_file.load(tmp_path / "same.npz")
+    assert all((arrays[name] == expected[name]).all() for name in expected)
+
+
+def test_damaged_values_are_not_exported(finished_run, tmp_path, capsys):
+    """Where they were, neurons became ones that never fire."""
+    values = npz.read_model(finished_run / "model.npz")
+    values["model/bn6_2/gamma"][5] = np.nan
+    npz.save_model(tmp_path / "model.npz", values)
+    line = complaint(capsys, tmp_path / "model.npz", tmp_path / "net.npz", "--variant", "twba", "--activation",
+                     "binary")
+    assert "model/bn6_2/gamma holds values that are not finite" in line and not (tmp_path / "net.npz").exists()
+
+
+@pytest.mark.parametrize("name", ["model.npz", "model.json", "recipe.json", "training.npz",
+                                  "model_cifar10_advanced.ckpt-2.index"])
+def test_an_export_does_not_take_another_files_place(finished_run, tmp_path, capsys, name):
+    run = Path(shutil.copytree(str(finished_run), str(tmp_path / "run")))
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    source = run if name.endswith("index") else run / "model.npz"
+    assert str(run / name) in complaint(capsys, source, run / name)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_float64_is_exported_as_float32(finished_run, tmp_path):
+    """What PyTorch's trainer writes by --precision float64."""
+    values = npz.read_model(finished_run / "model.npz")
+    npz.save_model(tmp_path / "model.npz", {name: value.astype(np.float64) for name, value in values.items()})
+    export.main([str(tmp_path / "model.npz"), str(tmp_path / "net.npz"), "--variant", "twba",
+                 "--activation", "binary"])
+    assert spiking_file.load(tmp_path / "net.npz")[0]["cnn0/scale"].dtype == np.float32
 
 
 def test_what_cannot_be_exported(finished_run, tmp_path, capsys):

@@ -69,6 +69,13 @@ def test_a_foreign_recipe_file(tmp_path, text):
         recipes.load(tmp_path / "a checkpoint")
 
 
+@pytest.mark.parametrize("content", [b"[" * 100000, b"\xff\xfe{}"])
+def test_a_recipe_file_that_is_no_json(tmp_path, content):
+    (tmp_path / "recipe.json").write_bytes(content)
+    with pytest.raises(UserError, match="recipe.json: not a recipe of this project"):
+        recipes.load(tmp_path / "a checkpoint")
+
+
 def test_a_foreign_recipe_in_a_card(tmp_path):
     """The error names the card, not a recipe.json that is not there."""
     (tmp_path / "model.npz").write_bytes(b"weights")

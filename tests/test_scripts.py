@@ -170,11 +170,15 @@ def test_resume_from_the_originals_checkpoint(training_calls, finished_run, tmp_
     for part in (".index", ".data-00000-of-00001"):
         shutil.copy(str(checkpoint.newest(finished_run)) + part,
                     str(tmp_path / ("model_cifar10_advanced.ckpt" + part)))
-    train("--output", tmp_path / "run", "--resume", tmp_path / "model_cifar10_advanced.ckpt")
-    train("--output", tmp_path / "run", "--resume", tmp_path / "model_cifar10_advanced.ckpt", "--initial-epoch", 200)
-    train("--output", tmp_path, "--resume", "--initial-epoch", 200)
+    original, activation = tmp_path / "model_cifar10_advanced.ckpt", ("--activation", "published")
+    assert "add --activation binary" in fails(capsys, train, "--output", tmp_path / "run", "--resume", original)
+    assert not training_calls and not (tmp_path / "run").exists()
+    train("--output", tmp_path / "run", "--resume", original, *activation)
+    train("--output", tmp_path / "run", "--resume", original, "--initial-epoch", 200, *activation)
+    train("--output", tmp_path, "--resume", "--initial-epoch", 200, *activation)
     assert [call[3] for call in training_calls] == [0, 200, 200]
     assert training_calls[1][0].learning_rate(200) == 0.001
+    assert {call[0].activation for call in training_calls} == {"published"}
     assert "holds no epoch" in capsys.readouterr().out
 
 
@@ -253,9 +257,11 @@ def test_missing_data(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_unwritable_output(tmp_path, on_few_digits, capsys):
+@pytest.mark.parametrize("folder", ["file", "file/run"])
+def test_unwritable_output(tmp_path, on_few_digits, capsys, folder):
     (tmp_path / "file").write_text("")
-    assert str(tmp_path / "file") in fails(capsys, train, "--output", tmp_path / "file" / "run")
+    line = fails(capsys, train, "--output", tmp_path / folder)
+    assert "%s: no folder can be made there" % (tmp_path / folder) in line and "name another" in line
 
 
 @pytest.mark.parametrize("flags", [
@@ -342,6 +348,37 @@ def test_spikes_of_the_other_variant(finished_run, on_few_digits, tmp_path, caps
 def test_spikes_with_the_other_activation(finished_run, on_few_digits, capsys):
     line = fails(capsys, count, "--checkpoint", finished_run, "--activation", "published")
     assert "its activation is binary, not published" in line
+
+
+def test_spikes_of_a_checkpoint_that_nothing_describes(finished_run, on_few_digits, tmp_path, monkeypatch, capsys):
+    """Taken as the other activation, it would give a plausible wrong accuracy."""
+    asked = []
+    monkeypatch.setattr(scripts, "_evaluate", lambda values, recipe, *rest: asked.append(recipe.activation) or result())
+    shutil.copy(str(finished_run / "model.npz"), str(tmp_path))
+    line = fails(capsys, count, "--checkpoint", tmp_path / "model.npz")
+    assert str(tmp_path / "model.npz") in line and "add --activation binary" in line and not asked
+    for activation in arch.ACTIVATIONS:
+        count("--checkpoint", tmp_path / "model.npz", "--activation", activation)
+    assert asked == list(arch.ACTIVATIONS)
+
+
+@pytest.mark.parametrize("name", ["model.json", "recipe.json", "log.csv", "model.npz", "new.json", "checkpoint"])
+def test_figures_do_not_take_another_files_place(finished_run, on_few_digits, tmp_path, capsys, name):
+    folder = Path(shutil.copytree(str(finished_run), str(tmp_path / "run")))
+    (folder / "recipe.json").rename(folder / "before.json")
+    (folder / "new.npz").write_bytes(b"")  # new.json would be its card
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    line = fails(capsys, count, "--checkpoint", folder / "model.npz", "--json", folder / name)
+    assert "--json %s: " % (folder / name) in line and "name another file" in line
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_figures_can_be_written_again(finished_run, on_few_digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(scripts, "_evaluate", lambda *arguments: result())
+    (tmp_path / "spikes.json").write_text("")
+    for _ in range(2):
+        count("--checkpoint", finished_run, "--json", tmp_path / "spikes.json")
+    assert json.loads((tmp_path / "spikes.json").read_text())["images"] == 2
 
 
 def test_spikes_without_a_checkpoint(tmp_path, capsys):

@@ -69,6 +69,72 @@ def test_another_version_or_format(file, change, text):
         spiking_file.load(file)
 
 
+@pytest.mark.parametrize("array, index, value, text", [
+    ("cnn1/weights", (0, 0, 0, 5), 2, "cnn1/weights holds others than twba's"),
+    ("cnn11/weights", (0, 0, 9, 9), -128, "cnn11/weights holds others than twba's"),
+    ("cnn4/thresholds", 7, 4 * 64, "cnn4/thresholds holds some beyond the sums"),
+    ("cnn10/thresholds", 0, -32768, "cnn10/thresholds holds some beyond the sums"),
+    ("cnn0/scale", 3, np.nan, "cnn0/scale holds values that are not finite"),
+    ("cnn00/kernel", (0, 0, 0, 0), np.inf, "cnn00/kernel holds values that are not finite"),
+    ("output/offset", 9, -np.inf, "output/offset holds values that are not finite"),
+    ("output/scale", 0, 3e38, "output and its batch norm hold values so large")])
+def test_values_of_no_network(file, array, index, value, text):
+    """With a digest that fits: what wrote the file was wrong, and readers would each make something else of it."""
+    arrays = random_arrays()
+    arrays[array][index] = value
+    spiking_file.save(file, arrays, "twba", {})
+    with pytest.raises(UserError, match="net.npz: %s.*make it anew" % text):
+        spiking_file.load(file)
+
+
+def test_a_binary_network_without_a_zero(file):
+    spiking_file.save(file, random_arrays("bwba"), "bwba", {})
+    assert spiking_file.load(file)[1]["variant"] == "bwba"
+    spiking_file.save(file, random_arrays("twba"), "bwba", {})
+    with pytest.raises(UserError, match="cnn1/weights holds others than bwba's"):
+        spiking_file.load(file)
+
+
+@pytest.mark.parametrize("meta", ["[" * 100000, "[]", "3", "{", '{"format": "twba-spiking-network", "version": true}'])
+def test_meta_of_another_kind(file, meta):
+    rewrite(file, meta=np.array(meta))
+    with pytest.raises(UserError, match="net.npz: (damaged|has version True)"):
+        spiking_file.load(file)
+
+
+@pytest.mark.parametrize("meta", [np.array(b"{}"), np.array(["{}", "{}"]), np.array(3.0), np.zeros((), "U2000000")],
+                         ids=["bytes", "two", "number", "long"])
+def test_meta_that_is_no_text(file, meta):
+    rewrite(file, meta=meta)
+    with pytest.raises(UserError, match="net.npz: damaged .meta is no text"):
+        spiking_file.load(file)
+
+
+@pytest.mark.parametrize("variant, source, text", [
+    ("xwba", {}, "its variant, 'xwba', is none of"), (None, {}, "its variant"), (["twba"], {}, "its variant"),
+    ("twba", None, "its source"), ("twba", "x", "its source"), ("twba", {"card": 3}, "its source"),
+    ("twba", {"card": {"recipe": {"dataset": "x"}}}, "its source"), ("twba", {"card": {"recipe": []}}, "its source")])
+def test_meta_that_a_report_cannot_use(file, variant, source, text):
+    spiking_file.save(file, random_arrays(), variant, source)
+    with pytest.raises(UserError, match="net.npz: %s.*make it anew" % text):
+        spiking_file.load(file)
+
+
+def test_altered_meta(file):
+    meta = spiking_file.load(file)[1]
+    for change in ({"source": {"checkpoint": "other.npz"}}, {"variant": "bwba"}, {"commit": 1}, {"meta_sha256": None}):
+        rewrite(file, meta=np.array(json.dumps(dict(meta, **change))))
+        with pytest.raises(UserError, match="was altered"):
+            spiking_file.load(file)
+
+
+def test_a_file_from_before_the_digest_of_the_meta(file):
+    meta = spiking_file.load(file)[1]
+    del meta["meta_sha256"]
+    rewrite(file, meta=np.array(json.dumps(meta)))
+    assert spiking_file.load(file)[1] == meta
+
+
 def test_another_npz(file):
     np.savez(str(file), x=np.zeros(3))
     with pytest.raises(UserError, match="is no exported spiking network"):

@@ -376,6 +376,13 @@ def test_mistakes_get_one_line(tmp_path, finished_run):
     assert "--device cuda:77: not usable" in complaint(*arguments(tmp_path, "--device", "cuda:77"))
     assert "add --no-compile" in complaint(*(flag for flag in arguments(tmp_path) if flag != "--no-compile"),
                                            environment={"CXX": "no-such-compiler"})
+    values = npz.read_training(finished_run / "training.npz")
+    npz.save_training(tmp_path / "training.npz", values, 2)
+    assert "add --activation binary" in complaint(*arguments(tmp_path, "--resume"))
+    values["model/bn1_1/beta/Adam"][0] = np.nan
+    npz.save_training(tmp_path / "training.npz", values, 2)
+    assert "bn1_1/beta/Adam holds values that are not finite" in complaint(
+        *arguments(tmp_path, "--resume", "--activation", "binary"))
     damaged = tmp_path / "training.npz"
     damaged.write_bytes((finished_run / "training.npz").read_bytes()[:-1000])
     assert "training.npz: damaged" in complaint(*arguments(tmp_path, "--resume"))

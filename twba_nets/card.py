@@ -3,14 +3,13 @@
 No framework is imported here.
 """
 import dataclasses
-import json
 import platform
 import subprocess
 from pathlib import Path
 
 from twba_nets import npz
 from twba_nets.errors import UserError
-from twba_nets.files import sha256, write_json
+from twba_nets.files import read_json, sha256, write_json
 
 
 def path_of(model):
@@ -51,7 +50,7 @@ def read(model):
     if model.suffix != ".npz" or not path.exists():
         return None
     try:
-        card = json.loads(path.read_text())
+        card = read_json(path)
         digest = card["sha256"]
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise UserError("%s: not the card of a model (%r): restore it, or move it away" % (path, error))

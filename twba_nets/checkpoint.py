@@ -13,6 +13,7 @@ import re
 from collections import OrderedDict
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from twba_nets import card, npz
@@ -20,6 +21,8 @@ from twba_nets.architecture import training_variable_shapes, variable_shapes
 from twba_nets.errors import UserError
 
 CHECKPOINT_NAME = "model_cifar10_advanced.ckpt"
+STATE_NAME = "checkpoint"  # the file that names the newest
+_PART = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")  # what TensorFlow's files have after a checkpoint's name
 KEPT = 2  # a kill between the removal of one and the naming of the next leaves the other
 
 
@@ -58,10 +61,13 @@ def newest(folder):
 
 
 def _newest_prefix(folder):
+    path = folder / STATE_NAME
     try:
         state = tf.train.get_checkpoint_state(str(folder))
+        if state is None and path.exists():
+            raise ValueError("it is no text of TensorFlow's")
     except Exception as error:
-        raise UserError("%s: unreadable (%s): name a checkpoint yourself" % (folder / "checkpoint", error))
+        raise UserError("%s: unreadable (%s): name a checkpoint yourself" % (path, error))
     # the name alone: the original wrote paths of its own machine
     prefix = folder / (os.path.basename(state.model_checkpoint_path) if state else CHECKPOINT_NAME)
     return prefix if state or _index(prefix).exists() else None
@@ -80,7 +86,7 @@ def restore(session, saver, path):
     if path.suffix == ".npz":
         _assign(session, _global_variables(), npz.read_training(path))
         return
-    _check_reader(path, {name: tuple(variable.shape.as_list()) for name, variable in _global_variables().items()})
+    _read_variables(path, {name: variable.shape.as_list() for name, variable in _global_variables().items()})
     with _readable(path):
         saver.restore(session, str(path))
 
@@ -114,14 +120,28 @@ def read_training(prefix):
 
 
 def _read_variables(prefix, shapes):
-    reader = _check_reader(prefix, shapes)
+    if not _index(prefix).exists():
+        raise UserError("%s: not there: name another checkpoint" % _index(prefix))
     with _readable(prefix):
-        return OrderedDict((name, reader.get_tensor(name)) for name in shapes)
+        reader = tf.train.NewCheckpointReader(str(prefix))
+        types, found = reader.get_variable_to_dtype_map(), reader.get_variable_to_shape_map()
+    types = {name: (np.dtype(types[name].as_numpy_dtype), shape) for name, shape in found.items()}
+    npz.check_types(prefix, types, shapes)
+    with _readable(prefix):  # all, Adam's for an evaluation too: TensorFlow compares a checksum as it reads a variable
+        values = {name: reader.get_tensor(name) for name in found}
+    values = OrderedDict((name, values[name]) for name in shapes)
+    npz.check_values(prefix, values)
+    return values
 
 
 def locate(source):
-    """The npz or the checkpoint's prefix that `source` names: itself, or the newest in a folder."""
-    path = Path(str(source)[:-len(".index")] if str(source).endswith(".index") else source)
+    """The npz or the checkpoint's prefix that `source` names: itself, one of its files, or the newest in a folder.
+
+    The newest is also what the folder's file `checkpoint` stands for.
+    """
+    path = Path(_PART.sub("", str(source)))
+    if path.name == STATE_NAME and path.is_file():
+        return _newest_prefix(path.parent)
     if path.is_dir():
         found = newest(path) or (path / npz.MODEL_NAME)
         if found.suffix == ".npz" and not found.exists():
@@ -165,16 +185,6 @@ def _remove(folder, names):
     for path in itertools.chain.from_iterable(folder.glob(pattern) for pattern in patterns):
         with contextlib.suppress(OSError):
             path.unlink()
-
-
-def _check_reader(prefix, shapes):
-    """A reader of the checkpoint's variables, which hold these shapes, name -> shape."""
-    if not _index(prefix).exists():
-        raise UserError("%s: not there: name another checkpoint" % _index(prefix))
-    with _readable(prefix):
-        reader = tf.train.NewCheckpointReader(str(prefix))
-    npz.check_shapes(prefix, reader.get_variable_to_shape_map(), shapes)
-    return reader
 
 
 @contextlib.contextmanager

@@ -80,6 +80,12 @@ def add_initial_epoch(parser):
                         "original's); default 0")
 
 
+def add_allow_pickle(parser):
+    """The flag --allow-pickle."""
+    parser.add_argument("--allow-pickle", action="store_true", help="read the original's pickled model.npz; loading a "
+                        "pickle can run any code, so only do this with a file that you trust")
+
+
 def spikes_parser(variant):
     """Flags of cifar10_*_spikes.py."""
     parser = argparse.ArgumentParser(
@@ -90,12 +96,12 @@ def spikes_parser(variant):
     parser.add_argument("--checkpoint", type=Path, default=released_model(variant), metavar="PATH",
                         help="a run's folder, a TensorFlow checkpoint or an npz (default: %s, the released one)"
                         % released_model(variant).relative_to(REPOSITORY))
-    parser.add_argument("--allow-pickle", action="store_true", help="read the original's pickled model.npz; loading a "
-                        "pickle can run any code, so only do this with a file that you trust")
+    add_allow_pickle(parser)
     parser.add_argument("--dataset", choices=sorted(recipes.RECIPES),
                         help="default: what the checkpoint was trained on")
     parser.add_argument("--activation", choices=architecture.ACTIVATIONS,
-                        help="default: what the checkpoint was trained with, binary where nothing beside it says so")
+                        help="default: what the card or recipe beside the checkpoint says; needed where there is none, "
+                        "as beside the original's")
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N test images")
     parser.add_argument("--batch-size", type=images_of_a_batch, default=200, metavar="N",
                         help="images a batch (default: 200)")
@@ -116,6 +122,8 @@ def choose_recipe(recipe, start, args, first_epoch, weights=None):
         recipe = stored
     elif args.dataset:
         recipe = recipes.RECIPES[args.dataset](variant)
+    if start and not stored:
+        require_activation(start, args.activation)
     names = ("activation", "epochs", "batch_size", "learning_rate_steps", "seed")
     recipe = dataclasses.replace(
         recipe, **{name: getattr(args, name) for name in names if getattr(args, name) is not None})
@@ -144,6 +152,14 @@ def require_same(stored, path, **asked):
         if value is not None and value != found:
             raise UserError("%s: its %s is %s, not %s: use the script and flags that fit it, or another file or folder"
                             % (path, name, found, value))
+
+
+def require_activation(path, activation):
+    """Raise UserError unless the command line says what nothing beside a checkpoint does."""
+    if activation is None:
+        raise UserError("%s: neither card nor recipe beside it says with which activations it was trained: add "
+                        "--activation binary ({0, 1}) or --activation published ({0, 0.5, 1}, which the published code "
+                        "computes)" % path)
 
 
 def stopped(folder, saved):

@@ -11,6 +11,7 @@ import numpy as np
 
 from twba_nets import architecture as arch, card, command_line, npz, recipe as recipes, spiking_file
 from twba_nets.errors import UserError
+from twba_nets.files import check_apart, make_folder
 
 # name in the file, kernel and batch norm of the float layers
 OFF_CHIP = [(stage.conv, stage.conv + "/kernel", stage.bn) for stage in (arch.RELU_STAGE, arch.SPIKE_STAGE)] + [
@@ -28,38 +29,53 @@ def main(argv=None):
     parser.add_argument("out", type=Path, help="the file to write")
     parser.add_argument("--variant", choices=arch.VARIANTS, help="default: what the recipe or card beside the "
                         "checkpoint says; needed where there is none")
+    parser.add_argument("--activation", choices=arch.ACTIVATIONS, help="likewise; only binary ones can be exported")
+    command_line.add_allow_pickle(parser)
     args = parser.parse_args(argv)
     with command_line.one_line_for_mistakes("stopped"):
         command_line.quieten_tensorflow()
-        _export(args.checkpoint, args.out, args.variant)
+        _export(args)
 
 
-def _export(source, out, variant):
+def _export(args):
     from twba_nets import checkpoint
-    path = checkpoint.locate(source)
+    path, out = checkpoint.locate(args.checkpoint), args.out
     recipe = recipes.load(path)
     if recipe:
-        command_line.require_same(recipe, path, variant=variant)
-        require_binary(recipe, path)
-        variant = recipe.variant
-    elif not variant:
-        raise UserError("%s: neither card nor recipe beside it says what it is: add --variant twba or bwba (and know "
-                        "that its activations are binary)" % path)
-    values = checkpoint.read(path)
+        command_line.require_same(recipe, path, variant=args.variant, activation=args.activation)
+        require_binary(recipe.activation, path)
+    elif not args.variant:
+        raise UserError("%s: neither card nor recipe beside it says what it is: add --variant twba or bwba, and "
+                        "--activation" % path)
+    variant = args.variant or recipe.variant
+    _check_out(out, path)
+    values = checkpoint.read(path, args.allow_pickle)
     npz.check_variant(values, variant, path)
+    if not recipe:
+        command_line.require_activation(path, args.activation)
+        require_binary(args.activation, path)
     arrays = fold(values, variant)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    spiking_file.check_network(path, arrays, variant)
+    make_folder(out.parent)
     spiking_file.save(out, arrays, variant, {"checkpoint": path.name, "card": card.read(path), "commit": card.commit()})
     print("%s: %s, %d hidden neurons' filters, %.2f MB\n%s"
           % (out, variant.upper(), sum(stage.groups * stage.filters for stage in arch.HIDDEN_STAGES),
              out.stat().st_size / 1e6, _constant_filters(arrays)))
 
 
-def require_binary(recipe, path):
+def _check_out(out, path):
+    """Raise UserError where the network would take a checkpoint's place, or its card's or recipe's."""
+    files = [path, card.path_of(path), path.with_name(recipes.FILE_NAME)]
+    check_apart(out, files + [path.with_name(path.name + part) for part in (".index", ".data-00000-of-00001")])
+    if out.name in (npz.MODEL_NAME, npz.TRAINING_NAME):
+        raise UserError("%s: would be read as a checkpoint: name another file" % out)
+
+
+def require_binary(activation, path):
     """Raise UserError for a checkpoint of published activations."""
-    if recipe.activation != "binary":
+    if activation != "binary":
         raise UserError("%s: its activations are %s, {0, 0.5, 1}, not binary: no spiking network with one threshold a "
-                        "neuron computes them: train with --activation binary" % (path, recipe.activation))
+                        "neuron computes them: train with --activation binary" % (path, activation))
 
 
 def fold(values, variant):

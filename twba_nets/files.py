@@ -6,6 +6,8 @@ import hashlib
 import io
 import json
 import os
+import re
+import secrets
 import sys
 from pathlib import Path
 
@@ -13,6 +15,8 @@ import numpy as np
 
 from twba_nets.errors import UserError
 
+# what a killed process leaves; until now the names had no number
+_TEMPORARY = re.compile(r"^\..+\.(npz|json|csv|png)(\.[0-9a-f]{16})?\.tmp$")
 # what flock answers where there is none; EBADF and EINVAL: where a lock takes a file that is open for writing
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF, errno.EINVAL)
 
@@ -21,23 +25,79 @@ WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, er
 def atomic_write(path, mode="wb"):
     """Open a file that takes the place of `path` only once it is complete and on the disk.
 
-    A kill, an error or a full disk leaves what was at `path` before. Raises UserError if it cannot be written.
+    A kill, an error or a full disk leaves what was at `path` before. A device or a pipe, as /dev/null, is written to as
+    it is. Raises UserError if it cannot be written, or is a symbolic link.
     """
     path = Path(path)
-    temporary = path.with_name(".%s.tmp" % path.name)  # one writer a run: a leftover of a kill is overwritten
     try:
-        with open(str(temporary), mode) as file:
+        if path.exists() and not path.is_file():
+            with open(str(path), mode) as file:
+                yield file
+        elif path.is_symlink():  # to replace it would leave what it stands for as it was
+            raise UserError("%s: is a symbolic link: name the file that it stands for" % path)
+        else:
+            with _replacing(path, mode) as file:
+                yield file
+    except OSError as error:
+        raise UserError("%s: could not be written (%s); what was there before is intact: make room, or choose another "
+                        "place" % (path, error.strerror or error))
+
+
+@contextlib.contextmanager
+def _replacing(path, mode):
+    # a name that nobody can foresee, of a file that does not exist yet: no link that somebody laid there is followed
+    temporary = path.with_name(".%s.%s.tmp" % (path.name, secrets.token_hex(8)))
+    try:
+        with open(str(temporary), mode.replace("w", "x")) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(str(temporary), str(path))
-    except BaseException as error:
+    except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError):
-            raise UserError("%s: could not be written (%s); what was there before is intact: make room, or choose "
-                            "another place" % (path, error.strerror))
         raise
+    with contextlib.suppress(OSError):  # not every file system can do this, and the file is in its place
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder):
+    """Bring a folder's names to the disk, so that no loss of power undoes a replacement."""
+    descriptor = os.open(str(folder), os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(folder):
+    """Remove what killed processes left half-written, in a folder that no other process writes to."""
+    for path in folder.glob(".*.tmp"):
+        if _TEMPORARY.search(path.name):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def check_apart(output, inputs):
+    """Raise UserError if what is to be written would take the place of a file that is read."""
+    if output.exists() and any(path.exists() and output.samefile(path) for path in inputs):
+        raise UserError("%s: is read itself: name another file to write" % output)
+
+
+def make_folder(folder):
+    """Make a folder unless it is there. Raises UserError if it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError("%s: no folder can be made there (%s): name another" % (folder, error.strerror))
+
+
+def read_json(path):
+    """The value in a JSON file. Raises ValueError or OSError if there is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("its lists are nested too deeply")
 
 
 def sha256(path):
@@ -66,16 +126,11 @@ def claimed(folder):
 
     The claim ends with the process, however that ends. What killed processes left half-written is removed.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(str(folder), os.O_RDONLY)
-    except OSError as error:
-        raise UserError("%s: no folder can be made there (%s): name another with --output" % (folder, error.strerror))
+    make_folder(folder)
+    descriptor = os.open(str(folder), os.O_RDONLY)
     try:
         if _lock(descriptor, folder):
-            for path in folder.glob(".*.tmp"):
-                with contextlib.suppress(OSError):
-                    path.unlink()
+            remove_leftovers(folder)
         yield
     finally:
         os.close(descriptor)

@@ -9,12 +9,16 @@ from collections import OrderedDict
 
 import numpy as np
 
+from twba_nets import architecture as arch
 from twba_nets.architecture import is_quantised, training_variable_shapes, variable_shapes
+from twba_nets.arrays import check_affine, check_finite, open_npz
 from twba_nets.errors import UserError
 from twba_nets.files import write_npz
 
 MODEL_NAME = "model.npz"
 TRAINING_NAME = "training.npz"
+REMEDY = "use a copy of it"
+LARGEST_PIXEL = (arch.IMAGE_SIZE ** 2 * arch.CHANNELS) ** 0.5  # standardised: the squares' mean is at most 1
 
 
 def save_model(path, values):
@@ -27,12 +31,17 @@ def save_model(path, values):
 def read_model(path, allow_pickle=False):
     """The 270 model variables, name -> array, of a model.npz, a training.npz or the original's pickled model.npz.
 
-    allow_pickle: read the original's, too. Loading a pickle can run any code.
-    Raises UserError if the file is damaged or of another network.
+    Floating values are float32. allow_pickle: read the original's, too. Loading a pickle can run any code.
+    Raises UserError if the file is damaged, of another network or holds values that no training gives.
     """
-    values = _read(path, variable_shapes(), allow_pickle)
-    check_shapes(path, {name: value.shape for name, value in values.items()}, variable_shapes())
-    return values
+    with _open(path) as archive:
+        if archive.names == ["params"]:
+            values = _read_original(path, archive, allow_pickle)
+        else:
+            values = _read(path, archive, variable_shapes())
+    check_values(path, values)
+    return OrderedDict((name, value.astype(np.float32) if value.dtype.kind == "f" else value)
+                       for name, value in values.items())
 
 
 def save_training(path, values, epoch):
@@ -41,54 +50,122 @@ def save_training(path, values, epoch):
 
 
 def read_training(path):
-    """The 596 variables, name -> array, of a training.npz. Raises UserError if it is no such file, or damaged."""
+    """The 596 variables, name -> array, of a training.npz. Raises UserError if it is no such file, or as read_model."""
     read_epoch(path)  # without one it is a model.npz
-    values = _read(path, training_variable_shapes(), allow_pickle=False)
-    check_shapes(path, {name: value.shape for name, value in values.items()}, training_variable_shapes())
+    with _open(path) as archive:
+        values = _read(path, archive, training_variable_shapes())
+    check_values(path, values)
     return values
 
 
 def read_epoch(path):
     """The number of finished epochs in a training.npz. Raises UserError if it is no such file, or damaged."""
-    values = _read(path, ["epoch"], allow_pickle=False)
-    if "epoch" not in values:
-        raise UserError("%s: holds quantised weights only: it can be evaluated; to go on training name a checkpoint of "
-                        "a training run" % path)
-    return int(values["epoch"])
+    with _open(path) as archive:
+        if "epoch" not in archive.names:
+            raise UserError("%s: holds quantised weights only: it can be evaluated; to go on training name a checkpoint "
+                            "of a training run" % path)
+        dtype, shape = archive.type("epoch")
+        if dtype.kind not in "iu" or shape != ():
+            raise ValueError("epoch is no whole number")
+        epoch = int(archive.read("epoch"))
+    if epoch < 0:
+        raise UserError("%s: its epoch is %d: use a copy of it" % (path, epoch))
+    return epoch
 
 
-def check_shapes(path, found, expected):
-    """Raise UserError unless `found` (name -> shape) holds all of `expected`."""
-    for name, shape in expected.items():
+def check_types(source, found, shapes):
+    """Raise UserError unless there are variables of these shapes (name -> shape), and of numbers.
+
+    found: name -> (dtype, shape). Numbers are floating; quantised weights can be integers.
+    """
+    for name, shape in shapes.items():
         if name not in found:
             raise UserError("%s: lacks %s (and holds %d arrays): it is not a checkpoint of this network, or not one "
-                            "to go on training from" % (path, name, len(found)))
-        if tuple(found[name]) != tuple(shape):
+                            "to go on training from" % (source, name, len(found)))
+        dtype, found_shape = found[name]
+        if tuple(found_shape) != tuple(shape):
             raise UserError("%s: %s has shape %s, not %s: it is a checkpoint of another network"
-                            % (path, name, tuple(found[name]), tuple(shape)))
+                            % (source, name, tuple(found_shape), tuple(shape)))
+        if dtype.kind not in ("fi" if is_quantised(name) else "f") or dtype.itemsize > 8 or not dtype.isnative:
+            raise UserError("%s: %s has type %s, not float32: it is not a checkpoint of this network"
+                            % (source, name, dtype))
+
+
+def check_values(source, values):
+    """Raise UserError if a variable (name -> array) holds what no training gives, so that a result would be wrong.
+
+    That is what is not finite in float32, negative variances and second moments, powers of Adam's betas outside [0, 1),
+    and values so large that a sum overflows.
+    """
+    try:
+        for name, value in values.items():
+            check_finite(name, value)
+            if name.endswith(("/moving_variance", "/" + arch.ADAM_SLOTS[1])) and (value < 0).any():
+                raise ValueError("%s holds negative values, and is a mean of squares" % name)
+            if name.endswith("_power") and not 0 <= value < 1:
+                raise ValueError("%s is %g, not between 0 and 1" % (name, value))
+        _check_sums(values)
+    except ValueError as error:
+        raise UserError("%s: %s: it is damaged, or its training diverged: use another checkpoint" % (source, error))
+
+
+def _check_sums(values):
+    inputs = np.full(arch.CHANNELS, LARGEST_PIXEL)
+    for stage in (arch.RELU_STAGE, arch.SPIKE_STAGE):
+        inputs = _check_layer(values, stage.conv, values["model/%s/kernel" % stage.conv], stage.bn, inputs)
+    for stage in arch.HIDDEN_STAGES:
+        for conv, bn in arch.group_names(stage):
+            # quantised they are at most 1; the ternary threshold is taken from the sum over all filters
+            weights = np.maximum(np.abs(values["model/%s/W_conv2d" % conv].astype(np.float64)), 1)
+            _check_layer(values, conv, weights, bn, np.full(weights.shape[2], stage.filters))
+    kernel = values["model/%s/W" % arch.OUTPUT]
+    _check_layer(values, arch.OUTPUT, kernel, arch.OUTPUT_BN, np.ones(len(kernel)))
+
+
+def _check_layer(values, name, kernel, bn, inputs):
+    beta, gamma, mean, variance = (values["model/%s/%s" % (bn, part)].astype(np.float64)
+                                   for part in ("beta", "gamma", "moving_mean", "moving_variance"))
+    scale = gamma / np.sqrt(variance + arch.BN_EPSILON)
+    return check_affine(name, kernel, scale, np.abs(beta) + np.abs(mean * scale), inputs)
 
 
 def check_variant(values, variant, source):
-    """Raise UserError if quantised weights are those of the other variant; latent weights do not tell."""
-    weights = np.concatenate([value.ravel() for name, value in values.items() if is_quantised(name)])
-    if not np.isin(weights, (-1, 0, 1)).all():
+    """Raise UserError if quantised weights are those of the other variant, or of none; latent weights do not tell."""
+    weights = OrderedDict((name, value) for name, value in values.items() if is_quantised(name))
+    quantised = [np.isin(value, (-1, 0, 1)) for value in weights.values()]
+    latent = all(value.dtype.kind == "f" for value in weights.values())
+    if latent and sum(allowed.sum() for allowed in quantised) < sum(allowed.size for allowed in quantised) / 2:
         return
-    found = "twba" if (weights == 0).any() else "bwba"
+    for name, allowed in zip(weights, quantised):
+        if not allowed.all():
+            raise UserError("%s: %s holds weights other than -1, 0 and 1: it is damaged: %s" % (source, name, REMEDY))
+    zeros = [name for name, value in weights.items() if (value == 0).any()]
+    found, kind = ("twba", "ternary (%s holds 0)" % zeros[0]) if zeros else ("bwba", "binary")
     if found != variant:
         raise UserError("%s: its weights are %s, so it is a %s checkpoint, not %s: use the script of %s/"
-                        % (source, "ternary" if found == "twba" else "binary", found, variant, found.upper()))
+                        % (source, kind, found, variant, found.upper()))
 
 
-def _read(path, names, allow_pickle):
-    if not zipfile.is_zipfile(str(path)):
-        raise UserError("%s: damaged or no npz file: use a copy of it" % path)
-    try:
-        with np.load(str(path), allow_pickle=allow_pickle) as archive:
-            if archive.files == ["params"]:
-                return OrderedDict(zip(variable_shapes(), archive["params"]))
-            return OrderedDict((name, archive[name]) for name in names if name in archive.files)
-    except Exception as error:  # a damaged archive can raise anything
-        if "allow_pickle=False" in str(error):
-            raise UserError("%s: is pickled, as the original's model.npz is, and loading a pickle can run any code: "
-                            "if you trust it, add --allow-pickle" % path)
-        raise UserError("%s: damaged (%s): use a copy of it" % (path, error))
+def _open(path):
+    if not path.is_file() or not zipfile.is_zipfile(str(path)):  # to open a pipe would wait for ever
+        raise UserError("%s: damaged or no npz file: %s" % (path, REMEDY))
+    return open_npz(path, REMEDY)
+
+
+def _read(path, archive, shapes):
+    check_types(path, {name: archive.type(name) for name in archive.names}, shapes)
+    return OrderedDict((name, archive.read(name)) for name in shapes)
+
+
+def _read_original(path, archive, allow_pickle):
+    """The original's: one array of 270 arrays, in the graph's order."""
+    if archive.type("params")[0].hasobject and not allow_pickle:
+        raise UserError("%s: is pickled, as the original's model.npz is, and loading a pickle can run any code: if you "
+                        "trust it, add --allow-pickle" % path)
+    params, shapes = archive.read("params", allow_pickle), variable_shapes()
+    if len(params) != len(shapes):
+        raise UserError("%s: holds %d arrays, not %d: it is a checkpoint of another network"
+                        % (path, len(params), len(shapes)))
+    values = OrderedDict((name, np.asarray(value)) for name, value in zip(shapes, params))
+    check_types(path, {name: (value.dtype, value.shape) for name, value in values.items()}, shapes)
+    return values

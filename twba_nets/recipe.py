@@ -1,11 +1,10 @@
 """How a network is trained, in one object. No framework is imported here."""
 import dataclasses
-import json
 
 from twba_nets import card
 from twba_nets.architecture import ACTIVATIONS, VARIANTS
 from twba_nets.errors import UserError
-from twba_nets.files import sha256, write_json
+from twba_nets.files import read_json, sha256, write_json
 
 FILE_NAME = "recipe.json"
 DATASETS = ("cifar10", "digits")
@@ -132,6 +131,6 @@ def load(checkpoint):
     elif not path.exists():
         return None
     try:
-        return Recipe(**(found["recipe"] if found else json.loads(path.read_text())))
-    except (UserError, ValueError, TypeError, KeyError, OSError, RecursionError) as error:
+        return Recipe(**(found["recipe"] if found else read_json(path)))
+    except (UserError, ValueError, TypeError, KeyError, OSError) as error:
         raise UserError("%s: not a recipe of this project (%s): restore it, or move it away" % (path, error))

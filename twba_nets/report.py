@@ -18,8 +18,7 @@ from tqdm import tqdm
 
 from twba_nets import architecture as arch, command_line, cores, datasets, figures, robustness, spiking_file, synapses
 from twba_nets.engine import CHUNK, Engine
-from twba_nets.errors import UserError
-from twba_nets.files import write_json
+from twba_nets.files import make_folder, write_json
 
 # Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014, 45 nm, 0.9 V: a float32 product
 # takes 3.7 pJ, a float32 sum 0.9 pJ (an int32 sum 0.1 pJ). Arithmetic alone: no memory, no routing, no leakage.
@@ -38,7 +37,7 @@ def main(argv=None):
         arrays, meta = spiking_file.load(args.export)
         core = cores.Core(args.axons, args.neurons)
         placements = [cores.place(stage, shape[0], shape[2], core) for stage, shape in _stages()]
-        _make_folder(args.out)
+        make_folder(args.out)
         data = datasets.load(args.dataset or _trained_on(meta), args.data_dir)
         images, labels = data.x_test[:args.limit], data.y_test[:args.limit]
         measurement = measure(arrays, images, labels)
@@ -204,13 +203,6 @@ def _write(report, measurement, folder):
     figures.synaptic_operations(report["maps"], folder / "sops.png")
     figures.robustness(report["robustness"], folder / "robustness.png")
     write_json(path, report)
-
-
-def _make_folder(folder):
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError("%s: no folder can be made there (%s): name another" % (folder, error.strerror))
 
 
 def _trained_on(meta):

@@ -3,7 +3,7 @@ import dataclasses
 
 from twba_nets import command_line, datasets, npz, recipe as recipes, spikes
 from twba_nets.errors import UserError
-from twba_nets.files import claimed, write_json
+from twba_nets.files import claimed, read_json, write_json
 
 PUBLISHED_NOTE = ("note: with published (three-level) activations the sums add halves: "
                   "they are sums of activations, not spike counts")
@@ -111,26 +111,41 @@ def _first_epoch(start, initial_epoch):
 
 def _count_spikes(variant, args):
     from twba_nets import checkpoint
+    if args.json:
+        _check_json_file(args.json)
     path = checkpoint.locate(args.checkpoint)
     recipe = recipes.load(path)
     if recipe:
         command_line.require_same(recipe, path, variant=variant, activation=args.activation)
-    else:
-        recipe = dataclasses.replace(recipes.paper(variant), activation=args.activation or "binary")
-        print("note: no recipe.json beside %s: taken for a %s checkpoint with %s activations"
-              % (path, variant, recipe.activation))
     values = checkpoint.read(path, args.allow_pickle)
     npz.check_variant(values, variant, path)
+    if not recipe:
+        command_line.require_activation(path, args.activation)
+        recipe = dataclasses.replace(recipes.paper(variant), activation=args.activation)
     recipe = dataclasses.replace(recipe, dataset=args.dataset or recipe.dataset)
     data = datasets.load(recipe.dataset, args.data_dir)
     result = _evaluate(values, recipe, path, data.x_test[:args.limit], data.y_test[:args.limit], args)
     _report(spikes.summarise(result, args.batch_size), recipe, path, args.json)
 
 
+def _check_json_file(path):
+    """Raise UserError where figures would take the place of another file, or be read as a card or recipe later on."""
+    if path.name == recipes.FILE_NAME or path.suffix == ".json" and path.with_suffix(".npz").exists():
+        raise UserError("--json %s: would be read as the recipe of a run, or as the card of a model: name another file"
+                        % path)
+    if path.is_file() and path.stat().st_size:
+        try:
+            figures = "batch_sums" in read_json(path)
+        except (ValueError, TypeError):
+            figures = False
+        if not figures:
+            raise UserError("--json %s: holds something else than an evaluation's figures: name another file" % path)
+
+
 def _evaluate(values, recipe, path, x, y, args):
     if args.engine:
         from twba_nets import engine, export
-        export.require_binary(recipe, path)
+        export.require_binary(recipe.activation, path)
         return engine.evaluate(export.fold(values, recipe.variant), x, y, args.threads)
     from twba_nets.evaluation import evaluate
     return evaluate(values, recipe, x, y, args.batch_size, args.threads)

@@ -25,7 +25,7 @@ import nir
 import numpy as np
 
 from twba_nets import architecture as arch, command_line, spiking_file
-from twba_nets.files import atomic_write
+from twba_nets.files import atomic_write, check_apart, make_folder
 
 THRESHOLD = 0.5
 
@@ -46,8 +46,9 @@ def main(argv=None):
 
 
 def _export(network, out):
+    check_apart(out, [network])
     graph = build(*spiking_file.load(network))
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     buffer = io.BytesIO()  # on a full disk HDF5 crashes
     nir.write(buffer, graph)
     with atomic_write(out) as file:

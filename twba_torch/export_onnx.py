@@ -22,7 +22,7 @@ import onnx
 from onnx import helper
 
 from twba_nets import architecture as arch, command_line, spiking_file
-from twba_nets.files import atomic_write
+from twba_nets.files import atomic_write, check_apart, make_folder
 
 OPSET, IR_VERSION = 17, 8  # of 2022: old enough for most runtimes
 SPIKE = 255
@@ -45,8 +45,9 @@ def main(argv=None):
 
 
 def _export(network, out):
+    check_apart(out, [network])
     model = build(*spiking_file.load(network))
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     with atomic_write(out) as file:
         file.write(model.SerializeToString())
     print("%s: ONNX, opset %d, %d nodes, %.2f MB" % (out, OPSET, len(model.graph.node), out.stat().st_size / 1e6))

@@ -1,0 +1,134 @@
+"""Files are written whole or not at all, and nobody else's file is written."""
+import errno
+import os
+import stat
+import threading
+
+import pytest
+
+from twba_nets import files
+from twba_nets.errors import UserError
+
+
+def write(path, text="after"):
+    with files.atomic_write(path, "w") as file:
+        file.write(text)
+
+
+def test_no_link_is_followed_to_write(tmp_path, monkeypatch):
+    """Not even where somebody knows the temporary file's name before."""
+    (tmp_path / "victim").write_text("before")
+    (tmp_path / ".file.tmp").symlink_to(tmp_path / "victim")
+    write(tmp_path / "file")
+    monkeypatch.setattr(files.secrets, "token_hex", lambda size: "known")
+    (tmp_path / ".file.known.tmp").symlink_to(tmp_path / "victim")
+    with pytest.raises(UserError, match="file: could not be written .File exists"):
+        write(tmp_path / "file", "later")
+    assert (tmp_path / "victim").read_text() == "before" and (tmp_path / "file").read_text() == "after"
+
+
+@pytest.mark.parametrize("target", ["victim", "none", "link"])
+def test_a_link_is_not_replaced(tmp_path, target):
+    (tmp_path / "victim").write_text("before")
+    (tmp_path / "link").symlink_to(tmp_path / target)
+    with pytest.raises(UserError, match="link: (is a symbolic link: name the file|could not be written)"):
+        write(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "victim").read_text() == "before"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_pipe_is_written_to(tmp_path):
+    os.mkfifo(str(tmp_path / "pipe"))
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")  # as /dev/stdout is one
+    for name in ("pipe", "link"):
+        read = []
+        reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_text()))
+        reader.start()
+        write(tmp_path / name)
+        reader.join()
+        assert read == ["after"]
+    assert stat.S_ISFIFO((tmp_path / "pipe").lstat().st_mode) and len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_device_stays_one(tmp_path):
+    try:
+        os.mknod(str(tmp_path / "null"), 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+        write(tmp_path / "null")
+    except (PermissionError, UserError):
+        pytest.skip("making a device needs root, and a file system that allows it")
+    assert stat.S_ISCHR((tmp_path / "null").lstat().st_mode) and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_is_not_written(tmp_path):
+    with pytest.raises(UserError, match="could not be written .Is a directory"):
+        write(tmp_path)
+
+
+@pytest.mark.parametrize("mask, mode", [(0o022, 0o644), (0o077, 0o600), (0, 0o666)])
+def test_the_files_mode_is_the_umasks(tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        write(tmp_path / "file")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode
+
+
+def test_the_folder_is_synced_after_the_replacement(tmp_path, monkeypatch):
+    calls = []
+    replace, fsync = os.replace, os.fsync
+
+    def synced(descriptor):
+        calls.append(os.readlink("/proc/self/fd/%d" % descriptor))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "replace", lambda *names: calls.append("replace") or replace(*names))
+    monkeypatch.setattr(os, "fsync", synced)
+    write(tmp_path / "file")
+    assert calls[0].endswith(".tmp") and calls[1:] == ["replace", str(tmp_path)]
+
+
+def test_a_file_system_that_cannot_sync_folders(tmp_path, monkeypatch):
+    fsync = os.fsync
+
+    def refuse(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    write(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "after"
+
+
+def test_a_run_begins_without_what_killed_ones_left(tmp_path):
+    leftovers = [".model.npz.0123456789abcdef.tmp", ".log.csv.ffffffffffffffff.tmp", ".training.npz.tmp"]
+    for name in leftovers + [".profile.tmp", "model.npz.tmp", "model.npz"]:
+        (tmp_path / name).write_text("")
+    with files.claimed(tmp_path):
+        assert {path.name for path in tmp_path.iterdir()} == {".profile.tmp", "model.npz.tmp", "model.npz"}
+
+
+def test_what_a_kill_leaves_is_such_a_leftover(tmp_path):
+    with files.atomic_write(tmp_path / "model.npz"):
+        left, = tmp_path.iterdir()
+    left.write_text("half")
+    with files.claimed(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == ["model.npz"]
+
+
+@pytest.mark.parametrize("content", [b"[" * 100000, b'{"a":' * 100000, b"\xff\xfe", b"{", b""])
+def test_json_that_is_none(tmp_path, content):
+    (tmp_path / "file.json").write_bytes(content)
+    with pytest.raises(ValueError):
+        files.read_json(tmp_path / "file.json")
+
+
+def test_what_is_read_is_not_overwritten(tmp_path):
+    (tmp_path / "file").write_text("before")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    os.link(str(tmp_path / "file"), str(tmp_path / "same"))
+    for name in ("file", "link", "same"):
+        with pytest.raises(UserError, match="%s: is read itself" % name):
+            files.check_apart(tmp_path / name, [tmp_path / "none", tmp_path / "file"])
+    files.check_apart(tmp_path / "new", [tmp_path / "file"])

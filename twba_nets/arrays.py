@@ -1,0 +1,72 @@
+"""Named arrays: read from an npz by their headers first, and checked. No framework is imported here.
+
+A small file can inflate to a very large array, and a damaged one can hold anything: so type and shape are looked at
+before an array is read, and the numbers before anything is computed from them.
+"""
+import contextlib
+import zipfile
+
+import numpy as np
+
+from twba_nets.errors import UserError
+
+LARGEST = float(np.finfo(np.float32).max)
+
+
+class Npz:
+    """An npz that is open for reading. names: of its arrays."""
+
+    def __init__(self, archive):
+        self.archive = archive
+        self.names = [name[:-len(".npy")] for name in archive.namelist() if name.endswith(".npy")]
+
+    def type(self, name):
+        """(dtype, shape) of an array, which is not read."""
+        with self.archive.open(name + ".npy") as file:
+            if np.lib.format.read_magic(file) != (1, 0):  # NumPy writes no other for arrays as simple as these
+                raise ValueError("%s has a header of another version" % name)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        return dtype, shape
+
+    def read(self, name, allow_pickle=False):
+        """An array. Look at its type first. allow_pickle: of Python objects, too, which can run any code."""
+        with self.archive.open(name + ".npy") as file:
+            array = np.lib.format.read_array(file, allow_pickle=allow_pickle)
+            if file.read(1):  # the archive's checksum is compared at the end
+                raise ValueError("%s is longer than its header says" % name)
+        return array
+
+
+@contextlib.contextmanager
+def open_npz(path, remedy):
+    """Open an npz, as an Npz. What a damaged one raises becomes a UserError that ends with the remedy."""
+    try:
+        with zipfile.ZipFile(str(path)) as archive:
+            yield Npz(archive)
+    except UserError:
+        raise
+    except Exception as error:  # a damaged archive can raise anything, and NumPy prints whole headers
+        text = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise UserError("%s: damaged (%s): %s" % (path, text, remedy))
+
+
+def check_finite(name, value):
+    """Raise ValueError if a number is NaN or infinite, in float32 too."""
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(value.astype(np.float32))
+    if not finite.all():
+        raise ValueError("%s holds values that are not finite" % name)
+
+
+def check_affine(name, kernel, scale, offset, inputs):
+    """The largest absolute outputs of kernel, scale and offset, float64 [O], given the inputs' largest, [C].
+
+    kernel: [..., C, O]. Raises ValueError if float32 may not hold them: infinity less infinity is NaN, and that never
+    fires.
+    """
+    kernel, scale, offset = (np.abs(value.astype(np.float64)) for value in (kernel, scale, offset))
+    sums = inputs @ kernel.sum(tuple(range(kernel.ndim - 2)))
+    outputs = sums * scale + offset
+    if not (np.maximum(sums, outputs) <= LARGEST).all():
+        raise ValueError("%s and its batch norm hold values so large that their sums overflow" % name)
+    return outputs
