@@ -46,7 +46,7 @@ bench-train: setup setup-torch
 	$(PYTHON) benchmarks/training.py $(ARGS)
 
 bench-torch: setup-torch
-	$(TORCH_PYTHON) -m twba_torch.benchmark $(ARGS)
+	$(TORCH_PYTHON) benchmarks/training_torch.py $(ARGS)
 
 lock:
 	$(LOCK) --python-platform x86_64-manylinux2014 --python-version 3.7 --override requirements-overrides.txt \

@@ -14,7 +14,7 @@ if __name__ == "__main__":
     interrupts.exit_at_once()  # the imports below take a second
 
 from twba_nets.recipe import paper
-from twba_nets.scripts import train
+from twba_tensorflow.scripts import train
 
 if __name__ == "__main__":
     train(paper("bwba"), resume=False)

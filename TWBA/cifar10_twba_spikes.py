@@ -10,7 +10,7 @@ from twba_nets import interrupts
 if __name__ == "__main__":
     interrupts.exit_at_once()  # the imports below take a second
 
-from twba_nets.scripts import count_spikes
+from twba_tensorflow.scripts import count_spikes
 
 if __name__ == "__main__":
     count_spikes("twba")

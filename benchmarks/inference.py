@@ -35,7 +35,7 @@ def main(argv=None):
     add_flags(parser, seconds=2)
     parser.add_argument("--variant", choices=arch.VARIANTS, default="twba", help="released checkpoint (default: twba)")
     args = parser.parse_args(argv)
-    with command_line.one_line_for_mistakes("stopped"):
+    with interrupts.one_line_for_mistakes("stopped"):
         figures = measure(args)
         print(table(figures))
         if args.json:
@@ -47,8 +47,8 @@ def measure(args):
     model = command_line.released_model(args.variant)
     with tempfile.TemporaryDirectory() as folder:
         export, onnx = Path(folder) / "export.npz", Path(folder) / "network.onnx"
-        _run(TENSORFLOW, "-m", "twba_nets.export", model, export)
-        _run(PYTORCH, "-m", "twba_torch.export_onnx", export, onnx)
+        _run(TENSORFLOW, "-m", "twba_tensorflow.export", model, export)
+        _run(PYTORCH, "-m", "twba_chip.export_onnx", export, onnx)
         workers = OrderedDict((side, start(python, "inference_worker.py", side, model, export, onnx, args.threads))
                               for side, python in SIDES.items())
         try:

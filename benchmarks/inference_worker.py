@@ -14,7 +14,8 @@ sys.path.insert(0, str(REPOSITORY))
 
 import numpy as np
 
-from twba_nets import architecture as arch, npz, recipe as recipes, spiking, spiking_file
+from twba_chip import spiking_file, spiking_network
+from twba_nets import architecture as arch, card, npz
 
 PEAK_REPEATS = 20000000
 # these get standardised images, which the others standardise themselves
@@ -23,7 +24,7 @@ PREPARED = ("tensorflow", "per_group", "pytorch", "pytorch_int8")
 
 def engine(model, export, onnx, threads):
     """The compiled engine; with each answer its stages' time and operations, and what the processor was measured to do."""
-    from twba_nets.engine import Engine, library
+    from twba_chip.engine import Engine, library
     arrays = spiking_file.load(export)[0]
     running = Engine(arrays, threads)
     ternary = bool(running.network.stages[2].minus)
@@ -60,27 +61,26 @@ def operations(arrays, stage, positions, batch, by_planes):
 
 def tensorflow(model, export, onnx, threads):
     """The checkpoint as it is, in TensorFlow 1.15."""
-    from twba_nets import command_line
-    command_line.quieten_tensorflow()
-    from twba_nets import network
-    from twba_nets.session import session_config
-    return _tensorflow(network.build, session_config(threads), model)
+    from twba_tensorflow import quieten_tensorflow
+    quieten_tensorflow()
+    from twba_tensorflow import fast_network
+    from twba_tensorflow.session import session_config
+    return _tensorflow(fast_network.build, session_config(threads), model)
 
 
 def per_group(model, export, onnx, threads):
     """The same by the published code's graph."""
-    from twba_nets import command_line
-    command_line.quieten_tensorflow()
-    sys.path.insert(0, str(REPOSITORY / "tests"))
-    import per_group_network
-    return _tensorflow(per_group_network.build, per_group_network.session_config(threads), model)
+    from twba_tensorflow import quieten_tensorflow
+    quieten_tensorflow()
+    from twba_tensorflow import published_network
+    return _tensorflow(published_network.build, published_network.session_config(threads), model)
 
 
 def _tensorflow(build, config, model):
     import tensorflow as tf
-    from twba_nets import checkpoint
+    from twba_tensorflow import checkpoint
     session, images = tf.Session(config=config), tf.placeholder(tf.float32, [None, 24, 24, 3])
-    net = build(images, recipes.load(model).variant)
+    net = build(images, card.load_recipe(model).variant)
     checkpoint.assign(session, npz.read_model(model))
     session.run(net.prepare)
     return lambda x: session.run(net.logits, {images: x}), nothing
@@ -92,7 +92,7 @@ def pytorch(model, export, onnx, threads, exact=False):
     from twba_torch import device, network, variables
     device.keep_memory()
     torch.set_num_threads(threads)
-    net = network.Network(recipes.load(model).variant, exact=exact)
+    net = network.Network(card.load_recipe(model).variant, exact=exact)
     variables.assign(npz.read_model(model), net)
     net.eval()
 
@@ -127,7 +127,7 @@ def main():
     run, more = globals()[kind](*map(Path, paths), int(threads))
     images = np.random.RandomState(0).randint(0, 256, (200, 32, 32, 3)).astype(np.uint8)
     if kind in PREPARED:
-        images = spiking.prepare(images)
+        images = spiking_network.prepare(images)
     for line in sys.stdin:
         batch, seconds = line.split()
         x = images[:int(batch)]

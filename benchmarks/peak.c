@@ -1,5 +1,5 @@
 /* The processor's own limit for the engine's three instruction mixes: everything in registers, nothing to wait for. */
-#include "../twba_nets/engine/engine.c"
+#include "../twba_chip/engine/engine.c"
 
 #define KEEP(vector) __asm__ volatile("" : "+x"(vector)) /* the compiler must take it for changed */
 

@@ -14,7 +14,7 @@ from twba_nets import interrupts
 if __name__ == "__main__":
     interrupts.exit_at_once()
 
-from twba_nets import architecture as arch, card, command_line
+from twba_nets import architecture as arch, card
 from twba_nets.files import write_json
 from workers import PYTORCH, TENSORFLOW, add_flags, ask, start
 
@@ -36,7 +36,7 @@ def main(argv=None):
     parser.add_argument("--tensorflow", default=TENSORFLOW, metavar="PYTHON", help="Python of another environment for "
                         "the TensorFlow sides, such as one with intel-tensorflow")
     args = parser.parse_args(argv)
-    with command_line.one_line_for_mistakes("stopped"):
+    with interrupts.one_line_for_mistakes("stopped"):
         figures = measure(args)
         print(table(figures))
         if args.json:

@@ -12,12 +12,12 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
+sys.path.insert(0, str(REPOSITORY))
 
 import numpy as np
 
 from twba_nets import recipe as recipes
-from twba_nets.datasets import Dataset
+from twba_nets.datasets.dataset import Dataset
 
 IMAGES, TRACED_STEPS, OPERATIONS = 10000, 5, 12
 
@@ -26,10 +26,10 @@ class TensorFlow:
     """This project's training and evaluation, the pipelines included."""
 
     def __init__(self, recipe, data, threads):
-        from twba_nets import command_line
-        command_line.quieten_tensorflow()
+        from twba_tensorflow import quieten_tensorflow
+        quieten_tensorflow()
         import tensorflow
-        from twba_nets import training
+        from twba_tensorflow import training
         self.tf, self.version = tensorflow, "TensorFlow " + tensorflow.__version__
         self.recipe, self.data, self.evaluator = recipe, data, None
         self.step = training.build_step(recipe, data)
@@ -39,7 +39,7 @@ class TensorFlow:
         self.epochs = 0
 
     def config(self, threads):
-        from twba_nets.session import session_config
+        from twba_tensorflow.session import session_config
         return session_config(threads)
 
     def train(self, **traced):
@@ -51,7 +51,7 @@ class TensorFlow:
             self.train(**traced)
 
     def evaluate(self, **traced):
-        from twba_nets.evaluation import Evaluator
+        from twba_tensorflow.evaluation import Evaluator
         recipe = self.recipe
         self.evaluator = self.evaluator or Evaluator(self.data.x_test, self.data.y_test, recipe.batch_size, recipe.variant,
                                                      recipe.activation, reuse=True)
@@ -85,16 +85,15 @@ class PerGroup(TensorFlow):
     """The same around the graph that the published code builds, in a session as TensorFlow has it."""
 
     def __init__(self, *arguments):
-        from twba_nets import command_line
-        command_line.quieten_tensorflow()
-        import per_group_network
-        from twba_nets import network
-        network.build = per_group_network.build
+        from twba_tensorflow import quieten_tensorflow
+        quieten_tensorflow()
+        from twba_tensorflow import fast_network, published_network
+        fast_network.build = published_network.build
         super().__init__(*arguments)
 
     def config(self, threads):
-        import per_group_network
-        return per_group_network.session_config(threads)
+        from twba_tensorflow import published_network
+        return published_network.session_config(threads)
 
 
 class PyTorch:

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from shared_fixtures import few_digits, short_recipe  # noqa: F401 (fixtures)
-from twba_nets.cifar10 import ENVIRONMENT_VARIABLE
+from twba_nets.datasets.cifar10 import ENVIRONMENT_VARIABLE
 
 tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
 
@@ -38,10 +38,11 @@ def start_python(code, *arguments):
 TRAIN = """
 import sys
 sys.path.insert(0, %r)
-from twba_nets import datasets, scripts, recipe
+from twba_nets import datasets, recipe
+from twba_tensorflow import scripts
 
 def few_digits(name, data_dir):
-    from twba_nets import digits
+    from twba_nets.datasets import digits
     data = digits.load()
     return data._replace(x_train=data.x_train[:110], y_train=data.y_train[:110],
                          x_test=data.x_test[:60], y_test=data.y_test[:60])

@@ -3,7 +3,7 @@ from collections import OrderedDict
 
 import numpy as np
 
-from twba_nets import spiking_file
+from twba_chip import spiking_file
 
 
 def random_arrays(variant="twba", seed=0):

@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from twba_nets import digits, recipe as recipes
+from twba_nets import recipe as recipes
+from twba_nets.datasets import digits
 
 
 @pytest.fixture(scope="session")

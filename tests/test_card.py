@@ -4,8 +4,9 @@ import shutil
 
 import pytest
 
-from twba_nets import card, convert, npz, recipe as recipes
+from twba_nets import card, npz
 from twba_nets.errors import UserError
+from twba_tensorflow import convert
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def test_card_of_a_run(model, short_recipe):
     found = card.read(model)
     assert found["epochs"] == 2 and 0 <= found["test_accuracy"] <= 1 and found["training_seconds"] > 0
     assert found["versions"]["tensorflow"] == "1.15.0" and found["device"]
-    assert recipes.load(model) == short_recipe
+    assert card.load_recipe(model) == short_recipe
 
 
 def test_another_digest(model):
@@ -28,30 +29,30 @@ def test_another_digest(model):
     values["model/bn00/beta"] += 1e-3
     npz.save_model(model, values)
     with pytest.raises(UserError, match="model.npz: its sha256 is not the one in model.json"):
-        recipes.load(model)
+        card.load_recipe(model)
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b"[" * 100000, b"\xff\xfe{}", b"3", b"null"])
 def test_a_foreign_card(model, content):
     card.path_of(model).write_bytes(content)
     with pytest.raises(UserError, match="model.json: not the card of a model .*: restore it, or move it away"):
-        recipes.load(model)
+        card.load_recipe(model)
 
 
 def test_a_card_with_another_digest(model):
     card.path_of(model).write_text(json.dumps({"sha256": 1}))
     with pytest.raises(UserError, match="model.npz: its sha256 is not the one in model.json"):
-        recipes.load(model)
+        card.load_recipe(model)
 
 
 def test_a_run_that_goes_on_has_no_card(model):
     card.remove(model.parent)
     card.remove(model.parent)
-    assert card.read(model) is None and recipes.load(model) is None
+    assert card.read(model) is None and card.load_recipe(model) is None
 
 
 def test_converted_checkpoint_holds_everything(finished_run, tmp_path, capsys):
-    from twba_nets import checkpoint
+    from twba_tensorflow import checkpoint
     convert.main([str(finished_run), "--output", str(tmp_path / "new")])
     assert capsys.readouterr().out == "%s: written\n" % (tmp_path / "new" / "training.npz")
     values = npz.read_training(tmp_path / "new" / "training.npz")
@@ -59,6 +60,6 @@ def test_converted_checkpoint_holds_everything(finished_run, tmp_path, capsys):
     assert len(values) == 596
     assert all((values[name] == expected[name]).all() for name in expected)
     assert npz.read_epoch(tmp_path / "new" / "training.npz") == 2
-    assert recipes.load(tmp_path / "new" / "training.npz").dataset == "digits"
+    assert card.load_recipe(tmp_path / "new" / "training.npz").dataset == "digits"
     with pytest.raises(SystemExit, match="no TensorFlow checkpoint"):
         convert.main([str(tmp_path / "new")])

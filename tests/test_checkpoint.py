@@ -12,8 +12,9 @@ import pytest
 import tensorflow as tf
 from conftest import start_python
 
-from twba_nets import architecture as arch, checkpoint, network, npz
+from twba_nets import architecture as arch, npz
 from twba_nets.errors import UserError
+from twba_tensorflow import checkpoint, fast_network
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -62,7 +63,7 @@ def test_npz_is_the_quantised_model(finished_run):
 
 def test_npz_and_checkpoint_evaluate_alike(finished_run, few_digits):
     with tf.Graph().as_default(), tf.Session() as session:
-        net = network.build(tf.constant(few_digits.x_test[:20, 4:28, 4:28] / np.float32(255)), "twba")
+        net = fast_network.build(tf.constant(few_digits.x_test[:20, 4:28, 4:28] / np.float32(255)), "twba")
         logits = []
         for source in (finished_run, finished_run / "model.npz"):
             checkpoint.assign(session, checkpoint.read(source))
@@ -225,7 +226,8 @@ SAVE_FOREVER = """
 import sys, pathlib
 sys.path.insert(0, %r)
 import tensorflow as tf
-from twba_nets import architecture as arch, checkpoint
+from twba_nets import architecture as arch
+from twba_tensorflow import checkpoint
 folder, first = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 folder.mkdir(exist_ok=True)
 value = tf.placeholder(tf.float32, [])

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 from conftest import REPOSITORY
-from twba_nets import cifar10
-from twba_nets.cifar10 import FILES
+from twba_nets.datasets import cifar10
+from twba_nets.datasets.cifar10 import FILES
 from twba_nets.errors import UserError
 
 
@@ -226,7 +226,8 @@ ATTACKS = {
 }
 READ = """
 import pathlib, sys
-from twba_nets import cifar10, errors
+from twba_nets import errors
+from twba_nets.datasets import cifar10
 try:
     cifar10.read_batch(pathlib.Path(sys.argv[1]))
 except errors.UserError as error:

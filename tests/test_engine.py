@@ -11,7 +11,9 @@ import pytest
 
 from conftest import REPOSITORY
 from random_export import random_arrays
-from twba_nets import architecture as arch, digits, engine, spiking
+from twba_chip import engine, spiking_network
+from twba_nets import architecture as arch
+from twba_nets.datasets import digits
 from twba_nets.errors import UserError
 
 # more than a call's images (engine.CHUNK), and then some few and some many (engine.MANY)
@@ -22,8 +24,8 @@ SPIKES = np.random.RandomState(0).rand(400, 24, 24, 64) < 0.4
 def reference(request):
     """Arrays, and what the reference makes of SPIKES: the eight later maps and the logits."""
     arrays = random_arrays(request.param)
-    maps = spiking.run(arrays, SPIKES)
-    return arrays, maps, spiking.classify(arrays, maps["cnn11"])
+    maps = spiking_network.run(arrays, SPIKES)
+    return arrays, maps, spiking_network.classify(arrays, maps["cnn11"])
 
 
 def assert_same(running, images, reference):
@@ -59,7 +61,7 @@ def test_the_largest_sums(weights, images):
     running = engine.Engine(arrays)
     result, found = running.run_spikes(np.ones((images, 24, 24, 64), bool)), running.unpack(images)
     np.testing.assert_array_equal(result.spikes, [[np.prod(arch.map_shapes()[name]) for name in arch.COUNTED_MAPS]] * images)
-    for name, expected in spiking.run(arrays, np.ones((1, 24, 24, 64), bool)).items():
+    for name, expected in spiking_network.run(arrays, np.ones((1, 24, 24, 64), bool)).items():
         assert expected.all() and found[name].all(), name
 
 
@@ -88,7 +90,7 @@ def test_images(reference):
     images[-1] = 77  # without any contrast
     running = engine.Engine(arrays)
     running.run(images)
-    potentials = spiking.input_potentials(arrays, spiking.prepare(images))[engine.CHUNK:]
+    potentials = spiking_network.input_potentials(arrays, spiking_network.prepare(images))[engine.CHUNK:]
     otherwise = running.unpack(len(potentials))["bn0"] != (potentials >= 0)
     assert otherwise.mean() < 1e-4 and (abs(potentials[otherwise]) < 1e-5).all()
     assert set(running.seconds()) == {stage.conv for stage in arch.STAGES} and min(running.seconds().values()) > 0
@@ -120,7 +122,7 @@ def test_images_of_another_kind(small, images):
     with pytest.raises(ValueError, match="^images are "):
         small.run(images)
     with pytest.raises(ValueError, match="^images are "):
-        spiking.prepare(images)
+        spiking_network.prepare(images)
 
 
 def test_integers_that_fit(small):
@@ -128,7 +130,7 @@ def test_integers_that_fit(small):
     images[0, 9, 9] = 255
     np.testing.assert_array_equal(small.run(images.astype(np.int64)).logits, small.run(images).logits)
     np.testing.assert_array_equal(small.run(images.tolist()).logits, small.run(images).logits)
-    np.testing.assert_array_equal(spiking.prepare(images.astype(">u4")), spiking.prepare(images))
+    np.testing.assert_array_equal(spiking_network.prepare(images.astype(">u4")), spiking_network.prepare(images))
 
 
 @pytest.mark.parametrize("spikes", [
@@ -139,7 +141,7 @@ def test_spikes_of_another_kind(small, spikes):
     with pytest.raises(ValueError, match="^spikes of bn0 are "):
         small.run_spikes(spikes)
     with pytest.raises(ValueError, match="^spikes of bn0 are "):
-        spiking.run(small.arrays, spikes)
+        spiking_network.run(small.arrays, spikes)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
@@ -221,7 +223,7 @@ import os, sys
 sys.path.insert(0, "tests")
 import numpy as np
 from random_export import random_arrays
-from twba_nets.engine import Engine
+from twba_chip.engine import Engine
 images, arrays = np.zeros((9, 32, 32, 3), np.uint8), random_arrays()
 running = Engine(arrays, threads=2)
 if sys.argv[1] == "after":
@@ -313,7 +315,7 @@ def test_a_cache_that_others_can_replace(cache, monkeypatch, tmp_path):
     one_line("%s: a link or another user's.*set XDG_CACHE_HOME" % cache)
 
 
-LOAD = "from twba_nets.engine import library; library.FLAGS = %r; print(library.load().get_threads() > 0)"
+LOAD = "from twba_chip.engine import library; library.FLAGS = %r; print(library.load().get_threads() > 0)"
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "altered", "a link", "writable by others"])
@@ -368,5 +370,5 @@ def test_a_library_is_on_the_disk_before_it_has_its_name(cache, monkeypatch):
 
 
 def test_engine_needs_no_framework():
-    subprocess.check_call([sys.executable, "-c", "import sys, twba_nets.engine; assert 'tensorflow' not in sys.modules"],
+    subprocess.check_call([sys.executable, "-c", "import sys, twba_chip.engine; assert 'tensorflow' not in sys.modules"],
                           cwd=str(REPOSITORY))

@@ -7,9 +7,12 @@ import pytest
 
 from conftest import REPOSITORY, start_python
 from test_network import evaluate, random_variables
-from twba_nets import architecture as arch, command_line, digits, export, npz, spiking, spiking_file
+from twba_chip import spiking_file, spiking_network
+from twba_nets import architecture as arch, command_line, npz
+from twba_nets.datasets import digits
 from twba_nets.errors import UserError
 from twba_nets.recipe import Recipe
+from twba_tensorflow import export
 
 
 @pytest.fixture(scope="module", params=arch.VARIANTS)
@@ -26,14 +29,14 @@ def folded(request):
 
 def test_every_spike_is_tensorflows(folded):
     variant, values, arrays = folded
-    x = spiking.prepare(digits.load().x_test[:12])
+    x = spiking_network.prepare(digits.load().x_test[:12])
     logits, maps = evaluate(values, x, variant)
     spikes = maps[0].astype(bool)
-    ours = spiking.run(arrays, spikes)
+    ours = spiking_network.run(arrays, spikes)
     for (name, found), expected in zip(ours.items(), maps[1:]):
         np.testing.assert_array_equal(found, expected, name)
-    np.testing.assert_allclose(spiking.classify(arrays, ours["cnn11"]), logits, rtol=0, atol=1e-4)
-    assert (spiking.encode(arrays, x) != spikes).mean() < 1e-4  # but for a last bit
+    np.testing.assert_allclose(spiking_network.classify(arrays, ours["cnn11"]), logits, rtol=0, atol=1e-4)
+    assert (spiking_network.encode(arrays, x) != spikes).mean() < 1e-4  # but for a last bit
 
 
 def test_every_reachable_sum(folded):
@@ -163,7 +166,7 @@ import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (9999, 9999))  # bytes a file
 sys.path.insert(0, %r)
-from twba_nets import export
+from twba_tensorflow import export
 export.main(sys.argv[1:])
 """ % str(REPOSITORY), command_line.released_model("twba"), path)
     _, error = process.communicate()

@@ -1,15 +1,15 @@
 """The network against the published code: its variables, its arithmetic, and what it computed."""
 import numpy as np
-import per_group_network
 import pytest
 import tensorflow as tf
 import tensorlayer
 from tensorlayer.layers import binary
 
-from twba_nets import architecture as arch, checkpoint, network
-from twba_nets.evaluation import Evaluator
-from twba_nets.session import session_config
-from twba_nets.training import build_step
+from twba_nets import architecture as arch
+from twba_tensorflow import checkpoint, fast_network, published_network
+from twba_tensorflow.evaluation import Evaluator
+from twba_tensorflow.session import session_config
+from twba_tensorflow.training import build_step
 
 
 def random_variables(seed=0):
@@ -30,7 +30,7 @@ def evaluate(values, x, variant, activation="binary", dtype=np.float32):
     """Logits and the nine maps of spikes for the images x."""
     with tf.Graph().as_default(), tf.Session() as session:
         images = tf.placeholder(dtype, [None, 24, 24, 3])
-        net = network.build(images, variant, activation)
+        net = fast_network.build(images, variant, activation)
         checkpoint.assign(session, values)
         session.run(net.prepare)
         return session.run([net.logits, list(net.maps.values())], {images: x})
@@ -115,7 +115,7 @@ def one_step(build, variant, activation, dtype):
     with tf.Graph().as_default(), tf.Session(config=session_config(0)) as session:
         net = build(tf.constant(x, dtype), variant, activation, is_train=True)
         evaluated = build(tf.constant(x, dtype), variant, activation, reuse=True)
-        loss = tf.reduce_mean(network.cross_entropy(net.logits, tf.constant(labels, tf.int32)))
+        loss = tf.reduce_mean(fast_network.cross_entropy(net.logits, tf.constant(labels, tf.int32)))
         gradients = dict(zip([v.op.name for v in tf.trainable_variables()],
                              tf.gradients(loss, tf.trainable_variables())))
         session.run(tf.global_variables_initializer())
@@ -132,8 +132,8 @@ def one_step(build, variant, activation, dtype):
 @pytest.mark.parametrize("activation", arch.ACTIVATIONS)
 def test_every_number_is_the_per_group_graphs(variant, activation):
     """Forward pass, gradient of every variable, batch norm's averages: in float64, where no spike flips."""
-    expected = one_step(per_group_network.build, variant, activation, tf.float64)
-    found = one_step(network.build, variant, activation, tf.float64)
+    expected = one_step(published_network.build, variant, activation, tf.float64)
+    found = one_step(fast_network.build, variant, activation, tf.float64)
     for (logits, maps, spikes), (other_logits, other_maps, other_spikes) in zip(expected[:2], found[:2]):
         np.testing.assert_allclose(other_logits, logits, rtol=0, atol=1e-9)
         np.testing.assert_array_equal(other_spikes, spikes)
@@ -151,8 +151,8 @@ def test_every_number_is_the_per_group_graphs(variant, activation):
 @pytest.mark.parametrize("variant", arch.VARIANTS)
 def test_evaluation_is_the_per_group_graphs_to_the_bit(variant):
     """In float32 too: given the same variables every spike and every logit is the same."""
-    (logits, maps, _), *_ = one_step(per_group_network.build, variant, "binary", tf.float32)
-    (found_logits, found_maps, _), *_ = one_step(network.build, variant, "binary", tf.float32)
+    (logits, maps, _), *_ = one_step(published_network.build, variant, "binary", tf.float32)
+    (found_logits, found_maps, _), *_ = one_step(fast_network.build, variant, "binary", tf.float32)
     for a, b in zip(maps, found_maps):
         np.testing.assert_array_equal(b, a)
     np.testing.assert_array_equal(found_logits, logits)
@@ -231,8 +231,8 @@ def test_batch_norm_update_and_one_adam_step():
     labels = np.arange(8) % 10
     values = random_variables()
     with tf.Graph().as_default(), tf.Session() as session:
-        net = network.build(tf.constant(x), "twba", is_train=True)
-        loss = tf.reduce_mean(network.cross_entropy(net.logits, tf.constant(labels, tf.int32)))
+        net = fast_network.build(tf.constant(x), "twba", is_train=True)
+        loss = tf.reduce_mean(fast_network.cross_entropy(net.logits, tf.constant(labels, tf.int32)))
         gradient = tf.gradients(loss, model_variables()["model/output/W"])[0]
         train_op = tf.train.AdamOptimizer(0.01).minimize(loss)
         session.run(tf.global_variables_initializer())
@@ -306,7 +306,7 @@ def test_what_differs_from_the_published_code_is_last_bit_flips(oracle, monkeypa
     seen, sign = [], binary.ACTIVATIONS["binary"]  # what the neurons compare with their threshold, group by group
     monkeypatch.setitem(binary.ACTIVATIONS, "binary", lambda potential: seen.append(potential) or sign(potential))
     with tf.Graph().as_default(), tf.Session() as session:
-        net = per_group_network.build(tf.constant(expected["x"], tf.float64), "twba")
+        net = published_network.build(tf.constant(expected["x"], tf.float64), "twba")
         checkpoint.assign(session, values)
         logits, exact, potentials = session.run([net.logits, list(net.maps.values()), seen])
     np.testing.assert_allclose(logits, expected["logits"], rtol=0, atol=1e-5)

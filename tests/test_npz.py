@@ -6,7 +6,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from twba_nets import architecture as arch, npz, spiking_file
+from twba_chip import spiking_file
+from twba_nets import architecture as arch, npz
 from twba_nets.errors import UserError
 
 KERNEL, WEIGHTS = "model/cnn0/kernel", "model/cnn6_3/W_conv2d"

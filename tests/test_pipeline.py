@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from twba_nets import pipeline
-from twba_nets.session import session_config
+from twba_tensorflow import pipeline
+from twba_tensorflow.session import session_config
 
 RANDOM = np.random.RandomState(0)
 IMAGES = RANDOM.randint(0, 256, (23, 32, 32, 3)).astype(np.uint8)

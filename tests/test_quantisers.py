@@ -5,7 +5,7 @@ import tensorflow as tf
 from tensorlayer.layers import binary
 from tensorlayer.layers.utils import quantize
 
-from twba_nets import network
+from twba_tensorflow import fast_network
 
 
 def value_and_gradient(function, x, upstream, dtype=np.float32):
@@ -49,7 +49,7 @@ def test_ternarise_in_16_bits(dtype):
 
 def test_the_network_is_not_built_in_16_bits():
     with tf.Graph().as_default(), pytest.raises(ValueError, match="the images are float16: 16 bits do not hold"):
-        network.build(tf.zeros([2, 24, 24, 3], tf.float16), "twba")
+        fast_network.build(tf.zeros([2, 24, 24, 3], tf.float16), "twba")
 
 
 @pytest.mark.parametrize("constant, expected", [(0.0, 0), (0.3, 1), (-2.0, -1)])

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from twba_nets import datasets, recipe as recipes
+from twba_nets import card, datasets, recipe as recipes
 from twba_nets.errors import UserError
 
 
@@ -25,9 +25,9 @@ def test_lowering_the_rate_by_hand():
 def test_json(tmp_path):
     recipe = dataclasses.replace(recipes.digits("bwba"), activation="published", seed=7)
     recipe.save(tmp_path)
-    assert recipes.load(tmp_path / "a checkpoint") == recipe
+    assert card.load_recipe(tmp_path / "a checkpoint") == recipe
     assert json.loads((tmp_path / "recipe.json").read_text())["learning_rate_steps"][0] == [0, 0.005]
-    assert recipes.load(tmp_path / "elsewhere" / "a checkpoint") is None
+    assert card.load_recipe(tmp_path / "elsewhere" / "a checkpoint") is None
 
 
 def test_linear_decay():
@@ -45,7 +45,7 @@ def test_initial_weights(tmp_path):
     assert recipe.initial_weights == {"file": tmp_path.name + "/training.npz",
                                       "sha256": hashlib.sha256(b"weights").hexdigest()}
     recipe.save(tmp_path)
-    assert recipes.load(tmp_path / "a checkpoint") == recipe
+    assert card.load_recipe(tmp_path / "a checkpoint") == recipe
 
 
 def test_recipes_of_before_load(tmp_path):
@@ -53,7 +53,7 @@ def test_recipes_of_before_load(tmp_path):
     fields = {"variant": "bwba", "activation": "published", "dataset": "cifar10", "epochs": 2, "batch_size": 200,
               "learning_rate_steps": [[0, 0.01], [1, 0.0099]], "seed": 0}
     (tmp_path / "recipe.json").write_text(json.dumps(fields))
-    assert dataclasses.asdict(recipes.load(tmp_path / "a checkpoint")) == dict(
+    assert dataclasses.asdict(card.load_recipe(tmp_path / "a checkpoint")) == dict(
         fields, learning_rate_steps=((0, 0.01), (1, 0.0099)), initial_weights=None)
 
 
@@ -66,24 +66,24 @@ FOREIGN = ["{", "[]", "", "null", "[" * 100000, '"twba"', '{"variant": "twba", "
 def test_a_foreign_recipe_file(tmp_path, text):
     (tmp_path / "recipe.json").write_text(text)
     with pytest.raises(UserError, match="recipe.json: not a recipe of this project .*: restore it, or move it away"):
-        recipes.load(tmp_path / "a checkpoint")
+        card.load_recipe(tmp_path / "a checkpoint")
 
 
 @pytest.mark.parametrize("content", [b"[" * 100000, b"\xff\xfe{}"])
 def test_a_recipe_file_that_is_no_json(tmp_path, content):
     (tmp_path / "recipe.json").write_bytes(content)
     with pytest.raises(UserError, match="recipe.json: not a recipe of this project"):
-        recipes.load(tmp_path / "a checkpoint")
+        card.load_recipe(tmp_path / "a checkpoint")
 
 
 def test_a_foreign_recipe_in_a_card(tmp_path):
     """The error names the card, not a recipe.json that is not there."""
     (tmp_path / "model.npz").write_bytes(b"weights")
-    card = {"sha256": hashlib.sha256(b"weights").hexdigest()}
+    found = {"sha256": hashlib.sha256(b"weights").hexdigest()}
     for recipe in ({}, {"recipe": None}, {"recipe": {"variant": "xwba"}}, {"recipe": {"variant": "twba", "epochs": 2.5}}):
-        (tmp_path / "model.json").write_text(json.dumps(dict(card, **recipe)))
+        (tmp_path / "model.json").write_text(json.dumps(dict(found, **recipe)))
         with pytest.raises(UserError, match="model.json: not a recipe of this project"):
-            recipes.load(tmp_path / "model.npz")
+            card.load_recipe(tmp_path / "model.npz")
 
 
 REFUSED = [

@@ -7,9 +7,11 @@ import pytest
 import tensorflow as tf
 
 from conftest import REPOSITORY
-from twba_nets import (architecture as arch, card, checkpoint, cifar10, command_line, engine, export, journal, network,
-                       npz, recipe as recipes, scripts, spiking)
-from twba_nets.pipeline import evaluation_batches
+from twba_chip import engine, spiking_network
+from twba_nets import architecture as arch, card, command_line, journal, npz, recipe as recipes
+from twba_nets.datasets import cifar10
+from twba_tensorflow import checkpoint, export, fast_network, scripts
+from twba_tensorflow.pipeline import evaluation_batches
 
 REPORTED = {"twba": 0.8819, "bwba": 0.8650}
 PUBLISHED = REPOSITORY / "TWBA/published/model.npz"
@@ -21,7 +23,7 @@ def tensorflow_batches(values, variant, x, y):
     """What TensorFlow makes of the images, batch by batch: (logits, labels, name -> map of spikes)."""
     with tf.Graph().as_default(), tf.Session() as session:
         batches = evaluation_batches(x, y, 200)
-        net = network.build(batches.images, variant)
+        net = fast_network.build(batches.images, variant)
         checkpoint.assign(session, values)
         session.run(net.prepare)
         batches.start(session)
@@ -58,10 +60,10 @@ def test_tensorflow_spiking_network_and_engine_on_the_test_set(cifar10_dir, vari
 
 def assert_exact(arrays, running, maps, predictions):
     """The NumPy reference and the engine fire as `maps`, given its input spikes, and predict the same."""
-    reference = spiking.run(arrays, maps["bn0"])
+    reference = spiking_network.run(arrays, maps["bn0"])
     for name, found in reference.items():
         assert (found == maps[name]).all(), name
-    assert (spiking.classify(arrays, reference["cnn11"]).argmax(1) == predictions).all()
+    assert (spiking_network.classify(arrays, reference["cnn11"]).argmax(1) == predictions).all()
     for images in (engine.MANY // 2, len(predictions)):  # computed by words, and by planes
         for first in range(0, len(predictions), images):
             rows = slice(first, first + images)
@@ -75,14 +77,14 @@ def flips_of_the_reference(arrays, images, input_spikes, predictions):
     """How many images the reference classifies otherwise from its own input spikes. Where these differ from
     `input_spikes`, the potential lies on the threshold but for rounding.
     """
-    potentials = spiking.input_potentials(arrays, spiking.prepare(images))
+    potentials = spiking_network.input_potentials(arrays, spiking_network.prepare(images))
     flipped = (potentials >= 0) != input_spikes
     assert (np.abs(potentials[flipped]) < 1e-4).all()
     changed = flipped.any((1, 2, 3))
     if not changed.any():  # given TensorFlow's input spikes everything else is exact
         return 0
-    maps = spiking.run(arrays, potentials[changed] >= 0)
-    return (spiking.classify(arrays, maps["cnn11"]).argmax(1) != predictions[changed]).sum()
+    maps = spiking_network.run(arrays, potentials[changed] >= 0)
+    return (spiking_network.classify(arrays, maps["cnn11"]).argmax(1) != predictions[changed]).sum()
 
 
 @variants

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from random_export import random_arrays
-from twba_nets import architecture as arch, cores, digits, figures, report, robustness, spiking, spiking_file, synapses
+from twba_chip import cores, figures, report, robustness, spiking_file, spiking_network, synapses
+from twba_nets import architecture as arch
 from twba_nets.architecture import Stage
+from twba_nets.datasets import digits
 from twba_nets.errors import UserError
 
 SMALL = Stage("small", "bn", 1, 1, 3, 1, "SAME")
@@ -61,7 +63,7 @@ def test_fan_out_counts_the_additions_of_the_chip(arrays, stage, shape):
     weights = arrays[stage.conv + "/weights"]
     driven = synapses.fan_out(weights, stage, shape[0])
     assert driven.shape == shape
-    assert driven[spikes].sum() == spiking.integrate_events(spikes, np.abs(weights), stage).sum()
+    assert driven[spikes].sum() == spiking_network.integrate_events(spikes, np.abs(weights), stage).sum()
 
 
 def test_dense_operations():
@@ -118,19 +120,19 @@ def test_dropped_spikes():
 
 
 def test_every_map_drops_spikes(arrays):
-    """Without a spike anywhere the classifier gives its offset; without drops the network is spiking.run."""
+    """Without a spike anywhere the classifier gives its offset; without drops the network is spiking_network.run."""
     spikes = np.random.RandomState(4).random_sample((2, 24, 24, 64)) < 0.5
     silent = robustness.run(arrays, spikes, 1, np.random.RandomState(5))
     np.testing.assert_array_equal(silent, [arrays["output/offset"]] * 2)
     whole = robustness.run(arrays, spikes, 0, np.random.RandomState(5))
-    np.testing.assert_array_equal(whole, spiking.classify(arrays, spiking.run(arrays, spikes)["cnn11"]))
+    np.testing.assert_array_equal(whole, spiking_network.classify(arrays, spiking_network.run(arrays, spikes)["cnn11"]))
 
 
 def test_report_agrees_with_the_reference(arrays, folder):
     """Spikes, SOPs and accuracy, counted in NumPy from the maps of the reference."""
     found, data = json.loads((folder / "report.json").read_text()), digits.load()
-    spikes = spiking.encode(arrays, spiking.prepare(data.x_test[:IMAGES]))
-    maps = OrderedDict([("bn0", spikes)], **spiking.run(arrays, spikes))
+    spikes = spiking_network.encode(arrays, spiking_network.prepare(data.x_test[:IMAGES]))
+    maps = OrderedDict([("bn0", spikes)], **spiking_network.run(arrays, spikes))
     total, sops_in_all = np.zeros(IMAGES), 0
     for row, (name, spikes) in zip(found["maps"], maps.items()):
         counts = spikes.sum((1, 2, 3))
@@ -140,12 +142,12 @@ def test_report_agrees_with_the_reference(arrays, folder):
                                    [counts.mean(), counts.std(), spikes.mean()])
     for row, (stage, spikes) in zip(found["maps"][1:], zip(arch.HIDDEN_STAGES, maps.values())):
         weights = arrays[stage.conv + "/weights"]
-        sops = spiking.integrate(spikes, np.abs(weights), stage).sum((1, 2, 3), dtype=np.float64)
+        sops = spiking_network.integrate(spikes, np.abs(weights), stage).sum((1, 2, 3), dtype=np.float64)
         sops_in_all += sops.mean()
         np.testing.assert_allclose([row["sops_mean"], row["sops_sd"]], [sops.mean(), sops.std()])
         assert row["weight_sparsity"] == (weights == 0).mean() and row["weights"] == weights.size
         assert row["sops_over_macs"] == row["sops_mean"] / row["macs"]
-    correct = spiking.classify(arrays, maps["cnn11"]).argmax(1) == data.y_test[:IMAGES]
+    correct = spiking_network.classify(arrays, maps["cnn11"]).argmax(1) == data.y_test[:IMAGES]
     assert found["images"] == IMAGES and found["accuracy"] == correct.mean()
     all_maps = found["total"]
     np.testing.assert_allclose([all_maps["spikes_mean"], all_maps["spikes_sd"]], [total.mean(), total.std()])
@@ -214,7 +216,7 @@ def test_bad_exports(export, tmp_path):
             report.main([str(path), str(tmp_path / "out")])
         text = str(stopped.value)
         assert text.startswith("error: %s: " % path) and message in text, text
-        assert "make it anew with python -m twba_nets.export" in text and "\n" not in text
+        assert "make it anew with python -m twba_tensorflow.export" in text and "\n" not in text
     assert not (tmp_path / "out").exists()
 
 

@@ -13,9 +13,10 @@ import pytest
 from conftest import start_python
 from interrupted import interrupt_import
 
-from twba_nets import (architecture as arch, card, checkpoint, command_line, convert, datasets, files, journal, npz,
-                       recipe as recipes, scripts, spikes)
-from twba_nets.evaluation import Result
+from twba_nets import (architecture as arch, card, command_line, datasets, files, journal, npz, recipe as recipes,
+                       spike_statistics)
+from twba_tensorflow import checkpoint, convert, scripts
+from twba_tensorflow.evaluation import Result
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SCRIPTS = ["%s/cifar10_%s_%s.py" % (variant.upper(), variant, task)
@@ -30,7 +31,7 @@ def on_few_digits(monkeypatch, few_digits):
 @pytest.fixture
 def training_calls(monkeypatch, on_few_digits):
     """What scripts.train would train: a list of (recipe, folder, start, first epoch, initial weights)."""
-    from twba_nets import training
+    from twba_tensorflow import training
     calls = []
     monkeypatch.setattr(training, "train", lambda recipe, data, folder, start, first_epoch, threads, initial:
                         calls.append((recipe, folder, start, first_epoch, initial)))
@@ -54,9 +55,9 @@ def train(*flags, **named):
 INTERRUPTED_IN_C = """
 import os, signal, sys, time
 sys.path.insert(0, %r)
-from twba_nets import command_line
+from twba_nets import interrupts
 
-with command_line.one_line_for_mistakes("stopped"):
+with interrupts.one_line_for_mistakes("stopped"):
     try:
         os.kill(os.getpid(), signal.%%s)
         time.sleep(60)
@@ -83,9 +84,9 @@ def test_interrupted_where_it_gets_lost():
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("package, arguments", [
     *(("numpy", [script]) for script in SCRIPTS), ("tensorflow", SCRIPTS[:1]), ("tensorflow", SCRIPTS[1:2]),
-    ("numpy", ["-m", "twba_nets.export", "x", "y"]), ("tensorflow", ["-m", "twba_nets.export", "x", "y"]),
-    ("numpy", ["-m", "twba_nets.convert", "x"]), ("numpy", ["-m", "twba_nets.report", "x", "y"]),
-    ("matplotlib", ["-m", "twba_nets.report", "x", "y"]), ("numpy", ["benchmarks/training.py"]),
+    ("numpy", ["-m", "twba_tensorflow.export", "x", "y"]), ("tensorflow", ["-m", "twba_tensorflow.export", "x", "y"]),
+    ("numpy", ["-m", "twba_tensorflow.convert", "x"]), ("numpy", ["-m", "twba_chip.report", "x", "y"]),
+    ("matplotlib", ["-m", "twba_chip.report", "x", "y"]), ("numpy", ["benchmarks/training.py"]),
     ("numpy", ["benchmarks/inference.py"])])
 def test_interrupted_while_importing(package, arguments, signal_number, tmp_path):
     status, error = interrupt_import(arguments, package, signal_number, tmp_path)
@@ -114,7 +115,7 @@ def test_flags_amend_the_recipe(training_calls, tmp_path):
     recipe = training_calls[0][0]
     assert (recipe.epochs, recipe.batch_size, recipe.seed, recipe.activation) == (40, 100, 3, "published")
     assert recipe.learning_rate_steps == ((0, 0.01), (20, 0.001))
-    assert recipes.load(tmp_path / "run" / "a checkpoint") == recipe
+    assert card.load_recipe(tmp_path / "run" / "a checkpoint") == recipe
 
 
 def test_linear_decay(training_calls, finished_run, tmp_path):
@@ -133,7 +134,7 @@ def test_initial_weights(training_calls, finished_run, tmp_path):
     name = "model_cifar10_advanced.ckpt-2.data-00000-of-00001"
     digest = hashlib.sha256((finished_run / name).read_bytes()).hexdigest()
     assert recipe.initial_weights == {"file": "%s/%s" % (finished_run.name, name), "sha256": digest}
-    assert recipes.load(tmp_path / "run" / "a checkpoint") == recipe
+    assert card.load_recipe(tmp_path / "run" / "a checkpoint") == recipe
     latent = checkpoint.read(finished_run)
     assert list(initial) == list(latent) and all((initial[name] == latent[name]).all() for name in latent)
 
@@ -392,7 +393,7 @@ def result():
 
 
 def test_summary():
-    summary = spikes.summarise(result(), batch_size=1)
+    summary = spike_statistics.summarise(result(), batch_size=1)
     assert summary["batch_sums"] == [28, 45]
     assert summary["maps"][0] == {"map": "bn0", "neurons": 36864, "spikes_mean": 5, "spikes_sd": 5,
                                   "firing_rate": 5 / 36864, "spikes_total": 10}
@@ -403,7 +404,7 @@ def test_summary():
 @pytest.mark.parametrize("activation", arch.ACTIVATIONS)
 def test_published_activations_are_said_not_to_be_spikes(activation, capsys):
     recipe = recipes.Recipe("twba", activation=activation)
-    scripts._report(spikes.summarise(result(), 200), recipe, "model.npz", None)
+    scripts._report(spike_statistics.summarise(result(), 200), recipe, "model.npz", None)
     assert ("not spike counts" in capsys.readouterr().out) == (activation == "published")
 
 

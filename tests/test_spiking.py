@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from random_export import random_arrays
-from twba_nets import architecture as arch, spiking, spiking_file
+from twba_chip import spiking_file, spiking_network
+from twba_nets import architecture as arch
 from twba_nets.errors import UserError
 
 
@@ -145,20 +146,20 @@ def test_all_spikes_at_once_are_one_at_a_time():
     arrays, random, size, channels = random_arrays(), np.random.RandomState(1), arch.IMAGE_SIZE, arch.SPIKE_STAGE.filters
     for stage in arch.HIDDEN_STAGES:
         spikes, weights = random.rand(2, size, size, channels) < 0.1, arrays[stage.conv + "/weights"]
-        one_at_a_time = [spiking.integrate_events(image, weights, stage) for image in spikes]
-        np.testing.assert_array_equal(spiking.integrate(spikes, weights, stage), one_at_a_time)
+        one_at_a_time = [spiking_network.integrate_events(image, weights, stage) for image in spikes]
+        np.testing.assert_array_equal(spiking_network.integrate(spikes, weights, stage), one_at_a_time)
         size, channels = arch.output_size(size, stage), weights.shape[3]
 
 
 def test_fire_at_the_threshold():
     potentials = np.array([[-3, 4], [-2, 5]])
-    np.testing.assert_array_equal(spiking.fire(potentials, np.array([-2, 5], np.int16)), [[0, 0], [1, 1]])
+    np.testing.assert_array_equal(spiking_network.fire(potentials, np.array([-2, 5], np.int16)), [[0, 0], [1, 1]])
 
 
 def test_prepare_is_standardisation():
     images = np.random.RandomState(2).randint(0, 256, (3, 32, 32, 3)).astype(np.uint8)
     images[2] = 77  # one grey: no deviation to divide by
-    x = spiking.prepare(images)
+    x = spiking_network.prepare(images)
     assert x.shape == (3, 24, 24, 3) and x.dtype == np.float32
     inner = images[:2, 4:28, 4:28].astype(float)
     expected = (inner - inner.mean((1, 2, 3), keepdims=True)) / inner.std((1, 2, 3), keepdims=True)
@@ -173,17 +174,17 @@ def test_shapes_that_do_not_fit():
     larger = np.pad(weights, ((0, 2), (0, 2), (0, 0), (0, 0)), mode="constant")
     for image, kernel in ((spikes[0], larger), (spikes[0, :20], weights), (spikes[0, ..., :32], weights)):
         with pytest.raises(ValueError, match="cnn1: a map .* and weights .* do not fit"):
-            spiking.integrate(image[None], kernel, stage)
+            spiking_network.integrate(image[None], kernel, stage)
         with pytest.raises(ValueError, match="cnn1: a map .* and weights .* do not fit"):
-            spiking.integrate_events(image, kernel, stage)
+            spiking_network.integrate_events(image, kernel, stage)
     with pytest.raises(ValueError, match="thresholds .1,. do not fit"):
-        spiking.fire(np.zeros((1, 24, 24, 64)), np.zeros(1, np.int16))
+        spiking_network.fire(np.zeros((1, 24, 24, 64)), np.zeros(1, np.int16))
     with pytest.raises(ValueError, match="spikes of cnn11 are .N, 1, 1, 512., not"):
-        spiking.classify(arrays, np.zeros((2, 512), bool))
+        spiking_network.classify(arrays, np.zeros((2, 512), bool))
 
 
 @pytest.mark.parametrize("x", [np.zeros((1, 24, 24, 3), np.uint8), np.zeros((1, 32, 32, 3), np.float32),
                                np.full((1, 24, 24, 3), np.nan, np.float32)], ids="integers size nan".split())
 def test_images_that_are_not_prepared(x):
     with pytest.raises(ValueError, match="prepared images are finite float32"):
-        spiking.encode(random_arrays(), x)
+        spiking_network.encode(random_arrays(), x)

@@ -8,7 +8,9 @@ import pytest
 
 from conftest import in_tensorflow
 from random_export import random_arrays
-from twba_nets import architecture as arch, cifar10, digits, spiking_file
+from twba_chip import spiking_file
+from twba_nets import architecture as arch
+from twba_nets.datasets import cifar10, digits
 
 IMAGES = 200
 
@@ -43,7 +45,7 @@ def cifar10_images():
 def released_network(tmp_path_factory, cifar10_images):
     """The released TWBA checkpoint, exported; after cifar10_images, which may skip."""
     path = tmp_path_factory.mktemp("released") / "released.npz"
-    in_tensorflow("-m", "twba_nets.export", "TWBA/model.npz", path)
+    in_tensorflow("-m", "twba_tensorflow.export", "TWBA/model.npz", path)
     return path
 
 

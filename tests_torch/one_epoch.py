@@ -7,7 +7,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from twba_nets import digits, recipe as recipes
+from twba_nets import recipe as recipes
+from twba_nets.datasets import digits
 from twba_torch import device as devices
 from twba_torch.training import Trainer, train
 

@@ -11,8 +11,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import tensorflow as tf
 
-from twba_nets import architecture as arch, network, pipeline
-from twba_nets.checkpoint import assign
+from twba_nets import architecture as arch
+from twba_tensorflow import fast_network, pipeline
+from twba_tensorflow.checkpoint import assign
 
 IMAGES, STEPS, RATE = 16, 20, 0.01
 
@@ -45,8 +46,8 @@ def training_steps(variant, activation, dtype):
     record = {"x": x, "y": y}
     with tf.Graph().as_default(), tf.Session(config=without_optimiser()) as session:
         images, labels = tf.placeholder(dtype, x.shape[1:]), tf.placeholder(tf.int32, y.shape[1:])
-        net = network.build(images, variant, activation, is_train=True)
-        loss = tf.reduce_mean(network.cross_entropy(net.logits, labels))
+        net = fast_network.build(images, variant, activation, is_train=True)
+        loss = tf.reduce_mean(fast_network.cross_entropy(net.logits, labels))
         optimizer = tf.train.AdamOptimizer(tf.constant(RATE, tf.float32))
         gradients = optimizer.compute_gradients(loss)
         train = optimizer.apply_gradients(gradients)
@@ -54,7 +55,7 @@ def training_steps(variant, activation, dtype):
         # the gradients before the step, which TensorFlow would else be free to compute after it
         with tf.control_dependencies([*named.values(), net.logits]):
             fetched = {name: tf.identity(gradient) for name, gradient in named.items()}
-        evaluated = network.build(images, variant, activation, is_train=False, reuse=True)
+        evaluated = fast_network.build(images, variant, activation, is_train=False, reuse=True)
         session.run(tf.global_variables_initializer())
         assign(session, values)
         record.update({"before/" + name: value for name, value in values.items()})

@@ -12,8 +12,8 @@ from snntorch.import_nir import import_from_nir
 from conftest import REPOSITORY
 from exports import (  # noqa: F401 (fixtures)
     assert_one_line, bad_network, cifar10_images, digit_images, random_network, random_spikes, released_network)
-from twba_nets import architecture as arch, spiking, spiking_file
-from twba_torch import export_nir
+from twba_chip import export_nir, spiking_file, spiking_network
+from twba_nets import architecture as arch
 
 simulators = pytest.mark.parametrize("simulator", [norse.torch.from_nir, import_from_nir], ids=["Norse", "snnTorch"])
 
@@ -49,10 +49,10 @@ def simulate(simulator, graph, spikes):
 
 
 def assert_equal_ours(simulated, arrays, spikes):
-    ours = spiking.run(arrays, spikes)
+    ours = spiking_network.run(arrays, spikes)
     for name, expected in ours.items():
         np.testing.assert_array_equal(simulated[name], expected, name)
-    predictions = [spiking.classify(arrays, maps["cnn11"]).argmax(1) for maps in (simulated, ours)]
+    predictions = [spiking_network.classify(arrays, maps["cnn11"]).argmax(1) for maps in (simulated, ours)]
     np.testing.assert_array_equal(*predictions)
     return ours
 
@@ -60,10 +60,10 @@ def assert_equal_ours(simulated, arrays, spikes):
 @simulators
 def test_a_random_network_on_digits(simulator, random_network, random_graph, digit_images):
     arrays, _ = spiking_file.load(random_network)
-    spikes = spiking.encode(arrays, spiking.prepare(digit_images))
+    spikes = spiking_network.encode(arrays, spiking_network.prepare(digit_images))
     maps = assert_equal_ours(simulate(simulator, random_graph, spikes), arrays, spikes)
     assert all(0.2 < spikes.mean() < 0.8 for spikes in maps.values()), "the comparison says little"
-    assert len(np.unique(spiking.classify(arrays, maps["cnn11"]).argmax(1))) > 1, "the comparison says little"
+    assert len(np.unique(spiking_network.classify(arrays, maps["cnn11"]).argmax(1))) > 1, "the comparison says little"
 
 
 @simulators
@@ -76,7 +76,7 @@ def test_a_random_network_on_spikes_of_all_densities(simulator, random_network, 
 @simulators
 def test_the_released_network_on_cifar10(simulator, released_network, cifar10_images, tmp_path):
     arrays, _ = spiking_file.load(released_network)
-    spikes = spiking.encode(arrays, spiking.prepare(cifar10_images))
+    spikes = spiking_network.encode(arrays, spiking_network.prepare(cifar10_images))
     assert_equal_ours(simulate(simulator, exported(released_network, tmp_path), spikes), arrays, spikes)
 
 

@@ -17,7 +17,7 @@ import torch
 from conftest import REPOSITORY, in_tensorflow
 from interrupted import interrupt_import
 from shared_fixtures import Snapshots
-from twba_nets import architecture as arch, card, datasets, files, journal, npz, recipe as recipes
+from twba_nets import architecture as arch, card, datasets, files, journal, npz
 from twba_torch import device, train, training, variables
 from twba_torch.training import Trainer
 
@@ -81,7 +81,7 @@ def test_files_of_a_run(finished_run, short_recipe):
     rows = journal.read_log(finished_run)
     assert [row["step"] for row in rows] == ["3", "6"]
     assert card["test_accuracy"] == float(rows[-1]["test_accuracy"]) and card["epochs"] == 2
-    assert recipes.load(finished_run / "model.npz") == short_recipe
+    assert card.load_recipe(finished_run / "model.npz") == short_recipe
 
 
 def test_the_quantised_model_is_the_trained_one(finished_run, few_digits, short_recipe):
@@ -183,7 +183,7 @@ def test_a_run_goes_back_and_forth_between_the_frameworks(tmp_path, finished_run
     output = in_tensorflow("TWBA/cifar10_twba_example.py", "--output", run, "--resume", "--epochs", "3")
     assert "epochs 3 to 3" in output
     assert "TensorFlow took this run to epoch 3" in complaint(*arguments(run, "--resume", "--epochs", "4"))
-    in_tensorflow("-m", "twba_nets.convert", run)
+    in_tensorflow("-m", "twba_tensorflow.convert", run)
     converted = npz.read_training(run / "training.npz")
     assert converted["model/cnn6_16/W_conv2d/Adam_1"].any()
     status, line, output = command(*arguments(run, "--resume", "--epochs", "4"))

@@ -7,7 +7,7 @@ import platform
 import subprocess
 from pathlib import Path
 
-from twba_nets import npz
+from twba_nets import npz, recipe as recipes
 from twba_nets.errors import UserError
 from twba_nets.files import read_json, sha256, write_json
 
@@ -58,6 +58,22 @@ def read(model):
         raise UserError("%s: its sha256 is not the one in %s: it was changed or damaged: restore it (git checkout), or "
                         "move the card away" % (model, path.name))
     return card
+
+
+def load_recipe(checkpoint):
+    """The recipe of a checkpoint: in the card beside it, else in its folder's recipe.json, else None.
+
+    Raises UserError, which names the file, if it cannot be read, or if the card is another file's.
+    """
+    found, path = read(checkpoint), checkpoint.parent / recipes.FILE_NAME
+    if found:
+        path = path_of(checkpoint)
+    elif not path.exists():
+        return None
+    try:
+        return recipes.Recipe(**(found["recipe"] if found else read_json(path)))
+    except (UserError, ValueError, TypeError, KeyError, OSError) as error:
+        raise UserError("%s: not a recipe of this project (%s): restore it, or move it away" % (path, error))
 
 
 def cpu_name():

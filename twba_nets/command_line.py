@@ -2,14 +2,11 @@
 import argparse
 import dataclasses
 import math
-import os
-import warnings
 from pathlib import Path
 
-from twba_nets import architecture, npz, recipe as recipes
-from twba_nets.cifar10 import ENVIRONMENT_VARIABLE
+from twba_nets import architecture, card, npz, recipe as recipes
+from twba_nets.datasets.cifar10 import ENVIRONMENT_VARIABLE
 from twba_nets.errors import UserError
-from twba_nets.interrupts import exiting_at_once, one_line_for_mistakes  # noqa: F401
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MOST = 2 ** 31 - 1  # of any whole number: as the seed, so that no product of two exceeds 64 bits
@@ -116,7 +113,7 @@ def choose_recipe(recipe, start, args, first_epoch, weights=None):
 
     start: the checkpoint of the run that goes on, or None. weights: the checkpoint that --initial-weights names, or None.
     """
-    variant, stored = recipe.variant, recipes.load(start) if start else None
+    variant, stored = recipe.variant, card.load_recipe(start) if start else None
     if stored:
         require_same(stored, start, variant=variant, activation=args.activation, dataset=args.dataset, seed=args.seed)
         recipe = stored
@@ -139,7 +136,7 @@ def _begun_from(weights, recipe, start):
     if start:
         raise UserError("%s: --initial-weights begins a run, and %s is one that goes on: leave out one of the two, or name "
                         "another folder with --output" % (weights, start))
-    stored = recipes.load(weights)
+    stored = card.load_recipe(weights)
     if stored:
         require_same(stored, weights, variant=recipe.variant)
     return recipe.with_initial_weights(weights)
@@ -166,16 +163,6 @@ def stopped(folder, saved):
     """What Ctrl-C gets from a trainer: `saved`, which says to resume, only where --resume finds something."""
     found = [path for name in ("checkpoint", "*.ckpt.index", npz.TRAINING_NAME) for path in folder.glob(name)]
     return "stopped; " + (saved if found else "no epoch is saved yet: begin again")
-
-
-def quieten_tensorflow():
-    """Keep pages of deprecation notes, and errors about the GPU that a CPU machine lacks, off the screen."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with exiting_at_once():
-        import tensorflow as tf
-        tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
-        with warnings.catch_warnings(record=True):  # what TensorLayer imports insists on warning about its own future
-            import tensorlayer  # noqa: F401
 
 
 def _add_data_flags(parser):

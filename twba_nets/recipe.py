@@ -1,10 +1,9 @@
 """How a network is trained, in one object. No framework is imported here."""
 import dataclasses
 
-from twba_nets import card
 from twba_nets.architecture import ACTIVATIONS, VARIANTS
 from twba_nets.errors import UserError
-from twba_nets.files import read_json, sha256, write_json
+from twba_nets.files import sha256, write_json
 
 FILE_NAME = "recipe.json"
 DATASETS = ("cifar10", "digits")
@@ -118,19 +117,3 @@ def digits(variant):
 
 
 RECIPES = {"cifar10": paper, "digits": digits}
-
-
-def load(checkpoint):
-    """The recipe of a checkpoint: in the card beside it, else in its folder's recipe.json, else None.
-
-    Raises UserError, which names the file, if it cannot be read, or if the card is another file's.
-    """
-    found, path = card.read(checkpoint), checkpoint.parent / FILE_NAME
-    if found:
-        path = card.path_of(checkpoint)
-    elif not path.exists():
-        return None
-    try:
-        return Recipe(**(found["recipe"] if found else read_json(path)))
-    except (UserError, ValueError, TypeError, KeyError, OSError) as error:
-        raise UserError("%s: not a recipe of this project (%s): restore it, or move it away" % (path, error))

@@ -33,7 +33,7 @@ def augment(images, uniforms, mirror):
     """Distort training images: random crop, mirroring, brightness, contrast; then standardise.
 
     images: uint8 [N, 32, 32, 3]. uniforms: [N, 5] in [0, 1). Returns floats, [N, 24, 24, 3].
-    Source: the published code's operations, in its order (twba_nets/pipeline.py is TensorFlow's side).
+    Source: the published code's operations, in its order (twba_tensorflow/pipeline.py is TensorFlow's side).
     """
     top, left, side, brightness, contrast = uniforms.unbind(1)
     x = crop(images, top, left, side < 0.5 if mirror else side < 0)

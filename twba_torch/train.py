@@ -40,7 +40,7 @@ def parse(argv):
     parser.add_argument("--resume", nargs="?", const=True, default=False, type=command_line.resume_value,
                         metavar="CHECKPOINT",
                         help="go on from the output folder's training.npz, or from the one named here; of TensorFlow's "
-                        "checkpoints one is made by python -m twba_nets.convert")
+                        "checkpoints one is made by python -m twba_tensorflow.convert")
     parser.add_argument("--minutes", type=command_line.above_zero, metavar="N",
                         help="stop after the epoch in which N minutes are over, all saved: for runs in pieces")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
@@ -55,7 +55,7 @@ def main(argv=None):
     args = parse(argv)
     args.output = args.output or command_line.default_run(args.variant)
     saved = "go on from the last checkpoint with --resume"
-    with command_line.one_line_for_mistakes(lambda: command_line.stopped(args.output, saved)):
+    with interrupts.one_line_for_mistakes(lambda: command_line.stopped(args.output, saved)):
         run(args)
 
 
@@ -66,7 +66,7 @@ def run(args):
     weights = _training_file(args.initial_weights)
     if weights and not weights.exists():
         raise UserError("%s: no such file: name a run's folder or a training.npz; of TensorFlow's checkpoints one is made "
-                        "by `.venv/bin/python -m twba_nets.convert RUN`" % weights)
+                        "by `.venv/bin/python -m twba_tensorflow.convert RUN`" % weights)
     recipe = command_line.choose_recipe(recipes.paper(args.variant), start, args, first_epoch, weights)
     read_log(folder)  # a damaged one is better found now
     torch.set_default_dtype(torch.float64 if args.precision == "float64" else torch.float32)
@@ -141,7 +141,7 @@ def _starting_point(folder, resume):
     epoch = npz.read_epoch(start) if start.exists() else 0
     if start == newest and tensorflow > epoch:
         raise UserError("%s: TensorFlow took this run to epoch %d: make its checkpoint into a training.npz by "
-                        "`.venv/bin/python -m twba_nets.convert %s`" % (folder, tensorflow, folder))
+                        "`.venv/bin/python -m twba_tensorflow.convert %s`" % (folder, tensorflow, folder))
     if not start.exists():
         raise UserError("%s: no checkpoint to resume from: leave --resume out to begin" % start)
     return start, epoch

@@ -1,4 +1,4 @@
-"""The training loop: what twba_nets/training.py does, on any PyTorch device, in one process or several."""
+"""The training loop: what twba_tensorflow/training.py does, on any PyTorch device, in one process or several."""
 import time
 from collections import namedtuple
 

@@ -1,4 +1,4 @@
-"""Write an exported network as a NIR graph, for simulators and chips: python -m twba_torch.export_nir NETWORK OUT.
+"""Write an exported network as a NIR graph, for simulators and chips: python -m twba_chip.export_nir NETWORK OUT.
 
 NIR is the Neuromorphic Intermediate Representation, https://neuroir.org. Of the ways to write this network in it, the
 one here is what all readers agree on:
@@ -24,7 +24,8 @@ from pathlib import Path
 import nir
 import numpy as np
 
-from twba_nets import architecture as arch, command_line, spiking_file
+from twba_chip import spiking_file
+from twba_nets import architecture as arch
 from twba_nets.files import atomic_write, check_apart, make_folder
 
 THRESHOLD = 0.5
@@ -32,16 +33,16 @@ THRESHOLD = 0.5
 
 def main(argv=None):
     parser = argparse.ArgumentParser(
-        prog="python -m twba_torch.export_nir",
+        prog="python -m twba_chip.export_nir",
         description="Write the on-chip part of an exported network as a NIR graph: from the input spikes (bn0's map, "
         "NCHW 64x24x24) through the stages cnn1 ... cnn11, a Conv2d and an IF node each, to cnn11's spikes (512x1x1). "
         "An image is one time step from v = 0; a simulator's state is to be reset after it. The first two "
         "convolutions and the classifier are off chip and stay in the exported network "
-        "(twba_nets.spiking: encode, classify).")
-    parser.add_argument("network", type=Path, help="what python -m twba_nets.export wrote")
+        "(twba_chip.spiking_network: encode, classify).")
+    parser.add_argument("network", type=Path, help="what python -m twba_tensorflow.export wrote")
     parser.add_argument("out", type=Path, help="the file to write, as in twba.nir")
     args = parser.parse_args(argv)
-    with command_line.one_line_for_mistakes("stopped"):
+    with interrupts.one_line_for_mistakes("stopped"):
         _export(args.network, args.out)
 
 

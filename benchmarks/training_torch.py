@@ -1,4 +1,12 @@
-"""Training speed of the trainer's parts, against the same network in plain PyTorch: python -m twba_torch.benchmark."""
+"""Training speed of the trainer's parts, against the same network in plain PyTorch: make bench-torch.
+
+In PyTorch's environment; training.py compares TensorFlow's sides and this trainer's.
+"""
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from twba_nets import interrupts
 
 if __name__ == "__main__":
@@ -7,13 +15,12 @@ if __name__ == "__main__":
 import argparse
 import statistics
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from twba_nets import architecture as arch, card, command_line, recipe as recipes
-from twba_nets.datasets import Dataset
+from twba_nets.datasets.dataset import Dataset
 from twba_nets.files import write_json
 from twba_torch import device as devices, training
 from twba_torch.convolution import backward_type
@@ -24,7 +31,6 @@ VERSIONS = {"plain": (False, False), "exact": (True, False), "fused": (False, Tr
 
 def main(argv=None):
     parser = argparse.ArgumentParser(
-        prog="python -m twba_torch.benchmark",
         description="Time training steps at batch 200 of the network as it is written in plain PyTorch (eager, "
         "float32, groups=), with exact low-precision hidden stages, with fused operations, and with both: the trainer. "
         "All in one run, in turns; medians. Beside them the device's measured limit: a large matrix product.")
@@ -34,7 +40,7 @@ def main(argv=None):
                         help="steps a turn (default: 2 on a CPU, 50 on a GPU)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
     args = parser.parse_args(argv)
-    with command_line.one_line_for_mistakes("stopped"), devices.prepared(args.device) as device:
+    with interrupts.one_line_for_mistakes("stopped"), devices.prepared(args.device) as device:
         report(measure(device, args.rounds, args.steps or (50 if device.type == "cuda" else 2)), args.json)
 
 

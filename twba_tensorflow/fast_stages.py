@@ -1,7 +1,7 @@
 """One stage of the network for TensorFlow, in few and large operations.
 
 The published code gives each group a strided slice of the channels, a convolution, a batch norm and a sign of its own.
-The same numbers are had faster so (tests/per_group_network.py is that graph, with which this one is compared):
+The same numbers are had faster so (twba_tensorflow/published_network.py is that graph, with which this one is compared):
 
 - A stage's input is [groups, batch, height, width, channels]: its groups lie one after the other. The neurons of the
   stage before write it so; a stage's filters are permuted for that, f = m * G + j of the graph standing at [j, m],

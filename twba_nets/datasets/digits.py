@@ -3,7 +3,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from twba_nets.datasets import Dataset
+from twba_nets.datasets.dataset import Dataset
 
 TEST_IMAGES = 360
 

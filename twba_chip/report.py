@@ -1,4 +1,4 @@
-"""What an exported network costs on a neuromorphic chip: python -m twba_nets.report EXPORT.npz OUT_DIR.
+"""What an exported network costs on a neuromorphic chip: python -m twba_chip.report EXPORT.npz OUT_DIR.
 
 Spikes, synaptic operations, energy, cores and robustness of the nine maps of spikes. The energy is an estimate:
 counted operations times given picojoules. What is computed off chip (the first two convolutions, the classifier) is on
@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from twba_nets import architecture as arch, command_line, cores, datasets, figures, robustness, spiking_file, synapses
-from twba_nets.engine import CHUNK, Engine
+from twba_chip import cores, figures, robustness, spiking_file, synapses
+from twba_chip.engine import CHUNK, Engine
+from twba_nets import architecture as arch, command_line, datasets
 from twba_nets.files import make_folder, write_json
 
 # Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014, 45 nm, 0.9 V: a float32 product
@@ -33,7 +34,7 @@ sops: float64 [N, 8], the synaptic operations at each hidden stage's own synapse
 
 def main(argv=None):
     args = _parser().parse_args(argv)
-    with command_line.one_line_for_mistakes("stopped"):
+    with interrupts.one_line_for_mistakes("stopped"):
         arrays, meta = spiking_file.load(args.export)
         core = cores.Core(args.axons, args.neurons)
         placements = [cores.place(stage, shape[0], shape[2], core) for stage, shape in _stages()]
@@ -54,13 +55,13 @@ def main(argv=None):
 
 def _parser():
     parser = argparse.ArgumentParser(
-        prog="python -m twba_nets.report",
+        prog="python -m twba_chip.report",
         description="What an exported network costs on a neuromorphic chip: for each map neurons, fan-in, fan-out, "
         "zero weights, spikes an image, firing rate, synaptic operations (SOPs: a spike at a nonzero synapse) against "
-        "dense multiply-accumulates (MACs), and cores (the rule: twba_nets/cores.py); the energy of both; and accuracy "
+        "dense multiply-accumulates (MACs), and cores (the rule: twba_chip/cores.py); the energy of both; and accuracy "
         "when spikes get lost. Prints a table and writes report.json, firing_rate.png, spikes_per_image.png, sops.png "
         "and robustness.png. On one core, 10,000 images take about 20 seconds and the robustness curve about 80.")
-    parser.add_argument("export", type=Path, help="what python -m twba_nets.export wrote")
+    parser.add_argument("export", type=Path, help="what python -m twba_tensorflow.export wrote")
     parser.add_argument("out", type=Path, help="the folder for the report; made if need be")
     parser.add_argument("--dataset", choices=("cifar10", "digits"),
                         help="whose test images to run (default: what the export's card says, else cifar10)")

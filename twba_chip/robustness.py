@@ -6,7 +6,8 @@ probability, independently of all others. The networks were not trained for it a
 import numpy as np
 from tqdm import tqdm
 
-from twba_nets import architecture as arch, spiking
+from twba_chip import spiking_network
+from twba_nets import architecture as arch
 
 DROPS = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)  # probabilities
 CHUNK = 50  # images at a time
@@ -22,7 +23,7 @@ def accuracies(arrays, images, labels):
     with tqdm(total=len(images), unit=" images", desc="dropped spikes", leave=False, disable=None) as bar:
         for start in range(0, len(images), CHUNK):
             chunk = slice(start, start + CHUNK)
-            spikes = spiking.encode(arrays, spiking.prepare(images[chunk]))
+            spikes = spiking_network.encode(arrays, spiking_network.prepare(images[chunk]))
             for index, probability in enumerate(DROPS):
                 logits = run(arrays, spikes, probability, np.random.RandomState([SEED, start]))
                 correct[index] += (logits.argmax(1) == labels[chunk]).sum()
@@ -34,9 +35,9 @@ def run(arrays, spikes, probability, random):
     """Logits float32 [N, 10] from input spikes bool [N, 24, 24, 64], with dropped spikes. random: a RandomState."""
     spikes = drop(spikes, probability, random)
     for stage in arch.HIDDEN_STAGES:
-        potentials = spiking.integrate(spikes, arrays[stage.conv + "/weights"], stage)
-        spikes = drop(spiking.fire(potentials, arrays[stage.conv + "/thresholds"]), probability, random)
-    return spiking.classify(arrays, spikes)
+        potentials = spiking_network.integrate(spikes, arrays[stage.conv + "/weights"], stage)
+        spikes = drop(spiking_network.fire(potentials, arrays[stage.conv + "/thresholds"]), probability, random)
+    return spiking_network.classify(arrays, spikes)
 
 
 def drop(spikes, probability, random):

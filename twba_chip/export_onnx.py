@@ -1,4 +1,4 @@
-"""Write an exported network, whole, as an ONNX model: python -m twba_torch.export_onnx NETWORK OUT.
+"""Write an exported network, whole, as an ONNX model: python -m twba_chip.export_onnx NETWORK OUT.
 
 The hidden stages are one QLinearConv each, integers throughout, and lose no decision. A spike is the uint8 255, of
 scale 1/255, and a weight an int8 of scale 1. A threshold T is the bias 255 * (1 - T): what the convolution adds up,
@@ -21,7 +21,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from twba_nets import architecture as arch, command_line, spiking_file
+from twba_chip import spiking_file
+from twba_nets import architecture as arch
 from twba_nets.files import atomic_write, check_apart, make_folder
 
 OPSET, IR_VERSION = 17, 8  # of 2022: old enough for most runtimes
@@ -33,14 +34,14 @@ IMAGE_WIDTH = 32  # as CIFAR-10 has them
 
 def main(argv=None):
     parser = argparse.ArgumentParser(
-        prog="python -m twba_torch.export_onnx",
+        prog="python -m twba_chip.export_onnx",
         description="Write an exported network as an ONNX model, from images (uint8 [N, 32, 32, 3] as CIFAR-10 has "
         "them; crop and standardisation are in the model) to logits (float32 [N, 10]). Given the same input spikes, "
-        "the hidden stages spike exactly as twba_nets.spiking has it.")
-    parser.add_argument("network", type=Path, help="what python -m twba_nets.export wrote")
+        "the hidden stages spike exactly as twba_chip.spiking_network has it.")
+    parser.add_argument("network", type=Path, help="what python -m twba_tensorflow.export wrote")
     parser.add_argument("out", type=Path, help="the file to write, as in twba.onnx")
     args = parser.parse_args(argv)
-    with command_line.one_line_for_mistakes("stopped"):
+    with interrupts.one_line_for_mistakes("stopped"):
         _export(args.network, args.out)
 
 
@@ -94,7 +95,7 @@ class _Graph:
 
 
 def _prepare(graph, images):
-    """spiking.prepare: the central 24x24, standardised. Returns the name of a float [N, 3, 24, 24]."""
+    """spiking_network.prepare: the central 24x24, standardised. Returns the name of a float [N, 3, 24, 24]."""
     margin, pixels = (IMAGE_WIDTH - arch.IMAGE_SIZE) // 2, arch.IMAGE_SIZE ** 2 * arch.CHANNELS
     x = graph.add("Slice", "crop", images, [margin] * 2, [margin + arch.IMAGE_SIZE] * 2, [1, 2])
     x = graph.add("Transpose", "crop/nchw", x, perm=[0, 3, 1, 2])
@@ -108,7 +109,7 @@ def _prepare(graph, images):
 
 
 def _encode(graph, arrays, x):
-    """spiking.encode: the two float convolutions. Returns the name of the input spikes."""
+    """spiking_network.encode: the two float convolutions. Returns the name of the input spikes."""
     x = graph.add("Relu", "relu", _float_convolution(graph, arrays, arch.RELU_STAGE, x))
     fires = graph.add("GreaterOrEqual", "fires", _float_convolution(graph, arrays, arch.SPIKE_STAGE, x), np.float32(0))
     return graph.add("Where", arch.SPIKE_STAGE.bn, fires, np.uint8(SPIKE), np.uint8(0))
@@ -136,7 +137,7 @@ def _geometry(stage, size):
 
 
 def _classify(graph, arrays, spikes):
-    """spiking.classify: from cnn11's spikes to the logits."""
+    """spiking_network.classify: from cnn11's spikes to the logits."""
     x = graph.add("Flatten", "features", graph.add("DequantizeLinear", "spikes", spikes, *SPIKE_TYPE))
     graph.add("Gemm", "logits", x, arrays[arch.OUTPUT + "/kernel"] * arrays[arch.OUTPUT + "/scale"],
               arrays[arch.OUTPUT + "/offset"])

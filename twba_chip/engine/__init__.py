@@ -1,7 +1,7 @@
 """Whole-network inference of an exported network on the CPU, compiled: engine.c with what it needs around it.
 
 A few images are computed with 32 channels' spikes in a word (words.h), many with 256 images' spikes in a vector (planes.h).
-The integers are those of spiking.py, bit for bit. No framework is imported here.
+The integers are those of spiking_network.py, bit for bit. No framework is imported here.
 """
 import operator
 import threading
@@ -9,9 +9,10 @@ from collections import OrderedDict, namedtuple
 
 import numpy as np
 
-from twba_nets import architecture as arch, spiking, spiking_file
-from twba_nets.engine import library, packing
-from twba_nets.spikes import Result as EvaluationResult
+from twba_chip import spiking_file, spiking_network
+from twba_chip.engine import library, packing
+from twba_nets import architecture as arch
+from twba_nets.spike_statistics import Result as EvaluationResult
 
 CHUNK = 8 * packing.PLANE_BYTES  # images of a call
 MANY = 96  # from here on a vector's 256 lanes pay, though the rest of them are idle
@@ -116,13 +117,13 @@ class Engine:
 
     def run(self, images):
         """Images uint8 [N, 32, 32, 3] (or other integers from 0 to 255) -> Result. Raises ValueError for others."""
-        images = np.ascontiguousarray(spiking.check_images(images))
+        images = np.ascontiguousarray(spiking_network.check_images(images))
         return self._run(len(images), lambda rows: images[rows].ctypes.data)
 
     def run_spikes(self, spikes):
         """Input spikes bool [N, 24, 24, 64] (or numbers that are 0 or 1) -> Result. Raises ValueError for others."""
         stage, _, inner = self.maps[arch.SPIKE_STAGE.bn]
-        spikes = spiking.check_spikes(spikes, arch.SPIKE_STAGE.bn)
+        spikes = spiking_network.check_spikes(spikes, arch.SPIKE_STAGE.bn)
 
         def load(rows):
             some = spikes[rows]
@@ -165,7 +166,7 @@ class Engine:
 
 
 def evaluate(arrays, x, y, threads=0):
-    """Evaluate an exported network on images uint8 [N, 32, 32, 3] with labels [N]. Returns a spikes.Result.
+    """Evaluate an exported network on images uint8 [N, 32, 32, 3] with labels [N]. Returns a spike_statistics.Result.
 
     Raises ValueError for other images or labels, and for none.
     """

@@ -3,10 +3,10 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from twba_nets import checkpoint, network
-from twba_nets.pipeline import evaluation_batches
-from twba_nets.session import session_config
-from twba_nets.spikes import Result
+from twba_nets.spike_statistics import Result
+from twba_tensorflow import checkpoint, fast_network
+from twba_tensorflow.pipeline import evaluation_batches
+from twba_tensorflow.session import session_config
 
 
 class Evaluator:
@@ -16,10 +16,10 @@ class Evaluator:
         """x: uint8 [N, 32, 32, 3], y: int32 [N]. reuse: share the variables of a network built before."""
         self.images = len(x)
         self.batches = evaluation_batches(x, y, batch_size)
-        net = network.build(self.batches.images, variant, activation, is_train=False, reuse=reuse)
+        net = fast_network.build(self.batches.images, variant, activation, is_train=False, reuse=reuse)
         self.prepare = net.prepare
-        self.fetches = (network.cross_entropy(net.logits, self.batches.labels),
-                        network.correct(net.logits, self.batches.labels),
+        self.fetches = (fast_network.cross_entropy(net.logits, self.batches.labels),
+                        fast_network.correct(net.logits, self.batches.labels),
                         net.spikes)  # a map has at most 73,728 neurons: each image's sum is exact in float32
 
     def start(self, session):

@@ -1,5 +1,5 @@
-"""Make a TensorFlow checkpoint into training.npz, from which PyTorch's trainer goes on: python -m twba_nets.convert."""
-from twba_nets import interrupts
+"""Make a TensorFlow checkpoint into training.npz, from which PyTorch's trainer goes on: python -m twba_tensorflow.convert."""
+from twba_nets import card, interrupts
 
 if __name__ == "__main__":
     interrupts.exit_at_once()  # the imports below take seconds
@@ -7,14 +7,15 @@ if __name__ == "__main__":
 import argparse
 from pathlib import Path
 
-from twba_nets import command_line, npz, recipe as recipes
+from twba_nets import command_line, npz
 from twba_nets.errors import UserError
 from twba_nets.files import claimed
+from twba_tensorflow import quieten_tensorflow
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(
-        prog="python -m twba_nets.convert",
+        prog="python -m twba_tensorflow.convert",
         description="Make a TensorFlow checkpoint into training.npz: all 596 variables, Adam's included. PyTorch's "
         "trainer goes on from it with --resume. (TensorFlow's --resume takes a training.npz as it is.)")
     parser.add_argument("checkpoint", type=Path,
@@ -23,20 +24,20 @@ def main(argv=None):
                         "(default: the checkpoint's)")
     command_line.add_initial_epoch(parser)
     args = parser.parse_args(argv)
-    with command_line.one_line_for_mistakes("stopped"):
+    with interrupts.one_line_for_mistakes("stopped"):
         convert(args.checkpoint, args.output, args.initial_epoch)
 
 
 def convert(source, output=None, initial_epoch=0):
     """Write training.npz (and the recipe) into the folder `output`. Raises UserError if `source` is no checkpoint."""
-    command_line.quieten_tensorflow()
-    from twba_nets import checkpoint
+    quieten_tensorflow()
+    from twba_tensorflow import checkpoint
     prefix = checkpoint.locate(source)
     if prefix.suffix == ".npz":
         raise UserError("%s: is no TensorFlow checkpoint" % prefix)
     epoch = checkpoint.epoch_of(prefix)
     path = (output or prefix.parent) / npz.TRAINING_NAME
-    recipe = recipes.load(prefix)
+    recipe = card.load_recipe(prefix)
     with claimed(path.parent):
         if recipe:
             recipe.save(path.parent)  # first: a training.npz without it would go on by the paper's recipe

@@ -1,9 +1,10 @@
 """What the example scripts do. TensorFlow is imported only once the arguments are in order."""
 import dataclasses
 
-from twba_nets import command_line, datasets, npz, recipe as recipes, spikes
+from twba_nets import card, command_line, datasets, interrupts, npz, recipe as recipes, spike_statistics
 from twba_nets.errors import UserError
 from twba_nets.files import claimed, read_json, write_json
+from twba_tensorflow import quieten_tensorflow
 
 PUBLISHED_NOTE = ("note: with published (three-level) activations the sums add halves: "
                   "they are sums of activations, not spike counts")
@@ -17,21 +18,22 @@ def train(recipe, resume=False, argv=None):
     """
     args = command_line.training_parser(recipe, resume).parse_args(argv)
     saved = "every finished epoch is saved: go on with --resume"
-    with command_line.one_line_for_mistakes(lambda: command_line.stopped(args.output, saved)):
-        command_line.quieten_tensorflow()
+    with interrupts.one_line_for_mistakes(lambda: command_line.stopped(args.output, saved)):
+        quieten_tensorflow()
         _train(recipe, args)
 
 
 def count_spikes(variant, argv=None):
     """Evaluate a checkpoint and count its spikes; the body of cifar10_*_spikes.py."""
     args = command_line.spikes_parser(variant).parse_args(argv)
-    with command_line.one_line_for_mistakes("stopped"):
-        command_line.quieten_tensorflow()
+    with interrupts.one_line_for_mistakes("stopped"):
+        quieten_tensorflow()
         _count_spikes(variant, args)
 
 
 def _train(recipe, args):
-    from twba_nets import checkpoint, journal, training
+    from twba_nets import journal
+    from twba_tensorflow import checkpoint, training
     folder = args.output
     seen = _look(args)
     start = seen[0]
@@ -58,7 +60,8 @@ def _train(recipe, args):
 
 def _complete(recipe, args, seen, first_epoch):
     """Make up for what a kill during the run's last save left undone."""
-    from twba_nets import journal, training
+    from twba_nets import journal
+    from twba_tensorflow import training
     start, _, newest = seen
     if start != newest or first_epoch > recipe.epochs or not journal.is_cut_short(args.output, first_epoch):
         return
@@ -71,7 +74,7 @@ def _complete(recipe, args, seen, first_epoch):
 
 def _look(args):
     """(the checkpoint to go on from or None, its epoch, the output folder's newest checkpoint or None)."""
-    from twba_nets import checkpoint
+    from twba_tensorflow import checkpoint
     start = _starting_point(args.output, args.resume)
     return start, start and checkpoint.epoch_of(start), checkpoint.newest(args.output)
 
@@ -84,7 +87,7 @@ def _require_unchanged(seen, args):
 
 def _starting_point(folder, resume):
     """The checkpoint's prefix to go on from, or None for a fresh start."""
-    from twba_nets import checkpoint
+    from twba_tensorflow import checkpoint
     newest = checkpoint.newest(folder)
     if resume is True:
         if newest is None:
@@ -98,7 +101,7 @@ def _starting_point(folder, resume):
 
 
 def _first_epoch(start, initial_epoch):
-    from twba_nets import checkpoint
+    from twba_tensorflow import checkpoint
     if start is None:
         return 0
     epoch = checkpoint.epoch_of(start)
@@ -110,11 +113,11 @@ def _first_epoch(start, initial_epoch):
 
 
 def _count_spikes(variant, args):
-    from twba_nets import checkpoint
+    from twba_tensorflow import checkpoint
     if args.json:
         _check_json_file(args.json)
     path = checkpoint.locate(args.checkpoint)
-    recipe = recipes.load(path)
+    recipe = card.load_recipe(path)
     if recipe:
         command_line.require_same(recipe, path, variant=variant, activation=args.activation)
     values = checkpoint.read(path, args.allow_pickle)
@@ -125,7 +128,7 @@ def _count_spikes(variant, args):
     recipe = dataclasses.replace(recipe, dataset=args.dataset or recipe.dataset)
     data = datasets.load(recipe.dataset, args.data_dir)
     result = _evaluate(values, recipe, path, data.x_test[:args.limit], data.y_test[:args.limit], args)
-    _report(spikes.summarise(result, args.batch_size), recipe, path, args.json)
+    _report(spike_statistics.summarise(result, args.batch_size), recipe, path, args.json)
 
 
 def _check_json_file(path):
@@ -144,10 +147,11 @@ def _check_json_file(path):
 
 def _evaluate(values, recipe, path, x, y, args):
     if args.engine:
-        from twba_nets import engine, export
+        from twba_chip import engine
+        from twba_tensorflow import export
         export.require_binary(recipe.activation, path)
         return engine.evaluate(export.fold(values, recipe.variant), x, y, args.threads)
-    from twba_nets.evaluation import evaluate
+    from twba_tensorflow.evaluation import evaluate
     return evaluate(values, recipe, x, y, args.batch_size, args.threads)
 
 
@@ -157,7 +161,7 @@ def _report(summary, recipe, path, json_file):
     print("\n%s: %s, %s activations, %d test images of %s"
           % (path, recipe.variant.upper(), recipe.activation, summary["images"], recipe.dataset))
     print("test loss %.6f, test accuracy %.2f%%\n" % (summary["loss"], 100 * summary["accuracy"]))
-    print(spikes.table(summary))
+    print(spike_statistics.table(summary))
     if recipe.activation == "published":
         print(PUBLISHED_NOTE)
     if json_file:

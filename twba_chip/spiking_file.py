@@ -33,7 +33,7 @@ from twba_nets.npz import LARGEST_PIXEL
 from twba_nets.recipe import RECIPES
 
 FORMAT, VERSION = "twba-spiking-network", 1
-MAKE_ANEW = "make it anew with python -m twba_nets.export"
+MAKE_ANEW = "make it anew with python -m twba_tensorflow.export"
 LONGEST_META = 1 << 20  # characters, hundreds of times what there is to say
 
 

@@ -1,5 +1,5 @@
-"""Export a checkpoint as an exact integer spiking network: python -m twba_nets.export CHECKPOINT OUT."""
-from twba_nets import interrupts
+"""Export a checkpoint as an exact integer spiking network: python -m twba_tensorflow.export CHECKPOINT OUT."""
+from twba_nets import card, interrupts
 
 if __name__ == "__main__":
     interrupts.exit_at_once()  # the imports below take seconds
@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from twba_nets import architecture as arch, card, command_line, npz, recipe as recipes, spiking_file
+from twba_chip import spiking_file
+from twba_nets import architecture as arch, card, command_line, npz, recipe as recipes
 from twba_nets.errors import UserError
 from twba_nets.files import check_apart, make_folder
+from twba_tensorflow import quieten_tensorflow
 
 # name in the file, kernel and batch norm of the float layers
 OFF_CHIP = [(stage.conv, stage.conv + "/kernel", stage.bn) for stage in (arch.RELU_STAGE, arch.SPIKE_STAGE)] + [
@@ -20,10 +22,10 @@ OFF_CHIP = [(stage.conv, stage.conv + "/kernel", stage.bn) for stage in (arch.RE
 
 def main(argv=None):
     parser = argparse.ArgumentParser(
-        prog="python -m twba_nets.export",
+        prog="python -m twba_tensorflow.export",
         description="Fold batch norm, htanh and sign of each hidden neuron into one integer threshold, chosen so that "
         "the neuron decides as TensorFlow does for every sum that it can receive, and write the network as int8 "
-        "weights and int16 thresholds to an npz (its layout: twba_nets/spiking_file.py). The first two convolutions "
+        "weights and int16 thresholds to an npz (its layout: twba_chip/spiking_file.py). The first two convolutions "
         "and the classifier, off chip in the paper, stay float.")
     parser.add_argument("checkpoint", type=Path, help="a run's folder, a TensorFlow checkpoint or a model.npz")
     parser.add_argument("out", type=Path, help="the file to write")
@@ -32,15 +34,15 @@ def main(argv=None):
     parser.add_argument("--activation", choices=arch.ACTIVATIONS, help="likewise; only binary ones can be exported")
     command_line.add_allow_pickle(parser)
     args = parser.parse_args(argv)
-    with command_line.one_line_for_mistakes("stopped"):
-        command_line.quieten_tensorflow()
+    with interrupts.one_line_for_mistakes("stopped"):
+        quieten_tensorflow()
         _export(args)
 
 
 def _export(args):
-    from twba_nets import checkpoint
+    from twba_tensorflow import checkpoint
     path, out = checkpoint.locate(args.checkpoint), args.out
-    recipe = recipes.load(path)
+    recipe = card.load_recipe(path)
     if recipe:
         command_line.require_same(recipe, path, variant=args.variant, activation=args.activation)
         require_binary(recipe.activation, path)
@@ -81,7 +83,7 @@ def require_binary(activation, path):
 def fold(values, variant):
     """The arrays of spiking_file.array_types() from the 270 model variables, name -> array."""
     import tensorflow as tf
-    from twba_nets import checkpoint
+    from twba_tensorflow import checkpoint
     with tf.Graph().as_default(), tf.Session() as session:
         groups = {stage: [_group(values, variant, *names) for names in arch.group_names(stage)]
                   for stage in arch.HIDDEN_STAGES}
@@ -110,11 +112,11 @@ def _off_chip(values, name, kernel, bn):
 def _group(values, variant, conv, bn):
     """Tensors of a group: what its neurons answer to the sums -fan_in ... fan_in, and its quantised weights."""
     import tensorflow as tf
-    from twba_nets import network
+    from twba_tensorflow import fast_network
     latent = values["model/%s/W_conv2d" % conv].astype(np.float32)
     sums = np.arange(-latent[..., 0].size, latent[..., 0].size + 1, dtype=np.float32).reshape(-1, 1)
-    spikes = network.build_neurons(tf.constant(np.tile(sums, latent.shape[3])), bn)
-    return spikes, network.QUANTISERS[variant](tf.constant(latent))
+    spikes = fast_network.build_neurons(tf.constant(np.tile(sums, latent.shape[3])), bn)
+    return spikes, fast_network.QUANTISERS[variant](tf.constant(latent))
 
 
 def threshold(decisions, weights):

@@ -8,7 +8,7 @@ from tensorlayer.layers import BatchNormLayer, DenseLayer, InputLayer
 
 from twba_nets import architecture as arch
 from twba_nets.errors import UserError
-from twba_nets.stages import FIRE, StageGraph
+from twba_tensorflow.fast_stages import FIRE, StageGraph
 
 try:
     from tensorlayer.layers.binary import ternarise

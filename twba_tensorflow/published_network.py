@@ -1,6 +1,6 @@
 """The network as the published code builds it, group by group, from the patched TensorLayer's own layers.
 
-twba_nets.network computes the same in fewer operations. The tests compare the two, `make bench-train` times them.
+fast_network.py computes the same in fewer operations. The tests compare the two, `make bench-train` times them.
 """
 from collections import OrderedDict
 
@@ -11,13 +11,13 @@ from tensorlayer.layers import (BatchNormLayer, ConcatLayer, Conv2d, DenseLayer,
 from tensorlayer.layers.binary import BinaryConv2d, SignLayer, TernaryConv2d
 
 from twba_nets import architecture as arch
-from twba_nets.network import Network
+from twba_tensorflow.fast_network import Network
 
 QUANTISED_CONV = {"twba": TernaryConv2d, "bwba": BinaryConv2d}
 
 
 def build(x, variant, activation="binary", is_train=False, reuse=False):
-    """twba_nets.network.build, the slow way."""
+    """twba_tensorflow.fast_network.build, the slow way."""
     conv, maps = QUANTISED_CONV[variant], OrderedDict()
     tl.layers.LayersConfig.tf_dtype = x.dtype
     with tf.variable_scope("model", reuse=reuse):

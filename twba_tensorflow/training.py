@@ -7,12 +7,13 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from twba_nets import card, checkpoint, network, npz
+from twba_nets import card, npz
 from twba_nets.architecture import is_quantised
-from twba_nets.evaluation import Evaluator
 from twba_nets.journal import FIELDS, Journal, diverged
-from twba_nets.pipeline import training_batches
-from twba_nets.session import session_config
+from twba_tensorflow import checkpoint, fast_network
+from twba_tensorflow.evaluation import Evaluator
+from twba_tensorflow.pipeline import training_batches
+from twba_tensorflow.session import session_config
 
 Step = namedtuple("Step", "images batches learning_rate fetches all_params")
 
@@ -60,7 +61,7 @@ def complete(recipe, folder, start):
     journal = Journal(folder, recipe.epochs, recipe.epochs)
     values = checkpoint.read(start)
     with tf.Graph().as_default(), tf.Session() as session:
-        quantise = network.QUANTISERS[recipe.variant]
+        quantise = fast_network.QUANTISERS[recipe.variant]
         values.update(session.run({name: quantise(tf.constant(value)) for name, value in values.items()
                                    if is_quantised(name)}))
     npz.save_model(folder / npz.MODEL_NAME, values)
@@ -84,11 +85,11 @@ def summarise(summaries, row):
 def build_step(recipe, dataset):
     """One training step as a graph: 596 variables, the model's and Adam's."""
     batches = training_batches(dataset.x_train, dataset.y_train, recipe.batch_size, recipe.seed, dataset.flip)
-    net = network.build(batches.images, recipe.variant, recipe.activation, is_train=True)
-    loss = tf.reduce_mean(network.cross_entropy(net.logits, batches.labels))
+    net = fast_network.build(batches.images, recipe.variant, recipe.activation, is_train=True)
+    loss = tf.reduce_mean(fast_network.cross_entropy(net.logits, batches.labels))
     learning_rate = tf.placeholder(tf.float32, [], name="learning_rate")
     train_op = tf.train.AdamOptimizer(learning_rate).minimize(loss)
-    correct = tf.reduce_sum(tf.cast(network.correct(net.logits, batches.labels), tf.int32))
+    correct = tf.reduce_sum(tf.cast(fast_network.correct(net.logits, batches.labels), tf.int32))
     fetches = (loss, correct, tf.size(batches.labels), train_op)
     return Step(len(dataset.x_train), batches, learning_rate, fetches, net.all_params)
 

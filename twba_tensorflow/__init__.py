@@ -1,0 +1,25 @@
+"""The network in TensorFlow 1.15: the published code's graph, the same faster, training, evaluation, export.
+
+published_network  the network in TensorLayer's own layers      fast_network   the same numbers in fewer operations,
+pipeline           tf.data input                                fast_stages    of which these are a stage's
+training           the training loop                            session        its configuration
+checkpoint         saving and restoring                         evaluation     accuracy and spike counts
+scripts            what the example scripts do                  convert        TensorFlow checkpoint -> training.npz
+export             checkpoint -> spiking network
+
+Of PyTorch, whose side is twba_torch, nothing is imported.
+"""
+import os
+import warnings
+
+from twba_nets.interrupts import exiting_at_once
+
+
+def quieten_tensorflow():
+    """Keep pages of deprecation notes, and errors about the GPU that a CPU machine lacks, off the screen."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with exiting_at_once():
+        import tensorflow as tf
+        tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
+        with warnings.catch_warnings(record=True):  # what TensorLayer imports insists on warning about its own future
+            import tensorlayer  # noqa: F401
