@@ -59,31 +59,24 @@ def operations(arrays, stage, positions, batch, by_planes):
     return positions * int(((weights > 0) if weights.all() else (weights != 0)).sum()) / batch
 
 
-def tensorflow(model, export, onnx, threads):
+def tensorflow(model, export, onnx, threads, graph="fast"):
     """The checkpoint as it is, in TensorFlow 1.15."""
     from twba_tensorflow import quieten_tensorflow
     quieten_tensorflow()
-    from twba_tensorflow import fast_network
-    from twba_tensorflow.session import session_config
-    return _tensorflow(fast_network.build, session_config(threads), model)
-
-
-def per_group(model, export, onnx, threads):
-    """The same by the published code's graph."""
-    from twba_tensorflow import quieten_tensorflow
-    quieten_tensorflow()
-    from twba_tensorflow import published_network
-    return _tensorflow(published_network.build, published_network.session_config(threads), model)
-
-
-def _tensorflow(build, config, model):
     import tensorflow as tf
     from twba_tensorflow import checkpoint
-    session, images = tf.Session(config=config), tf.placeholder(tf.float32, [None, 24, 24, 3])
-    net = build(images, card.load_recipe(model).variant)
+    from twba_tensorflow.graphs import GRAPHS
+    session = tf.Session(config=GRAPHS[graph].session_config(threads))
+    images = tf.placeholder(tf.float32, [None, 24, 24, 3])
+    net = GRAPHS[graph].build(images, card.load_recipe(model).variant)
     checkpoint.assign(session, npz.read_model(model))
     session.run(net.prepare)
     return lambda x: session.run(net.logits, {images: x}), nothing
+
+
+def per_group(*arguments):
+    """The same by the published code's graph."""
+    return tensorflow(*arguments, graph="published")
 
 
 def pytorch(model, export, onnx, threads, exact=False):

@@ -25,22 +25,21 @@ IMAGES, TRACED_STEPS, OPERATIONS = 10000, 5, 12
 class TensorFlow:
     """This project's training and evaluation, the pipelines included."""
 
+    graph = "fast"
+
     def __init__(self, recipe, data, threads):
         from twba_tensorflow import quieten_tensorflow
         quieten_tensorflow()
         import tensorflow
         from twba_tensorflow import training
+        from twba_tensorflow.graphs import GRAPHS
         self.tf, self.version = tensorflow, "TensorFlow " + tensorflow.__version__
         self.recipe, self.data, self.evaluator = recipe, data, None
-        self.step = training.build_step(recipe, data)
+        self.step = training.build_step(recipe, data, self.graph)
         tensorflow.train.Saver(tensorflow.global_variables())  # as training has it before its first step
-        self.session = tensorflow.Session(config=self.config(threads))
+        self.session = tensorflow.Session(config=GRAPHS[self.graph].session_config(threads))
         self.session.run(tensorflow.global_variables_initializer())
         self.epochs = 0
-
-    def config(self, threads):
-        from twba_tensorflow.session import session_config
-        return session_config(threads)
 
     def train(self, **traced):
         try:
@@ -54,7 +53,7 @@ class TensorFlow:
         from twba_tensorflow.evaluation import Evaluator
         recipe = self.recipe
         self.evaluator = self.evaluator or Evaluator(self.data.x_test, self.data.y_test, recipe.batch_size, recipe.variant,
-                                                     recipe.activation, reuse=True)
+                                                     recipe.activation, True, self.graph)
         try:
             self.session.run(self.evaluator.fetches, **traced)
         except (self.tf.errors.OutOfRangeError, self.tf.errors.FailedPreconditionError):
@@ -84,16 +83,7 @@ class TensorFlow:
 class PerGroup(TensorFlow):
     """The same around the graph that the published code builds, in a session as TensorFlow has it."""
 
-    def __init__(self, *arguments):
-        from twba_tensorflow import quieten_tensorflow
-        quieten_tensorflow()
-        from twba_tensorflow import fast_network, published_network
-        fast_network.build = published_network.build
-        super().__init__(*arguments)
-
-    def config(self, threads):
-        from twba_tensorflow import published_network
-        return published_network.session_config(threads)
+    graph = "published"
 
 
 class PyTorch:

@@ -30,11 +30,11 @@ def on_few_digits(monkeypatch, few_digits):
 
 @pytest.fixture
 def training_calls(monkeypatch, on_few_digits):
-    """What scripts.train would train: a list of (recipe, folder, start, first epoch, initial weights)."""
+    """What scripts.train would train: a list of (recipe, folder, start, first epoch, initial weights, graph)."""
     from twba_tensorflow import training
     calls = []
-    monkeypatch.setattr(training, "train", lambda recipe, data, folder, start, first_epoch, threads, initial:
-                        calls.append((recipe, folder, start, first_epoch, initial)))
+    monkeypatch.setattr(training, "train", lambda recipe, data, folder, start, first_epoch, threads, initial, graph:
+                        calls.append((recipe, folder, start, first_epoch, initial, graph)))
     return calls
 
 
@@ -106,7 +106,7 @@ def test_defaults_are_the_papers(training_calls, tmp_path, monkeypatch):
     assert command_line.default_run("bwba") == REPOSITORY / "runs" / "bwba"
     monkeypatch.setattr(command_line, "REPOSITORY", tmp_path)
     scripts.train(recipes.paper("bwba"), argv=[])
-    assert training_calls == [(recipes.paper("bwba"), tmp_path / "runs" / "bwba", None, 0, None)]
+    assert training_calls == [(recipes.paper("bwba"), tmp_path / "runs" / "bwba", None, 0, None, "fast")]
 
 
 def test_flags_amend_the_recipe(training_calls, tmp_path):
@@ -129,7 +129,7 @@ def test_linear_decay(training_calls, finished_run, tmp_path):
 def test_initial_weights(training_calls, finished_run, tmp_path):
     """A new run with the old one's 270 latent variables, whatever its activation; the recipe says whose they are."""
     train("--output", tmp_path / "run", "--dataset", "digits", "--activation", "published", "--initial-weights", finished_run)
-    recipe, _, start, first_epoch, initial = training_calls[0]
+    recipe, _, start, first_epoch, initial, _ = training_calls[0]
     assert (start, first_epoch, recipe.activation) == (None, 0, "published")
     name = "model_cifar10_advanced.ckpt-2.data-00000-of-00001"
     digest = hashlib.sha256((finished_run / name).read_bytes()).hexdigest()
@@ -155,7 +155,7 @@ def test_mistaken_initial_weights(finished_run, training_calls, tmp_path, capsys
 def test_resume(training_calls, finished_run, tmp_path, flags, named):
     folder = shutil.copytree(str(finished_run), str(tmp_path / "run"))
     train("--output", folder, "--epochs", 9, *flags, **named)
-    recipe, _, start, first_epoch, _ = training_calls[0]
+    recipe, _, start, first_epoch, *_ = training_calls[0]
     assert start.name == "model_cifar10_advanced.ckpt-2" and first_epoch == 2
     assert recipe.dataset == "digits" and recipe.epochs == 9 and recipe.batch_size == 50
 
@@ -319,6 +319,15 @@ def test_spikes_of_the_quantised_model_are_the_checkpoints(finished_run, on_few_
         assert summaries[-1].pop("checkpoint").startswith(str(source))
     assert summaries[0] == summaries[1]
     assert summaries[0]["images"] == 7 and len(summaries[0]["batch_sums"]) == 1
+
+
+def test_spikes_by_the_published_graph_are_the_same(finished_run, on_few_digits, tmp_path):
+    """Every figure, to the bit: with binary activations the two graphs evaluate alike."""
+    figures = []
+    for graph in ("fast", "published"):
+        count("--checkpoint", finished_run, "--graph", graph, "--json", tmp_path / graph)
+        figures.append(json.loads((tmp_path / graph).read_text()))
+    assert figures[0] == figures[1]
 
 
 def test_spikes_by_the_engine_are_tensorflows(finished_run, on_few_digits, tmp_path, capsys):

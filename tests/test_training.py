@@ -70,6 +70,16 @@ def test_a_run_begins_with_the_weights_it_is_given(finished_run, tmp_path):
     assert source["file"].endswith("model_cifar10_advanced.ckpt-2.data-00000-of-00001")
 
 
+def test_a_run_changes_to_the_published_graph(finished_run, tmp_path):
+    """It goes on from the fast graph's checkpoint, and the card says so."""
+    run = shutil.copytree(str(finished_run), str(tmp_path / "run"))
+    process = start_training(run, "--resume", "--epochs", "3", "--graph", "published")
+    output, error = process.communicate(timeout=300)
+    assert process.returncode == 0 and "epochs 3 to 3," in output, error
+    card = json.loads((tmp_path / "run" / "model.json").read_text())
+    assert (card["epochs"], card["versions"]["graph"]) == (3, "published")
+
+
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(tmp_path, signal_number):
     """In the first epoch, with nothing to resume from."""
@@ -101,7 +111,7 @@ class Simple:
         monkeypatch.setattr(training, "Evaluator", lambda *_, **__: self)
         monkeypatch.setattr(datasets, "load", lambda name, data_dir: few_digits)
 
-    def build_step(self, recipe, dataset):
+    def build_step(self, recipe, dataset, graph):
         variables = OrderedDict((name, tf.get_variable(name, shape)) for name, shape
                                 in arch.training_variable_shapes().items())
         self.change = tf.assign_sub(variables["model/bn0/beta"], tf.ones([64]))

@@ -1,33 +1,24 @@
-"""The network of architecture.py as a TensorFlow 1.15 / TensorLayer 1.11 graph."""
+"""The network in few large operations: the numbers and variables of published_network.py, in less than half the time.
+
+fast_stages.py has the operations of a stage.
+"""
 import contextlib
 from collections import OrderedDict, namedtuple
 
 import tensorflow as tf
 import tensorlayer as tl
 from tensorlayer.layers import BatchNormLayer, DenseLayer, InputLayer
+from tensorlayer.layers.utils import quantize
 
 from twba_nets import architecture as arch
-from twba_nets.errors import UserError
 from twba_tensorflow.fast_stages import FIRE, StageGraph
-
-try:
-    from tensorlayer.layers.binary import ternarise
-except ImportError:
-    raise UserError("TensorLayer is not patched with this project's binary.py: run python patches/install.py")
-from tensorlayer.layers.utils import quantize
+from twba_tensorflow.published_network import Network
+from twba_tensorflow.session import session_config  # noqa: F401 (published_network has its own)
+from tensorlayer.layers.binary import ternarise  # there, or published_network has said what to do
 
 QUANTISERS = {"twba": ternarise, "bwba": quantize}  # what TernaryConv2d and BinaryConv2d do to their weights
 
 BatchNorm = namedtuple("BatchNorm", "beta gamma moving_mean moving_variance")
-
-Network = namedtuple("Network", "logits maps spikes all_params prepare")
-Network.__doc__ = """A built network.
-
-logits: [batch, 10]. maps: name -> activations [batch, height, width, channels] of every stage that fires: the counted
-maps (architecture.COUNTED_MAPS), then cnn11's. spikes: [batch, 8], the sum of each counted map.
-all_params: the 270 tensors of TensorLayer's list of that name: the *quantised* weights, and all other variables.
-prepare: an operation to be run before an evaluation, whenever variables have changed; it quantises the weights.
-"""
 
 
 def build(x, variant, activation="binary", is_train=False, reuse=False):
@@ -135,13 +126,3 @@ def _sum_images(x):
     """Each image's sum of a map in a stage's layout, [groups, batch, ...]. The last axis first: that is several times as
     fast as all at once. Pixels and margins change no sum."""
     return tf.reduce_sum(tf.reduce_sum(tf.reshape(x, [x.shape[0], -1, x.shape[2:].num_elements()]), 2), 0)
-
-
-def cross_entropy(logits, labels):
-    """Softmax cross entropy of each image: logits [batch, 10], labels [batch] -> [batch]."""
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-
-
-def correct(logits, labels):
-    """Which images are classified rightly: [batch] of bool."""
-    return tf.equal(tf.argmax(logits, 1, output_type=labels.dtype), labels)

@@ -1,23 +1,43 @@
 """The network as the published code builds it, group by group, from the patched TensorLayer's own layers.
 
-fast_network.py computes the same in fewer operations. The tests compare the two, `make bench-train` times them.
+Read this one first: it is the table of architecture.py, in TernaryConv2d (or BinaryConv2d), BatchNormLayer and SignLayer.
+fast_network.py computes the same in fewer operations, and is the default (--graph). The tests compare the two,
+`make bench-train` times them.
 """
-from collections import OrderedDict
+from collections import OrderedDict, namedtuple
 
 import tensorflow as tf
 import tensorlayer as tl
 from tensorlayer.layers import (BatchNormLayer, ConcatLayer, Conv2d, DenseLayer, FlattenLayer, InputLayer,
                                 LambdaLayer)
-from tensorlayer.layers.binary import BinaryConv2d, SignLayer, TernaryConv2d
 
 from twba_nets import architecture as arch
-from twba_tensorflow.fast_network import Network
+from twba_nets.errors import UserError
+
+try:
+    from tensorlayer.layers.binary import BinaryConv2d, SignLayer, TernaryConv2d
+except ImportError:
+    raise UserError("TensorLayer is not patched with this project's binary.py: run python patches/install.py")
+
+Network = namedtuple("Network", "logits maps spikes all_params prepare")
+Network.__doc__ = """A built network.
+
+logits: [batch, 10]. maps: name -> activations [batch, height, width, channels] of every stage that fires: the counted
+maps (architecture.COUNTED_MAPS), then cnn11's. spikes: [batch, 8], the sum of each counted map.
+all_params: the 270 tensors of TensorLayer's list of that name: the *quantised* weights, and all other variables.
+prepare: an operation to be run before an evaluation, whenever variables have changed; of the fast graph, which quantises
+the weights once.
+"""
 
 QUANTISED_CONV = {"twba": TernaryConv2d, "bwba": BinaryConv2d}
 
 
 def build(x, variant, activation="binary", is_train=False, reuse=False):
-    """twba_tensorflow.fast_network.build, the slow way."""
+    """Build the network on the images x, [batch, 24, 24, 3], in x's type, float32 or float64. Returns a Network.
+
+    The variables live under scope `model` and carry the published code's names. With is_train batch norm uses (and
+    updates) the batch's statistics, else the moving ones. reuse: share the variables of a network built before.
+    """
     conv, maps = QUANTISED_CONV[variant], OrderedDict()
     tl.layers.LayersConfig.tf_dtype = x.dtype
     with tf.variable_scope("model", reuse=reuse):

@@ -54,7 +54,7 @@ def _train(recipe, args):
         print("%s: %s on %s, %s activations, epochs %d to %d, batch size %d, seed %d"
               % (folder, recipe.variant.upper(), recipe.dataset, recipe.activation, first_epoch + 1, recipe.epochs,
                  recipe.batch_size, recipe.seed), flush=True)
-        training.train(recipe, data, folder, start, first_epoch, args.threads, initial)
+        training.train(recipe, data, folder, start, first_epoch, args.threads, initial, args.graph)
     print("done: checkpoint, log and learning curve are in %s" % folder)
 
 
@@ -68,7 +68,7 @@ def _complete(recipe, args, seen, first_epoch):
     with claimed(args.output):
         _require_unchanged(seen, args)
         recipe.save(args.output)
-        training.complete(recipe, args.output, start)
+        training.complete(recipe, args.output, start, args.graph)
     print("%s: completed: model.npz, its card and the learning curve" % args.output)
 
 
@@ -152,7 +152,7 @@ def _evaluate(values, recipe, path, x, y, args):
         export.require_binary(recipe.activation, path)
         return engine.evaluate(export.fold(values, recipe.variant), x, y, args.threads)
     from twba_tensorflow.evaluation import evaluate
-    return evaluate(values, recipe, x, y, args.batch_size, args.threads)
+    return evaluate(values, recipe, x, y, args.batch_size, args.threads, args.graph)
 
 
 def _report(summary, recipe, path, json_file):

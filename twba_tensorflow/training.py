@@ -11,26 +11,27 @@ from twba_nets import card, npz
 from twba_nets.architecture import is_quantised
 from twba_nets.journal import FIELDS, Journal, diverged
 from twba_tensorflow import checkpoint, fast_network
-from twba_tensorflow.evaluation import Evaluator
+from twba_tensorflow.evaluation import Evaluator, correct, cross_entropy
+from twba_tensorflow.graphs import GRAPHS
 from twba_tensorflow.pipeline import training_batches
-from twba_tensorflow.session import session_config
 
 Step = namedtuple("Step", "images batches learning_rate fetches all_params")
 
 
-def train(recipe, dataset, folder, start=None, first_epoch=0, threads=0, initial=None):
+def train(recipe, dataset, folder, start=None, first_epoch=0, threads=0, initial=None,
+          graph="fast"):
     """Train into `folder` from epoch `first_epoch` to recipe.epochs.
 
     start: a checkpoint's prefix to go on from, or None to begin. initial: the model's variables to begin with, name ->
-    array, or None for fresh ones. Order, augmentation and
-    initial weights follow from recipe.seed and the epoch, so a resumed run sees what an uninterrupted one sees.
+    array, or None for fresh ones. graph: a name of graphs.GRAPHS. Order, augmentation and fresh weights follow from
+    recipe.seed and the epoch, so a resumed run sees what an uninterrupted one sees.
     """
     with tf.Graph().as_default():
         tf.set_random_seed(recipe.seed)
-        step = build_step(recipe, dataset)
+        step = build_step(recipe, dataset, graph)
         evaluator = None
         saver = tf.train.Saver(tf.global_variables())
-        with tf.Session(config=session_config(threads)) as session:
+        with tf.Session(config=GRAPHS[graph].session_config(threads)) as session:
             session.run(tf.global_variables_initializer())
             if start:
                 checkpoint.restore(session, saver, start)
@@ -45,7 +46,7 @@ def train(recipe, dataset, folder, start=None, first_epoch=0, threads=0, initial
                     seconds = time.time() - started
                     # built only now: the first step need not wait for it
                     evaluator = evaluator or Evaluator(dataset.x_test, dataset.y_test, recipe.batch_size, recipe.variant,
-                                                       recipe.activation, reuse=True)
+                                                       recipe.activation, True, graph)
                     tested = evaluator.run(session)
                     row = log_row(recipe, epoch, trained, tested, seconds, time.time() - started)
                     journal.record(row)
@@ -53,10 +54,10 @@ def train(recipe, dataset, folder, start=None, first_epoch=0, threads=0, initial
                     journal.tell(row)  # only what is saved
                     journal.draw()
                     summarise(summaries, row)
-    finish(journal, recipe)
+    finish(journal, recipe, graph)
 
 
-def complete(recipe, folder, start):
+def complete(recipe, folder, start, graph):
     """Make up for what a kill during the last save, that of the checkpoint `start`, left undone."""
     journal = Journal(folder, recipe.epochs, recipe.epochs)
     values = checkpoint.read(start)
@@ -67,12 +68,12 @@ def complete(recipe, folder, start):
     npz.save_model(folder / npz.MODEL_NAME, values)
     checkpoint.clear(folder, recipe.epochs)
     journal.draw()
-    finish(journal, recipe)
+    finish(journal, recipe, graph)
 
 
-def finish(journal, recipe):
+def finish(journal, recipe, graph):
     """Write the card of a run whose last epoch is saved and drawn."""
-    journal.finish(recipe, {"tensorflow": tf.__version__}, card.cpu_name())
+    journal.finish(recipe, {"tensorflow": tf.__version__, "graph": graph}, card.cpu_name())
 
 
 def summarise(summaries, row):
@@ -82,15 +83,15 @@ def summarise(summaries, row):
     summaries.flush()
 
 
-def build_step(recipe, dataset):
+def build_step(recipe, dataset, graph="fast"):
     """One training step as a graph: 596 variables, the model's and Adam's."""
     batches = training_batches(dataset.x_train, dataset.y_train, recipe.batch_size, recipe.seed, dataset.flip)
-    net = fast_network.build(batches.images, recipe.variant, recipe.activation, is_train=True)
-    loss = tf.reduce_mean(fast_network.cross_entropy(net.logits, batches.labels))
+    net = GRAPHS[graph].build(batches.images, recipe.variant, recipe.activation, is_train=True)
+    loss = tf.reduce_mean(cross_entropy(net.logits, batches.labels))
     learning_rate = tf.placeholder(tf.float32, [], name="learning_rate")
     train_op = tf.train.AdamOptimizer(learning_rate).minimize(loss)
-    correct = tf.reduce_sum(tf.cast(fast_network.correct(net.logits, batches.labels), tf.int32))
-    fetches = (loss, correct, tf.size(batches.labels), train_op)
+    right = tf.reduce_sum(tf.cast(correct(net.logits, batches.labels), tf.int32))
+    fetches = (loss, right, tf.size(batches.labels), train_op)
     return Step(len(dataset.x_train), batches, learning_rate, fetches, net.all_params)
 
 
@@ -119,10 +120,10 @@ def train_epoch(session, step, recipe, epoch):
     with tqdm(total=step.images, unit=" images", desc="epoch %d/%d" % (epoch + 1, recipe.epochs), leave=False,
               disable=None) as bar:
         while seen < step.images:
-            loss, correct, size, _ = session.run(step.fetches, rate)
+            loss, right, size, _ = session.run(step.fetches, rate)
             if not np.isfinite(loss):
                 raise diverged("loss", loss, epoch + 1)
-            loss_sum, correct_sum, seen, steps = loss_sum + loss * size, correct_sum + correct, seen + size, steps + 1
+            loss_sum, correct_sum, seen, steps = loss_sum + loss * size, correct_sum + right, seen + size, steps + 1
             bar.update(size)
             bar.set_postfix(loss="%.3f" % (loss_sum / seen), accuracy="%.3f" % (correct_sum / seen))
     return loss_sum / seen, correct_sum / seen, seen, steps
