@@ -314,6 +314,20 @@ def test_a_damaged_log_is_found_before_training(without_arithmetic, run):
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 
+def test_variables_that_are_no_numbers_are_not_saved(without_arithmetic, run, monkeypatch):
+    """The loss may not show them: quantised, a NaN is 0."""
+    def diverge(trainer, epoch):
+        with torch.no_grad():
+            trainer.network.kernels["cnn1"].fill_(float("nan"))
+        return 2.0, 0.25
+
+    monkeypatch.setattr(WithoutArithmetic, "train_epoch", diverge)
+    with pytest.raises(SystemExit, match="error: model/cnn1_1/W_conv2d holds values that are not finite in epoch 3: "
+                       "go on from the last checkpoint with --resume and a lower --learning-rate"):
+        without_arithmetic(run, "--resume", "--epochs", "3")
+    assert npz.read_epoch(run / "training.npz") == 2 and card.read(run / "model.npz")["epochs"] == 2
+
+
 def test_a_card_stays_until_the_model_changes(without_arithmetic, run, monkeypatch):
     monkeypatch.setattr(WithoutArithmetic, "train_epoch", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):

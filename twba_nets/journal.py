@@ -42,7 +42,7 @@ class Journal:
         Raises UserError if the test loss is no finite number.
         """
         if not math.isfinite(row["test_loss"]):
-            raise diverged("test loss", row["test_loss"], row["epoch"])
+            raise diverged("the test loss is %s" % row["test_loss"], row["epoch"])
         row = dict(row, finished_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
         self._write_log(read_log(self.folder) + [row])
 
@@ -59,7 +59,6 @@ class Journal:
     def draw(self):
         """Bring learning_curve.png up to date."""
         draw_curve(read_log(self.folder), self.folder / CURVE_NAME)
-
 
     def finish(self, recipe, versions, device):
         """Write the card (card.write) of a run whose last epoch is saved and drawn."""
@@ -113,10 +112,21 @@ def _is_number(text):
         return False
 
 
-def diverged(quantity, value, epoch):
-    """The error to raise where a loss of an epoch, counted from 1, is no finite number."""
+def diverged(what, epoch):
+    """The error to raise where `what` shows that training, in this epoch (counted from 1), has gone astray."""
     remedy = "go on from the last checkpoint with --resume and" if epoch > 1 else "begin again with"
-    return UserError("the %s is %s in epoch %d: %s a lower --learning-rate" % (quantity, value, epoch, remedy))
+    return UserError("%s in epoch %d: %s a lower --learning-rate" % (what, epoch, remedy))
+
+
+def require_trained(values, epoch):
+    """Raise UserError rather than save variables (name -> array) that no reader takes: the checkpoint before is kept.
+
+    The loss alone does not tell: quantised, a weight that is NaN is 0.
+    """
+    try:
+        npz.check_numbers(values)
+    except ValueError as error:
+        raise diverged(error, epoch)
 
 
 def draw_curve(rows, path):

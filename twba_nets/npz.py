@@ -92,21 +92,26 @@ def check_types(source, found, shapes):
 
 
 def check_values(source, values):
-    """Raise UserError if a variable (name -> array) holds what no training gives, so that a result would be wrong.
+    """Raise UserError if a variable (name -> array) holds what no training gives, so that a result would be wrong."""
+    try:
+        check_numbers(values)
+    except ValueError as error:
+        raise UserError("%s: %s: it is damaged, or its training diverged: use another checkpoint" % (source, error))
+
+
+def check_numbers(values):
+    """Raise ValueError if a variable (name -> array) holds what no training gives.
 
     That is what is not finite in float32, negative variances and second moments, powers of Adam's betas outside [0, 1),
     and values so large that a sum overflows.
     """
-    try:
-        for name, value in values.items():
-            check_finite(name, value)
-            if name.endswith(("/moving_variance", "/" + arch.ADAM_SLOTS[1])) and (value < 0).any():
-                raise ValueError("%s holds negative values, and is a mean of squares" % name)
-            if name.endswith("_power") and not 0 <= value < 1:
-                raise ValueError("%s is %g, not between 0 and 1" % (name, value))
-        _check_sums(values)
-    except ValueError as error:
-        raise UserError("%s: %s: it is damaged, or its training diverged: use another checkpoint" % (source, error))
+    for name, value in values.items():
+        check_finite(name, value)
+        if name.endswith(("/moving_variance", "/" + arch.ADAM_SLOTS[1])) and (value < 0).any():
+            raise ValueError("%s holds negative values, and is a mean of squares" % name)
+        if name.endswith("_power") and not 0 <= value < 1:
+            raise ValueError("%s is %g, not between 0 and 1" % (name, value))
+    _check_sums(values)
 
 
 def _check_sums(values):

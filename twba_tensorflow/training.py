@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from twba_nets import card, npz
 from twba_nets.architecture import is_quantised
-from twba_nets.journal import FIELDS, Journal, diverged
+from twba_nets.journal import FIELDS, Journal, diverged, require_trained
 from twba_tensorflow import checkpoint, fast_network
 from twba_tensorflow.evaluation import Evaluator, correct, cross_entropy
 from twba_tensorflow.graphs import GRAPHS
@@ -38,6 +38,7 @@ def train(recipe, dataset, folder, start=None, first_epoch=0, threads=0, initial
             elif initial:
                 checkpoint.assign(session, initial)
             journal = Journal(folder, first_epoch, recipe.epochs)
+            variables = {variable.op.name: variable for variable in tf.global_variables()}
             with contextlib.closing(tf.summary.FileWriter(str(folder))) as summaries:
                 summaries.add_session_log(tf.SessionLog(status=tf.SessionLog.START), global_step=first_epoch + 1)
                 for epoch in range(first_epoch, recipe.epochs):
@@ -50,6 +51,7 @@ def train(recipe, dataset, folder, start=None, first_epoch=0, threads=0, initial
                     tested = evaluator.run(session)
                     row = log_row(recipe, epoch, trained, tested, seconds, time.time() - started)
                     journal.record(row)
+                    require_trained(session.run(variables), epoch + 1)
                     checkpoint.save(session, saver, folder, epoch + 1, step.all_params)
                     journal.tell(row)  # only what is saved
                     journal.draw()
@@ -122,7 +124,7 @@ def train_epoch(session, step, recipe, epoch):
         while seen < step.images:
             loss, right, size, _ = session.run(step.fetches, rate)
             if not np.isfinite(loss):
-                raise diverged("loss", loss, epoch + 1)
+                raise diverged("the loss is %s" % loss, epoch + 1)
             loss_sum, correct_sum, seen, steps = loss_sum + loss * size, correct_sum + right, seen + size, steps + 1
             bar.update(size)
             bar.set_postfix(loss="%.3f" % (loss_sum / seen), accuracy="%.3f" % (correct_sum / seen))

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from twba_nets import card, npz
 from twba_nets.errors import UserError
-from twba_nets.journal import Journal, diverged
+from twba_nets.journal import Journal, diverged, require_trained
 from twba_torch import variables
 from twba_torch.adam import Adam
 from twba_torch.network import Network
@@ -87,7 +87,7 @@ class Trainer:
                     bar.set_postfix(loss="%.3f" % loss, accuracy="%.3f" % correct)
         loss, accuracy = (self._over_processes(totals) / len(order)).tolist()
         if not np.isfinite(loss):
-            raise diverged("loss", loss, epoch + 1)
+            raise diverged("the loss is %s" % loss, epoch + 1)
         return loss, accuracy
 
     def train_batch(self, batch, uniforms, rate):
@@ -145,9 +145,11 @@ class Trainer:
 
     def save(self, folder, epoch):
         """Write model.npz and, which makes the epoch count, training.npz after `epoch` finished epochs."""
+        values = variables.read(self.network, self.adam)
+        require_trained(values, epoch)
         card.remove(folder)
         npz.save_model(folder / npz.MODEL_NAME, variables.quantised(self.network))
-        npz.save_training(folder / npz.TRAINING_NAME, variables.read(self.network, self.adam), epoch)
+        npz.save_training(folder / npz.TRAINING_NAME, values, epoch)
 
 
 def train(trainer, folder, first_epoch, minutes=None):
