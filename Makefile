@@ -3,7 +3,7 @@
 # test    the tests of the TensorFlow side                       train-torch  the same, by PyTorch, on a GPU if there is one
 # bench   inference speed: engine, TensorFlow, PyTorch, ONNX     test-torch   the tests of the PyTorch side, against TensorFlow
 # bench-train  training speed: this graph, the original's        bench-torch  PyTorch's training speed, by its parts
-# lock    resolve the requirements anew (needs uv)
+# lint    ruff, shellcheck, hadolint                             lock         resolve the requirements anew (needs uv)
 PYTHON := .venv/bin/python
 TORCH_PYTHON := .venv-torch/bin/python
 VARIANT := twba
@@ -14,8 +14,11 @@ LOCK := uv pip compile --no-config --no-emit-index-url --no-emit-find-links --ge
 TORCH_CPU_WHEELS ?= https://download.pytorch.org/whl/cpu/torch/
 export TORCH_CPU_WHEELS
 
-.PHONY: setup setup-torch demo test test-torch train train-torch bench bench-train bench-torch lock
+.PHONY: help setup setup-torch demo test test-torch train train-torch bench bench-train bench-torch lint lock
 .DEFAULT_GOAL := setup
+
+help:
+	@sed -n 's/^# //p' Makefile
 
 setup:
 	@./setup.sh
@@ -47,6 +50,9 @@ bench-train: setup setup-torch
 
 bench-torch: setup-torch
 	$(TORCH_PYTHON) benchmarks/training_torch.py $(ARGS)
+
+lint: setup
+	./lint.sh $(PYTHON)
 
 lock:
 	$(LOCK) --python-platform x86_64-manylinux2014 --python-version 3.7 --override requirements-overrides.txt \

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prepare an environment with the packages of its lock file; a second run reuses what is there.
 #   ./setup.sh        .venv: CPython 3.7, TensorFlow 1.15, TensorLayer patched
-#   ./setup.sh intel  .venv-intel: the same with intel-tensorflow, to be compared (README, "Training speed")
+#   ./setup.sh intel  .venv-intel: the same with intel-tensorflow, to be compared (README, "Speed")
 #   ./setup.sh torch  .venv-torch: CPython 3.11, PyTorch for CUDA where there is an NVIDIA driver, else for the CPU
 set -euo pipefail
 cd "$(dirname "$0")"

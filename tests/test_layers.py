@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorlayer as tl
-from tensorlayer.layers import binary
 
 from conftest import REPOSITORY
 

@@ -267,7 +267,8 @@ def test_unwritable_output(tmp_path, on_few_digits, capsys, folder):
 
 @pytest.mark.parametrize("flags", [
     ["--epochs", "0"], ["--epochs", "1" * 19], ["--epochs", "\u00b2"], ["--batch-size", "-1"],
-    ["--batch-size", "1" * 19], ["--batch-size", "50001"], ["--threads", "1" * 10], ["--threads", "1025"], ["--threads", "-1"], ["--seed", "-1"],
+    ["--batch-size", "1" * 19], ["--batch-size", "50001"], ["--threads", "1" * 10], ["--threads", "1025"],
+    ["--threads", "-1"], ["--seed", "-1"],
     ["--seed", "2147483648"], ["--initial-epoch", "1" * 19], ["--learning-rate", "0"], ["--learning-rate", "-1"],
     ["--learning-rate", "nan"], ["--learning-rate", "inf"], ["--learning-rate", "1e-50"], ["--learning-rate", "1e39"],
     ["--learning-rate-steps", "5"], ["--learning-rate-steps", "0:nan"], ["--learning-rate-steps", "-1:0.1"],

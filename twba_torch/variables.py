@@ -87,7 +87,7 @@ def quantised(network):
 
 
 def initial(seed):
-    """Fresh values of the 270 variables: truncated normal kernels, gamma normal(1, 0.002), as the published code's."""
+    """Fresh values of the 270 variables: truncated normal kernels, gamma normal about 1, as the published code's."""
     generator, values = torch.Generator().manual_seed(seed), OrderedDict()
     for name, shape in arch.variable_shapes().items():
         value = torch.zeros(shape)
@@ -95,7 +95,7 @@ def initial(seed):
             stddev = arch.DENSE_STDDEV if name.endswith("/W") else arch.CONV_STDDEV
             torch.nn.init.trunc_normal_(value, 0, stddev, -2 * stddev, 2 * stddev, generator=generator)
         elif name.endswith("gamma"):
-            value.normal_(1, 0.002, generator=generator)
+            value.normal_(1, arch.GAMMA_STDDEV, generator=generator)
         elif name.endswith("moving_variance"):
             value.fill_(1)
         values[name] = value.numpy()
