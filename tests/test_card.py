@@ -1,12 +1,13 @@
 """The card beside a finished run's model."""
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
 from twba_nets import card, npz
 from twba_nets.errors import UserError
-from twba_tensorflow import convert
+from twba_tensorflow import checkpoint, convert
 
 
 @pytest.fixture
@@ -52,7 +53,6 @@ def test_a_run_that_goes_on_has_no_card(model):
 
 
 def test_converted_checkpoint_holds_everything(finished_run, tmp_path, capsys):
-    from twba_tensorflow import checkpoint
     convert.main([str(finished_run), "--output", str(tmp_path / "new")])
     assert capsys.readouterr().out == "%s: written\n" % (tmp_path / "new" / "training.npz")
     values = npz.read_training(tmp_path / "new" / "training.npz")
@@ -63,3 +63,14 @@ def test_converted_checkpoint_holds_everything(finished_run, tmp_path, capsys):
     assert card.load_recipe(tmp_path / "new" / "training.npz").dataset == "digits"
     with pytest.raises(SystemExit, match="no TensorFlow checkpoint"):
         convert.main([str(tmp_path / "new")])
+
+
+def test_a_conversion_overwrites_no_run(finished_run, tmp_path):
+    other = Path(shutil.copytree(str(finished_run), str(tmp_path / "other")))
+    with pytest.raises(SystemExit, match="other: holds a run already: name another folder with --output"):
+        convert.main([str(finished_run), "--output", str(other)])
+    npz.save_training(other / "training.npz", checkpoint.read_training(checkpoint.newest(other)), 5)
+    prefix = str(other / "model_cifar10_advanced.ckpt-2")
+    with pytest.raises(SystemExit, match="training.npz: is at epoch 5 already, and model_cifar10_advanced.ckpt-2 at 2"):
+        convert.main([prefix])
+    assert npz.read_epoch(other / "training.npz") == 5

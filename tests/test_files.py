@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from twba_nets import files
+from twba_nets import command_line, files
 from twba_nets.errors import UserError
 
 
@@ -28,13 +28,23 @@ def test_no_link_is_followed_to_write(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("target", ["victim", "none", "link"])
-def test_a_link_is_not_replaced(tmp_path, target):
+def test_a_link_is_replaced_and_not_followed(tmp_path, target):
+    """As those of DVC or git-annex, which stand for a file of a cache."""
     (tmp_path / "victim").write_text("before")
     (tmp_path / "link").symlink_to(tmp_path / target)
-    with pytest.raises(UserError, match="link: (is a symbolic link: name the file|could not be written)"):
-        write(tmp_path / "link")
-    assert (tmp_path / "link").is_symlink() and (tmp_path / "victim").read_text() == "before"
-    assert len(list(tmp_path.iterdir())) == 2
+    write(tmp_path / "link")
+    assert not (tmp_path / "link").is_symlink() and (tmp_path / "link").read_text() == "after"
+    assert (tmp_path / "victim").read_text() == "before" and len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_systems_links_stay(tmp_path, monkeypatch):
+    """As /dev/stdout, where that is a file."""
+    monkeypatch.setattr(files, "DEVICES", tmp_path)
+    (tmp_path / "victim").write_text("before")
+    (tmp_path / "stdout").symlink_to(tmp_path / "victim")
+    with pytest.raises(UserError, match="stdout: is the system's: name a file"):
+        write(tmp_path / "stdout")
+    assert (tmp_path / "stdout").is_symlink() and (tmp_path / "victim").read_text() == "before"
 
 
 def test_a_pipe_is_written_to(tmp_path):
@@ -103,10 +113,10 @@ def test_a_file_system_that_cannot_sync_folders(tmp_path, monkeypatch):
 
 def test_a_run_begins_without_what_killed_ones_left(tmp_path):
     leftovers = [".model.npz.0123456789abcdef.tmp", ".log.csv.ffffffffffffffff.tmp", ".training.npz.tmp"]
-    for name in leftovers + [".profile.tmp", "model.npz.tmp", "model.npz"]:
+    for name in leftovers + [".profile.tmp", ".package.json.tmp", "model.npz.tmp", "model.npz"]:
         (tmp_path / name).write_text("")
     with files.claimed(tmp_path):
-        assert {path.name for path in tmp_path.iterdir()} == {".profile.tmp", "model.npz.tmp", "model.npz"}
+        assert {path.name for path in tmp_path.iterdir()} == {".profile.tmp", ".package.json.tmp", "model.npz.tmp", "model.npz"}
 
 
 def test_what_a_kill_leaves_is_such_a_leftover(tmp_path):
@@ -130,5 +140,12 @@ def test_what_is_read_is_not_overwritten(tmp_path):
     os.link(str(tmp_path / "file"), str(tmp_path / "same"))
     for name in ("file", "link", "same"):
         with pytest.raises(UserError, match="%s: is read itself" % name):
-            files.check_apart(tmp_path / name, [tmp_path / "none", tmp_path / "file"])
-    files.check_apart(tmp_path / "new", [tmp_path / "file"])
+            command_line.check_out(tmp_path / name, tmp_path / "none", tmp_path / "file")
+    command_line.check_out(tmp_path / "new", tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", ["model.npz", "training.npz", "recipe.json", "new.json"])
+def test_what_will_be_read_is_not_written(tmp_path, name):
+    (tmp_path / "new.npz").write_text("")  # new.json would be its card
+    with pytest.raises(UserError, match="%s: would be read as a checkpoint, its card or its recipe" % name):
+        command_line.check_out(tmp_path / name)

@@ -139,6 +139,37 @@ def test_initial_weights(training_calls, finished_run, tmp_path):
     assert list(initial) == list(latent) and all((initial[name] == latent[name]).all() for name in latent)
 
 
+def test_a_checkpoint_without_the_state_file_is_found(training_calls, finished_run, tmp_path, capsys):
+    """As it is copied to another machine, or left by a kill in the first save: it is gone on from, not overwritten."""
+    folder = Path(shutil.copytree(str(finished_run), str(tmp_path / "run")))
+    (folder / "checkpoint").unlink()
+    (folder / "model_cifar10_advanced.ckpt-9.index").write_text("")  # without its data
+    train("--output", folder, "--resume", "--epochs", 9)
+    assert training_calls[0][2:4] == (folder / "model_cifar10_advanced.ckpt-2", 2)
+    assert "holds a run already" in fails(capsys, scripts.train, recipes.paper("twba"), argv=["--output", str(folder)])
+
+
+def test_a_folder_that_tensorflow_takes_for_a_pattern(training_calls, finished_run, tmp_path, capsys):
+    folder = shutil.copytree(str(finished_run), str(tmp_path / "run[1]"))
+    for flags in ([], ["--resume"]):
+        line = fails(capsys, scripts.train, recipes.paper("twba"), argv=["--output", str(folder)] + flags)
+        assert "run[1]: TensorFlow takes [ ] * ? \\ in a path for a pattern: rename the folder" in line
+    assert "rename the folder" in fails(capsys, count, "--checkpoint", folder)
+    assert training_calls == []
+
+
+def test_a_run_that_is_completed_keeps_its_recipe(finished_run, on_few_digits, tmp_path, capsys):
+    """By whatever path it is named, and whatever the flags say: nothing is trained with them."""
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    for resumed in (["--resume"], ["--resume", str(tmp_path / "link")]):
+        folder = Path(shutil.copytree(str(finished_run), str(tmp_path / "run")))
+        (folder / "model.json").unlink()
+        scripts.train(recipes.paper("twba"), argv=["--output", str(folder), "--learning-rate", "0.5"] + resumed)
+        assert "completed: model.npz, its card" in capsys.readouterr().out
+        assert card.load_recipe(folder / "model.npz") == card.load_recipe(finished_run / "model.npz")
+        shutil.rmtree(str(folder))
+
+
 def test_mistaken_initial_weights(finished_run, training_calls, tmp_path, capsys):
     def complaint(variant, *flags):
         flags = ["--output", str(tmp_path / "run")] + [str(flag) for flag in flags]
@@ -270,6 +301,7 @@ def test_unwritable_output(tmp_path, on_few_digits, capsys, folder):
     ["--batch-size", "1" * 19], ["--batch-size", "50001"], ["--threads", "1" * 10], ["--threads", "1025"],
     ["--threads", "-1"], ["--seed", "-1"],
     ["--seed", "2147483648"], ["--initial-epoch", "1" * 19], ["--learning-rate", "0"], ["--learning-rate", "-1"],
+    ["--linear-decay", "0"], ["--linear-decay", "nan"], ["--output", ""], ["--data-dir", ""], ["--initial-weights", ""],
     ["--learning-rate", "nan"], ["--learning-rate", "inf"], ["--learning-rate", "1e-50"], ["--learning-rate", "1e39"],
     ["--learning-rate-steps", "5"], ["--learning-rate-steps", "0:nan"], ["--learning-rate-steps", "-1:0.1"],
     ["--learning-rate-steps", "0:0.1:2"], ["--learning-rate-steps", "1.5:0.1"], ["--resume", ""],
@@ -380,8 +412,26 @@ def test_figures_do_not_take_another_files_place(finished_run, on_few_digits, tm
     (folder / "new.npz").write_bytes(b"")  # new.json would be its card
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     line = fails(capsys, count, "--checkpoint", folder / "model.npz", "--json", folder / name)
-    assert "--json %s: " % (folder / name) in line and "name another file" in line
+    assert "%s: " % (folder / name) in line and "name another file" in line
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["", "nowhere/spikes.json"])
+def test_figures_that_cannot_be_written(on_few_digits, tmp_path, monkeypatch, capsys, name):
+    """It is said before anything is computed."""
+    line = fails(capsys, count, "--checkpoint", tmp_path / "nothing", "--json", tmp_path / name)
+    assert "--json %s: no file can be written there" % (tmp_path / name) in line
+
+
+def test_figures_outlive_a_broken_pipe(finished_run, on_few_digits, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(scripts, "_evaluate", lambda *arguments: result())
+
+    def broken(*arguments):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(scripts, "print", broken, raising=False)
+    fails(capsys, count, "--checkpoint", finished_run, "--json", tmp_path / "spikes.json")
+    assert json.loads((tmp_path / "spikes.json").read_text())["images"] == 2
 
 
 def test_figures_can_be_written_again(finished_run, on_few_digits, tmp_path, monkeypatch):

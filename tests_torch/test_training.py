@@ -212,7 +212,7 @@ def test_mistaken_initial_weights(tmp_path, finished_run):
         return complaint(*arguments(tmp_path / "run", *map(str, flags)))
     assert "its variant is twba, not bwba" in mistake("--variant", "bwba", "--initial-weights", finished_run)
     assert "holds quantised weights only" in mistake("--initial-weights", finished_run / "model.npz")
-    assert "nowhere: no such file" in mistake("--initial-weights", tmp_path / "nowhere")
+    assert "nowhere: no checkpoint to go on from" in mistake("--initial-weights", tmp_path / "nowhere")
     assert "--initial-weights begins a run" in mistake("--resume", finished_run, "--initial-weights", finished_run)
     assert not (tmp_path / "run").exists()
 
@@ -277,6 +277,29 @@ def test_a_model_that_is_behind_is_brought_up_to_date(without_arithmetic, finish
     without_arithmetic(run, "--resume")
     output = capsys.readouterr().out
     assert "2 of 2 epochs are done" in output and "completed" not in output
+
+
+@pytest.mark.parametrize("named", ["run", "link", "run/training.npz"])
+def test_a_run_that_is_completed_keeps_its_recipe(without_arithmetic, finished_run, run, tmp_path, named, capsys):
+    """By whatever path it is named, and whatever the flags say: nothing is trained with them."""
+    (tmp_path / "link").symlink_to(run)
+    (run / "model.json").unlink()
+    without_arithmetic(run, "--resume", str(tmp_path / named), "--learning-rate", "0.5", "--batch-size", "7")
+    assert "completed: model.npz, its card" in capsys.readouterr().out
+    assert_same_run(run, finished_run)
+    assert card.load_recipe(run / "model.npz") == card.load_recipe(finished_run / "model.npz")
+
+
+@pytest.mark.parametrize("flag", ["--resume", "--initial-weights"])
+def test_what_tensorflow_took_further_is_not_passed_by(without_arithmetic, run, tmp_path, flag):
+    """Nor where the folder is spelled otherwise, or there is nothing of PyTorch's yet."""
+    (tmp_path / "link").symlink_to(run)
+    for name in ("index", "data-00000-of-00001"):
+        (run / ("model_cifar10_advanced.ckpt-3." + name)).write_text("")
+    output = run if flag == "--resume" else tmp_path / "new"
+    for named in ("link", "run/training.npz", "run/model_cifar10_advanced.ckpt-3"):
+        with pytest.raises(SystemExit, match="TensorFlow took this run to epoch 3: .* -m twba_tensorflow.convert "):
+            without_arithmetic(output, flag, str(tmp_path / named))
 
 
 def test_an_epoch_is_saved_before_it_is_told(without_arithmetic, tmp_path, monkeypatch, capsys):
@@ -382,7 +405,7 @@ def test_interrupted_while_importing(package, module, signal_number, tmp_path):
 
 
 def test_mistakes_get_one_line(tmp_path, finished_run):
-    assert "no checkpoint to resume from" in complaint(*arguments(tmp_path / "none", "--resume"))
+    assert "no checkpoint to go on from" in complaint(*arguments(tmp_path / "none", "--resume"))
     assert "holds a run already" in complaint(*arguments(finished_run))
     model = str(finished_run / "model.npz")
     assert "holds quantised weights only" in complaint(*arguments(tmp_path, "--resume", model))

@@ -25,8 +25,8 @@ import nir
 import numpy as np
 
 from twba_chip import spiking_file
-from twba_nets import architecture as arch
-from twba_nets.files import atomic_write, check_apart, make_folder
+from twba_nets import architecture as arch, command_line
+from twba_nets.files import atomic_write, make_folder
 
 THRESHOLD = 0.5
 
@@ -47,7 +47,7 @@ def main(argv=None):
 
 
 def _export(network, out):
-    check_apart(out, [network])
+    command_line.check_out(out, network)
     graph = build(*spiking_file.load(network))
     make_folder(out.parent)
     buffer = io.BytesIO()  # on a full disk HDF5 crashes

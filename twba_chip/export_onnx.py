@@ -22,8 +22,8 @@ import onnx
 from onnx import helper
 
 from twba_chip import spiking_file
-from twba_nets import architecture as arch
-from twba_nets.files import atomic_write, check_apart, make_folder
+from twba_nets import architecture as arch, command_line
+from twba_nets.files import atomic_write, make_folder
 
 OPSET, IR_VERSION = 17, 8  # of 2022: old enough for most runtimes
 SPIKE = 255
@@ -46,7 +46,7 @@ def main(argv=None):
 
 
 def _export(network, out):
-    check_apart(out, [network])
+    command_line.check_out(out, network)
     model = build(*spiking_file.load(network))
     make_folder(out.parent)
     with atomic_write(out) as file:

@@ -65,8 +65,8 @@ def _parser():
     parser.add_argument("out", type=Path, help="the folder for the report; made if need be")
     parser.add_argument("--dataset", choices=("cifar10", "digits"),
                         help="whose test images to run (default: what the export's card says, else cifar10)")
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="CIFAR-10's folder (default: $CIFAR10_DIR, else "
-                        "data/, where it is downloaded to)")
+    parser.add_argument("--data-dir", type=command_line.path, metavar="DIR", help="CIFAR-10's folder (default: "
+                        "$CIFAR10_DIR, else data/, where it is downloaded to)")
     parser.add_argument("--limit", type=command_line.positive, metavar="N", help="only the first N test images")
     parser.add_argument("--robustness-images", type=command_line.positive, default=1000, metavar="N",
                         help="images of the robustness curve, %d runs each in NumPy (default: %%(default)s)"

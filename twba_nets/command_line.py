@@ -10,7 +10,6 @@ from twba_nets.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MOST = 2 ** 31 - 1  # of any whole number: as the seed, so that no product of two exceeds 64 bits
-MOST_IMAGES = 50000  # in a batch: as many as CIFAR-10 has
 MOST_THREADS = 1024
 
 
@@ -47,7 +46,7 @@ def add_training_flags(parser, recipe):
     parser.add_argument("--dataset", choices=sorted(recipes.RECIPES),
                         help="cifar10, or digits: scikit-learn's 1,797 handwritten digits with a recipe of their own, "
                         "to try everything out without a download (default: %s)" % recipe.dataset)
-    parser.add_argument("--output", type=Path, metavar="DIR", help="the run's folder (default: runs/twba or runs/bwba)")
+    parser.add_argument("--output", type=path, metavar="DIR", help="the run's folder (default: runs/twba or runs/bwba)")
     parser.add_argument("--activation", choices=architecture.ACTIVATIONS,
                         help="binary: {0, 1}, as the paper says. published: the three levels {0, 0.5, 1} that the "
                         "published binary.py computes (default: %s)" % recipe.activation)
@@ -61,9 +60,9 @@ def add_training_flags(parser, recipe):
     rate.add_argument("--learning-rate-steps", type=_learning_rate_step, nargs="+", metavar="EPOCH:RATE",
                       help="the rate in force from each epoch, counted from 0 (default: %s)"
                       % " ".join("%d:%g" % step for step in recipe.learning_rate_steps))
-    rate.add_argument("--linear-decay", type=float, metavar="RATE", help="the rate falls in a line, from RATE now to 0 "
+    rate.add_argument("--linear-decay", type=above_zero, metavar="RATE", help="the rate falls in a line, from RATE now to 0 "
                       "after the last epoch")
-    parser.add_argument("--initial-weights", type=Path, metavar="CHECKPOINT",
+    parser.add_argument("--initial-weights", type=path, metavar="CHECKPOINT",
                         help="begin with the weights and batch norm of this checkpoint in place of fresh ones; Adam and the "
                         "epochs begin anew. The activation may be another (a network with two levels learns faster from one "
                         "with three), the variant may not")
@@ -76,6 +75,22 @@ def add_initial_epoch(parser):
     parser.add_argument("--initial-epoch", type=natural, default=0, metavar="N",
                         help="how many epochs the checkpoint has behind it, where its name does not say (the "
                         "original's); default 0")
+
+
+def check_out(out, *inputs):
+    """Raise UserError if a file to be written would take the place of one that is read: an input, a checkpoint, a card."""
+    if out.exists() and any(path.exists() and out.samefile(path) for path in inputs):
+        raise UserError("%s: is read itself: name another file to write" % out)
+    if out.name in (npz.MODEL_NAME, npz.TRAINING_NAME, recipes.FILE_NAME) or (
+            out.suffix == ".json" and out.with_suffix(".npz").exists()):
+        raise UserError("%s: would be read as a checkpoint, its card or its recipe: name another file" % out)
+
+
+def path(text):
+    """A path of the command line."""
+    if not text:  # as of a shell variable that is not set
+        raise argparse.ArgumentTypeError("no path is named")
+    return Path(text)
 
 
 def add_graph(parser):
@@ -99,7 +114,7 @@ def spikes_parser(variant):
         "batch of 200, as the original prints it, then a table over the eight counted maps. The first convolution and "
         "the last 1x1 convolution are computed off chip and not counted." % variant.upper())
     _add_data_flags(parser)
-    parser.add_argument("--checkpoint", type=Path, default=released_model(variant), metavar="PATH",
+    parser.add_argument("--checkpoint", type=path, default=released_model(variant), metavar="PATH",
                         help="a run's folder, a TensorFlow checkpoint or an npz (default: %s, the released one)"
                         % released_model(variant).relative_to(REPOSITORY))
     add_allow_pickle(parser)
@@ -115,7 +130,7 @@ def spikes_parser(variant):
     add_graph(how)
     how.add_argument("--engine", action="store_true", help="compute by the compiled integer engine in place of "
                         "TensorFlow: several times as fast, binary activations only, needs a C compiler")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
+    parser.add_argument("--json", type=path, metavar="FILE", help="also write all figures to this file")
     return parser
 
 
@@ -177,7 +192,7 @@ def stopped(folder, saved):
 
 
 def _add_data_flags(parser):
-    parser.add_argument("--data-dir", type=Path, metavar="DIR",
+    parser.add_argument("--data-dir", type=path, metavar="DIR",
                         help="a folder with cifar-10-batches-py/ or the archive cifar-10-python.tar.gz (default: $%s, "
                         "else data/, where the archive is downloaded to)" % ENVIRONMENT_VARIABLE)
     parser.add_argument("--threads", type=threads, default=0, metavar="N", help="CPU cores to use (default: all)")
@@ -202,7 +217,7 @@ def positive(text):
 
 
 def images_of_a_batch(text):
-    return natural(text, least=1, most=MOST_IMAGES)
+    return natural(text, least=1, most=recipes.MOST_IMAGES)
 
 
 def threads(text):

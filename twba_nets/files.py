@@ -16,7 +16,9 @@ import numpy as np
 from twba_nets.errors import UserError
 
 # what a killed process leaves; until now the names had no number
-_TEMPORARY = re.compile(r"^\..+\.(npz|json|csv|png)(\.[0-9a-f]{16})?\.tmp$")
+_TEMPORARY = re.compile(r"^\.((model|training)\.npz|(model|recipe)\.json|log\.csv|learning_curve\.png)"
+                        r"(\.[0-9a-f]{16})?\.tmp$")
+DEVICES = Path("/dev")
 # what flock answers where there is none; EBADF and EINVAL: where a lock takes a file that is open for writing
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF, errno.EINVAL)
 
@@ -26,15 +28,15 @@ def atomic_write(path, mode="wb"):
     """Open a file that takes the place of `path` only once it is complete and on the disk.
 
     A kill, an error or a full disk leaves what was at `path` before. A device or a pipe, as /dev/null, is written to as
-    it is. Raises UserError if it cannot be written, or is a symbolic link.
+    it is; a symbolic link is replaced, and what it stands for left alone. Raises UserError if it cannot be written.
     """
     path = Path(path)
     try:
         if path.exists() and not path.is_file():
             with open(str(path), mode) as file:
                 yield file
-        elif path.is_symlink():  # to replace it would leave what it stands for as it was
-            raise UserError("%s: is a symbolic link: name the file that it stands for" % path)
+        elif path.is_symlink() and path.absolute().parent == DEVICES:  # /dev/stdout, where it is a file
+            raise UserError("%s: is the system's: name a file" % path)
         else:
             with _replacing(path, mode) as file:
                 yield file
@@ -76,12 +78,6 @@ def remove_leftovers(folder):
         if _TEMPORARY.search(path.name):
             with contextlib.suppress(OSError):
                 path.unlink()
-
-
-def check_apart(output, inputs):
-    """Raise UserError if what is to be written would take the place of a file that is read."""
-    if output.exists() and any(path.exists() and output.samefile(path) for path in inputs):
-        raise UserError("%s: is read itself: name another file to write" % output)
 
 
 def make_folder(folder):

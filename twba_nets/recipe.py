@@ -8,6 +8,8 @@ from twba_nets.files import sha256, write_json
 FILE_NAME = "recipe.json"
 DATASETS = ("cifar10", "digits")
 LARGEST = 2 ** 31 - 1  # of every whole number in a recipe: what an int32 holds
+MOST_EPOCHS = 100000  # twice the published code's
+MOST_IMAGES = 50000  # in a batch: as many as CIFAR-10 has
 MAX_BRIGHTNESS = 63.0  # training images: added, between plus and minus this, of 255
 CONTRAST = (0.2, 1.8)  # training images: the range of factors about each channel's mean
 
@@ -43,9 +45,9 @@ class Recipe:
         for name, known in (("variant", VARIANTS), ("activation", ACTIVATIONS), ("dataset", DATASETS)):
             if getattr(self, name) not in known:
                 raise UserError("%s %r is none of %s" % (name, getattr(self, name), ", ".join(known)))
-        for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
-            if not _is_integer(getattr(self, name), least):
-                raise UserError("%s %r is no whole number from %d to %d" % (name, getattr(self, name), least, LARGEST))
+        for name, least, most in (("epochs", 1, MOST_EPOCHS), ("batch_size", 1, MOST_IMAGES), ("seed", 0, LARGEST)):
+            if not _is_integer(getattr(self, name), least, most):
+                raise UserError("%s %r is no whole number from %d to %d" % (name, getattr(self, name), least, most))
         self._check_rates()
         source = self.initial_weights
         if source is not None and not (isinstance(source, dict) and set(source) == {"file", "sha256"}
@@ -93,8 +95,8 @@ class Recipe:
         write_json(folder / FILE_NAME, dataclasses.asdict(self))
 
 
-def _is_integer(value, least):
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= LARGEST
+def _is_integer(value, least, most=LARGEST):
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def paper(variant):

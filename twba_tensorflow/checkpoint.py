@@ -68,9 +68,10 @@ def _newest_prefix(folder):
             raise ValueError("it is no text of TensorFlow's")
     except Exception as error:
         raise UserError("%s: unreadable (%s): name a checkpoint yourself" % (path, error))
-    # the name alone: the original wrote paths of its own machine
-    prefix = folder / (os.path.basename(state.model_checkpoint_path) if state else CHECKPOINT_NAME)
-    return prefix if state or _index(prefix).exists() else None
+    if state:  # the name alone: the original wrote paths of its own machine
+        return folder / os.path.basename(state.model_checkpoint_path)
+    whole = [prefix for prefix in _prefixes(folder) if prefix.with_name(prefix.name + ".data-00000-of-00001").exists()]
+    return max(whole, key=lambda prefix: epoch_of(prefix) or 0, default=None)
 
 
 def epoch_of(path):
@@ -119,7 +120,14 @@ def read_training(prefix):
     return _read_variables(prefix, training_variable_shapes())
 
 
+def require_plain(path):
+    """Raise UserError for a path in which TensorFlow would see a pattern, and then not find the checkpoint."""
+    if re.search(r"[][*?\\]", str(path)):
+        raise UserError("%s: TensorFlow takes [ ] * ? \\ in a path for a pattern: rename the folder" % path)
+
+
 def _read_variables(prefix, shapes):
+    require_plain(prefix)
     if not _index(prefix).exists():
         raise UserError("%s: not there: name another checkpoint" % _index(prefix))
     with _readable(prefix):
@@ -139,7 +147,8 @@ def locate(source):
 
     The newest is also what the folder's file `checkpoint` stands for.
     """
-    path = Path(_PART.sub("", str(source)))
+    path = Path(source)
+    path = path if path.is_dir() else path.with_name(_PART.sub("", path.name))
     if path.name == STATE_NAME and path.is_file():
         return _newest_prefix(path.parent)
     if path.is_dir():

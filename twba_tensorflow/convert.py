@@ -20,7 +20,7 @@ def main(argv=None):
         "trainer goes on from it with --resume. (TensorFlow's --resume takes a training.npz as it is.)")
     parser.add_argument("checkpoint", type=Path,
                         help="a run's folder or a TensorFlow checkpoint, the original's included")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="the folder for training.npz and recipe.json "
+    parser.add_argument("--output", type=command_line.path, metavar="DIR", help="the folder for training.npz and recipe.json "
                         "(default: the checkpoint's)")
     command_line.add_initial_epoch(parser)
     args = parser.parse_args(argv)
@@ -37,12 +37,24 @@ def convert(source, output=None, initial_epoch=0):
         raise UserError("%s: is no TensorFlow checkpoint" % prefix)
     epoch = checkpoint.epoch_of(prefix)
     path = (output or prefix.parent) / npz.TRAINING_NAME
+    epoch = initial_epoch if epoch is None else epoch
     recipe = card.load_recipe(prefix)
+    _check_place(path, prefix, epoch)
     with claimed(path.parent):
         if recipe:
             recipe.save(path.parent)  # first: a training.npz without it would go on by the paper's recipe
-        npz.save_training(path, checkpoint.read_training(prefix), initial_epoch if epoch is None else epoch)
+        npz.save_training(path, checkpoint.read_training(prefix), epoch)
     print("%s: written" % path)
+
+
+def _check_place(path, prefix, epoch):
+    """Raise UserError where training.npz would take the place of another run's, or of a later epoch's."""
+    from twba_tensorflow import checkpoint
+    if path.parent.resolve() != prefix.parent.resolve() and checkpoint.newest(path.parent):
+        raise UserError("%s: holds a run already: name another folder with --output" % path.parent)
+    if path.exists() and npz.read_epoch(path) > epoch:
+        raise UserError("%s: is at epoch %d already, and %s at %d: name another folder with --output"
+                        % (path, npz.read_epoch(path), prefix.name, epoch))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from twba_chip import spiking_file
-from twba_nets import architecture as arch, card, command_line, npz, recipe as recipes
+from twba_nets import architecture as arch, card, command_line, npz
 from twba_nets.errors import UserError
-from twba_nets.files import check_apart, make_folder
+from twba_nets.files import make_folder
 from twba_tensorflow import quieten_tensorflow
 
 # name in the file, kernel and batch norm of the float layers
@@ -67,10 +67,7 @@ def _export(args):
 
 def _check_out(out, path):
     """Raise UserError where the network would take a checkpoint's place, or its card's or recipe's."""
-    files = [path, card.path_of(path), path.with_name(recipes.FILE_NAME)]
-    check_apart(out, files + [path.with_name(path.name + part) for part in (".index", ".data-00000-of-00001")])
-    if out.name in (npz.MODEL_NAME, npz.TRAINING_NAME):
-        raise UserError("%s: would be read as a checkpoint: name another file" % out)
+    command_line.check_out(out, path, *(path.with_name(path.name + part) for part in (".index", ".data-00000-of-00001")))
 
 
 def require_binary(activation, path):

@@ -35,18 +35,19 @@ def _train(recipe, args):
     from twba_nets import journal
     from twba_tensorflow import checkpoint, training
     folder = args.output
+    checkpoint.require_plain(folder)
     seen = _look(args)
     start = seen[0]
     first_epoch = _first_epoch(start, args.initial_epoch)
     weights = checkpoint.locate(args.initial_weights) if args.initial_weights else None
+    initial = checkpoint.read_latent(weights) if weights else None
     recipe = command_line.choose_recipe(recipe, start, args, first_epoch, weights)
     journal.read_log(folder)  # a damaged one is better found now
     if first_epoch >= recipe.epochs:
-        _complete(recipe, args, seen, first_epoch)
+        _complete(args, seen, first_epoch)
         print("%s: %d of %d epochs are done; to train longer, give a higher --epochs"
               % (start, first_epoch, recipe.epochs))
         return
-    initial = checkpoint.read_latent(weights) if weights else None
     data = datasets.load(recipe.dataset, args.data_dir)
     with claimed(folder):
         _require_unchanged(seen, args)
@@ -58,16 +59,18 @@ def _train(recipe, args):
     print("done: checkpoint, log and learning curve are in %s" % folder)
 
 
-def _complete(recipe, args, seen, first_epoch):
-    """Make up for what a kill during the run's last save left undone."""
+def _complete(args, seen, first_epoch):
+    """Make up for what a kill during the run's last save left undone. Flags change no run that is trained."""
     from twba_nets import journal
     from twba_tensorflow import training
     start, _, newest = seen
-    if start != newest or first_epoch > recipe.epochs or not journal.is_cut_short(args.output, first_epoch):
+    recipe = card.load_recipe(start)
+    if not recipe or recipe.epochs != first_epoch or newest is None or start.resolve() != newest.resolve():
+        return
+    if not journal.is_cut_short(args.output, first_epoch):
         return
     with claimed(args.output):
         _require_unchanged(seen, args)
-        recipe.save(args.output)
         training.complete(recipe, args.output, start, args.graph)
     print("%s: completed: model.npz, its card and the learning curve" % args.output)
 
@@ -132,10 +135,10 @@ def _count_spikes(variant, args):
 
 
 def _check_json_file(path):
-    """Raise UserError where figures would take the place of another file, or be read as a card or recipe later on."""
-    if path.name == recipes.FILE_NAME or path.suffix == ".json" and path.with_suffix(".npz").exists():
-        raise UserError("--json %s: would be read as the recipe of a run, or as the card of a model: name another file"
-                        % path)
+    """Raise UserError where figures cannot be written, would take the place of another file, or be read as a card."""
+    command_line.check_out(path)
+    if path.is_dir() or not path.parent.is_dir():
+        raise UserError("--json %s: no file can be written there: name a file in a folder that is there" % path)
     if path.is_file() and path.stat().st_size:
         try:
             figures = "batch_sums" in read_json(path)
@@ -156,6 +159,9 @@ def _evaluate(values, recipe, path, x, y, args):
 
 
 def _report(summary, recipe, path, json_file):
+    if json_file:
+        write_json(json_file, dict(summary, checkpoint=str(path), variant=recipe.variant,
+                                   activation=recipe.activation, dataset=recipe.dataset))
     for total in summary["batch_sums"]:
         print("%.10g" % total)
     print("\n%s: %s, %s activations, %d test images of %s"
@@ -164,6 +170,3 @@ def _report(summary, recipe, path, json_file):
     print(spike_statistics.table(summary))
     if recipe.activation == "published":
         print(PUBLISHED_NOTE)
-    if json_file:
-        write_json(json_file, dict(summary, checkpoint=str(path), variant=recipe.variant,
-                                   activation=recipe.activation, dataset=recipe.dataset))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from twba_nets import architecture, command_line, datasets, npz, recipe as recipes
+from twba_nets import architecture, card, command_line, datasets, npz, recipe as recipes
 from twba_nets.errors import UserError
 from twba_nets.files import claimed
 from twba_nets.journal import is_cut_short, read_log
@@ -64,14 +64,13 @@ def run(args):
     folder = args.output
     start, first_epoch = _starting_point(folder, args.resume)
     weights = _training_file(args.initial_weights)
-    if weights and not weights.exists():
-        raise UserError("%s: no such file: name a run's folder or a training.npz; of TensorFlow's checkpoints one is made "
-                        "by `.venv/bin/python -m twba_tensorflow.convert RUN`" % weights)
+    if weights:
+        _epoch_of(weights)
     recipe = command_line.choose_recipe(recipes.paper(args.variant), start, args, first_epoch, weights)
     read_log(folder)  # a damaged one is better found now
     torch.set_default_dtype(torch.float64 if args.precision == "float64" else torch.float32)
     if first_epoch >= recipe.epochs:
-        _complete(args, recipe, start, first_epoch)
+        _complete(args, start, first_epoch)
         print("%s: %d of %d epochs are done; to train longer, give a higher --epochs"
               % (start, first_epoch, recipe.epochs))
         return
@@ -108,13 +107,12 @@ def _training_file(named):
     return path / npz.TRAINING_NAME if path and path.is_dir() else path
 
 
-def _complete(args, recipe, start, first_epoch):
-    """Make up for what a kill during the run's last save left undone."""
-    newest = args.output / npz.TRAINING_NAME
-    first_process = os.environ.get("RANK", "0") == "0"
-    if start == newest and first_process and first_epoch == recipe.epochs and is_cut_short(args.output, first_epoch):
+def _complete(args, start, first_epoch):
+    """Make up for what a kill during the run's last save left undone. Flags change no run that is trained."""
+    recipe = card.load_recipe(start)
+    ours = start.resolve() == (args.output / npz.TRAINING_NAME).resolve() and os.environ.get("RANK", "0") == "0"
+    if ours and recipe and recipe.epochs == first_epoch and is_cut_short(args.output, first_epoch):
         with _claimed(args, start, first_epoch):
-            recipe.save(args.output)
             training.complete(recipe, args.output, start, devices.find(args.device))
         print("%s: completed: model.npz, its card and the learning curve" % args.output)
 
@@ -131,20 +129,31 @@ def _claimed(args, start, first_epoch):
 def _starting_point(folder, resume):
     """(the training.npz to go on from, or None; how many epochs it has behind it)."""
     newest = folder / npz.TRAINING_NAME
-    names = [re.search(r"\.ckpt-(\d+)\.index$", path.name) for path in folder.glob("*.index")]
-    tensorflow = max((int(name.group(1)) for name in names if name), default=0)
     start = newest if resume is True else _training_file(resume)
-    if (newest.exists() or tensorflow) and not (start and start.parent.resolve() == folder.resolve()):
+    here = start and start.parent.resolve() == folder.resolve()
+    if (newest.exists() or _tensorflow_epoch(folder)) and not here:
         raise UserError("%s: holds a run already: go on with --resume, or name another folder with --output" % folder)
-    if not start:
-        return None, 0
-    epoch = npz.read_epoch(start) if start.exists() else 0
-    if start == newest and tensorflow > epoch:
+    return (start, _epoch_of(start)) if start else (None, 0)
+
+
+def _epoch_of(path):
+    """How many epochs a training.npz has behind it. Raises UserError if there is none, or if TensorFlow went further."""
+    there = path.suffix == ".npz" and path.exists()
+    epoch, tensorflow = npz.read_epoch(path) if there else -1, _tensorflow_epoch(path.parent)
+    if tensorflow > max(epoch, 0):
         raise UserError("%s: TensorFlow took this run to epoch %d: make its checkpoint into a training.npz by "
-                        "`.venv/bin/python -m twba_tensorflow.convert %s`" % (folder, tensorflow, folder))
-    if not start.exists():
-        raise UserError("%s: no checkpoint to resume from: leave --resume out to begin" % start)
-    return start, epoch
+                        "`.venv/bin/python -m twba_tensorflow.convert %s`" % (path, tensorflow, path.parent))
+    if not there:
+        raise UserError("%s: no checkpoint to go on from: name a run's folder or a training.npz (of TensorFlow's "
+                        "checkpoints `.venv/bin/python -m twba_tensorflow.convert` makes one), or leave the flag out to "
+                        "begin" % path)
+    return epoch
+
+
+def _tensorflow_epoch(folder):
+    """The epoch of the newest of TensorFlow's checkpoints in a folder; 0 if there is none."""
+    names = [re.search(r"\.ckpt-(\d+)\.index$", path.name) for path in folder.glob("*.index")]
+    return max((int(name.group(1)) for name in names if name), default=0)
 
 
 if __name__ == "__main__":

@@ -144,12 +144,12 @@ class Trainer:
         }
 
     def save(self, folder, epoch):
-        """Write model.npz and, which makes the epoch count, training.npz after `epoch` finished epochs."""
+        """Write training.npz, from which the rest can be had, and model.npz after `epoch` finished epochs."""
         values = variables.read(self.network, self.adam)
         require_trained(values, epoch)
+        npz.save_training(folder / npz.TRAINING_NAME, values, epoch)
         card.remove(folder)
         npz.save_model(folder / npz.MODEL_NAME, variables.quantised(self.network))
-        npz.save_training(folder / npz.TRAINING_NAME, values, epoch)
 
 
 def train(trainer, folder, first_epoch, minutes=None):
