@@ -1,5 +1,5 @@
 """Make a TensorFlow checkpoint into training.npz, from which PyTorch's trainer goes on: python -m twba_tensorflow.convert."""
-from twba_nets import card, interrupts
+from twba_nets import interrupts
 
 if __name__ == "__main__":
     interrupts.exit_at_once()  # the imports below take seconds
@@ -7,7 +7,7 @@ if __name__ == "__main__":
 import argparse
 from pathlib import Path
 
-from twba_nets import command_line, npz
+from twba_nets import card, command_line, npz
 from twba_nets.errors import UserError
 from twba_nets.files import claimed
 from twba_tensorflow import quieten_tensorflow

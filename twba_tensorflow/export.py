@@ -1,5 +1,5 @@
 """Export a checkpoint as an exact integer spiking network: python -m twba_tensorflow.export CHECKPOINT OUT."""
-from twba_nets import card, interrupts
+from twba_nets import interrupts
 
 if __name__ == "__main__":
     interrupts.exit_at_once()  # the imports below take seconds
