@@ -388,7 +388,7 @@ def test_devices_that_cannot_train(name):
 
 
 @pytest.mark.parametrize("flag, value", [
-    ("--minutes", "0"), ("--minutes", "-1"), ("--minutes", "nan"), ("--minutes", "inf"), ("--batch-size", "10" * 19),
+    ("--minutes", "0"), ("--minutes", "-1"), ("--minutes", "nan"), ("--minutes", "inf"), ("--batch-size", "1" * 19),
     ("--threads", "1" * 10), ("--resume", "")])
 def test_numbers_that_make_no_sense(flag, value, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
