@@ -7,7 +7,7 @@ from tensorlayer.layers import binary
 
 from twba_nets import architecture as arch
 from twba_tensorflow import checkpoint, fast_network, published_network
-from twba_tensorflow.evaluation import Evaluator
+from twba_tensorflow.evaluation import Evaluator, cross_entropy
 from twba_tensorflow.session import session_config
 from twba_tensorflow.training import build_step
 
@@ -115,7 +115,7 @@ def one_step(build, variant, activation, dtype):
     with tf.Graph().as_default(), tf.Session(config=session_config(0)) as session:
         net = build(tf.constant(x, dtype), variant, activation, is_train=True)
         evaluated = build(tf.constant(x, dtype), variant, activation, reuse=True)
-        loss = tf.reduce_mean(fast_network.cross_entropy(net.logits, tf.constant(labels, tf.int32)))
+        loss = tf.reduce_mean(cross_entropy(net.logits, tf.constant(labels, tf.int32)))
         gradients = dict(zip([v.op.name for v in tf.trainable_variables()],
                              tf.gradients(loss, tf.trainable_variables())))
         session.run(tf.global_variables_initializer())
@@ -232,7 +232,7 @@ def test_batch_norm_update_and_one_adam_step():
     values = random_variables()
     with tf.Graph().as_default(), tf.Session() as session:
         net = fast_network.build(tf.constant(x), "twba", is_train=True)
-        loss = tf.reduce_mean(fast_network.cross_entropy(net.logits, tf.constant(labels, tf.int32)))
+        loss = tf.reduce_mean(cross_entropy(net.logits, tf.constant(labels, tf.int32)))
         gradient = tf.gradients(loss, model_variables()["model/output/W"])[0]
         train_op = tf.train.AdamOptimizer(0.01).minimize(loss)
         session.run(tf.global_variables_initializer())

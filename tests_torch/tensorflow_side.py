@@ -14,6 +14,7 @@ import tensorflow as tf
 from twba_nets import architecture as arch
 from twba_tensorflow import fast_network, pipeline
 from twba_tensorflow.checkpoint import assign
+from twba_tensorflow.evaluation import cross_entropy
 
 IMAGES, STEPS, RATE = 16, 20, 0.01
 
@@ -47,7 +48,7 @@ def training_steps(variant, activation, dtype):
     with tf.Graph().as_default(), tf.Session(config=without_optimiser()) as session:
         images, labels = tf.placeholder(dtype, x.shape[1:]), tf.placeholder(tf.int32, y.shape[1:])
         net = fast_network.build(images, variant, activation, is_train=True)
-        loss = tf.reduce_mean(fast_network.cross_entropy(net.logits, labels))
+        loss = tf.reduce_mean(cross_entropy(net.logits, labels))
         optimizer = tf.train.AdamOptimizer(tf.constant(RATE, tf.float32))
         gradients = optimizer.compute_gradients(loss)
         train = optimizer.apply_gradients(gradients)

@@ -99,7 +99,7 @@ def test_a_bad_file_gets_one_line(bad_network, tmp_path):
 
 FULL_DISK = """
 import resource, sys
-from twba_torch import export_nir
+from twba_chip import export_nir
 resource.setrlimit(resource.RLIMIT_FSIZE, (100000, resource.RLIM_INFINITY))
 export_nir.main(sys.argv[1:])
 """
