@@ -20,7 +20,7 @@ from shared_fixtures import Snapshots
 from twba_nets import architecture as arch, card, datasets, journal, recipe as recipes
 from twba_nets.errors import UserError
 from twba_nets.files import atomic_write, claimed
-from twba_tensorflow import checkpoint, fast_network, scripts, training
+from twba_tensorflow import checkpoint, quantisers, scripts, training
 from twba_tensorflow.evaluation import Result
 
 
@@ -117,7 +117,7 @@ class Simple:
         self.change = tf.assign_sub(variables["model/bn0/beta"], tf.ones([64]))
         weights = next(variable for name, variable in variables.items() if arch.is_quantised(name))
         self.turn = tf.assign(weights, -weights)
-        params = [fast_network.ternarise(variables[name]) if arch.is_quantised(name) else variables[name]
+        params = [quantisers.WEIGHTS["twba"](variables[name]) if arch.is_quantised(name) else variables[name]
                   for name in arch.variable_shapes()]
         return training.Step(len(dataset.x_train), None, None, None, params)
 

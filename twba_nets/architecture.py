@@ -40,6 +40,8 @@ COUNTED_MAPS = (SPIKE_STAGE.bn,) + tuple(stage.conv for stage in HIDDEN_STAGES[:
 
 BN_DECAY = 0.9
 BN_EPSILON = 1e-5
+TERNARY_FACTOR = 0.7  # a weight is 0 up to this times the mean |W| of its tensor
+PUBLISHED_OFFSET = 0.4  # of the two inner signs of the published activation
 ADAM_SLOTS = ("Adam", "Adam_1")  # TensorFlow's names of the first and second moment
 CONV_STDDEV = 0.02  # of the truncated normal initialiser
 GAMMA_STDDEV = 0.002  # of a normal distribution about 1

@@ -3,6 +3,7 @@
 published_network  the network in TensorLayer's own layers      fast_network   the same numbers in fewer operations,
 pipeline           tf.data input                                fast_stages    of which these are a stage's
 training           the training loop                            session        its configuration
+quantisers         weights' and activations', gradients too     graphs         the two networks by name
 checkpoint         saving and restoring                         evaluation     accuracy and spike counts
 scripts            what the example scripts do                  convert        TensorFlow checkpoint -> training.npz
 export             checkpoint -> spiking network
@@ -12,14 +13,21 @@ Of PyTorch, whose side is twba_torch, nothing is imported.
 import os
 import warnings
 
+from twba_nets.errors import UserError
 from twba_nets.interrupts import exiting_at_once
 
 
 def quieten_tensorflow():
-    """Keep pages of deprecation notes, and errors about the GPU that a CPU machine lacks, off the screen."""
+    """Keep pages of deprecation notes, and errors about the GPU that a CPU machine lacks, off the screen.
+
+    Raises UserError where TensorLayer is not patched.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with exiting_at_once():
         import tensorflow as tf
         tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
         with warnings.catch_warnings(record=True):  # what TensorLayer imports insists on warning about its own future
-            import tensorlayer  # noqa: F401
+            try:
+                import tensorlayer.layers.binary  # noqa: F401
+            except ImportError:
+                raise UserError("TensorLayer is not patched with this project's binary.py: run python patches/install.py")

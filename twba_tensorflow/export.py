@@ -109,11 +109,11 @@ def _off_chip(values, name, kernel, bn):
 def _group(values, variant, conv, bn):
     """Tensors of a group: what its neurons answer to the sums -fan_in ... fan_in, and its quantised weights."""
     import tensorflow as tf
-    from twba_tensorflow import fast_network
+    from twba_tensorflow import fast_network, quantisers
     latent = values["model/%s/W_conv2d" % conv].astype(np.float32)
     sums = np.arange(-latent[..., 0].size, latent[..., 0].size + 1, dtype=np.float32).reshape(-1, 1)
     spikes = fast_network.build_neurons(tf.constant(np.tile(sums, latent.shape[3])), bn)
-    return spikes, fast_network.QUANTISERS[variant](tf.constant(latent))
+    return spikes, quantisers.WEIGHTS[variant](tf.constant(latent))
 
 
 def threshold(decisions, weights):

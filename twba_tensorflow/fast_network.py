@@ -8,15 +8,12 @@ from collections import OrderedDict, namedtuple
 import tensorflow as tf
 import tensorlayer as tl
 from tensorlayer.layers import BatchNormLayer, DenseLayer, InputLayer
-from tensorlayer.layers.utils import quantize
 
 from twba_nets import architecture as arch
-from twba_tensorflow.fast_stages import FIRE, StageGraph
+from twba_tensorflow import quantisers
+from twba_tensorflow.fast_stages import StageGraph
 from twba_tensorflow.published_network import Network
 from twba_tensorflow.session import session_config  # noqa: F401 (published_network has its own)
-from tensorlayer.layers.binary import ternarise  # there, or published_network has said what to do
-
-QUANTISERS = {"twba": ternarise, "bwba": quantize}  # what TernaryConv2d and BinaryConv2d do to their weights
 
 BatchNorm = namedtuple("BatchNorm", "beta gamma moving_mean moving_variance")
 
@@ -60,7 +57,7 @@ def build_neurons(sums, bn):
     with _scope(sums.dtype, reuse=tf.AUTO_REUSE):
         norm = _batch_norm(bn, int(sums.shape[-1]), sums.dtype)
         scale = tf.rsqrt(norm.moving_variance + arch.BN_EPSILON) * norm.gamma
-        return FIRE["binary"](sums * scale, norm.beta - norm.moving_mean * scale)
+        return quantisers.fire(sums * scale, norm.beta - norm.moving_mean * scale)
 
 
 @contextlib.contextmanager
@@ -85,7 +82,7 @@ def _variables(stage, channels, variant, dtype):
         w = tf.get_variable(conv + ("/W_conv2d" if quantised else "/kernel"),
                             [stage.kernel, stage.kernel, channels, stage.filters], dtype,
                             tf.truncated_normal_initializer(stddev=arch.CONV_STDDEV))
-        weights.append(QUANTISERS[variant](w) if quantised else w)
+        weights.append(quantisers.WEIGHTS[variant](w) if quantised else w)
         norms.append(_batch_norm(bn, stage.filters, dtype))
     return weights, norms
 

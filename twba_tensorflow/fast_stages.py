@@ -1,7 +1,7 @@
 """One stage of the network for TensorFlow, in few and large operations.
 
 The published code gives each group a strided slice of the channels, a convolution, a batch norm and a sign of its own.
-The same numbers are had faster so (twba_tensorflow/published_network.py is that graph, with which this one is compared):
+This module computes the same numbers in fewer operations (published_network.py is that graph, with which it is compared):
 
 - A stage's input is [groups, batch, height, width, channels]: its groups lie one after the other. The neurons of the
   stage before write it so; a stage's filters are permuted for that, f = m * G + j of the graph standing at [j, m],
@@ -14,6 +14,7 @@ The same numbers are had faster so (twba_tensorflow/published_network.py is that
 import tensorflow as tf
 
 from twba_nets import architecture as arch
+from twba_tensorflow.quantisers import ACTIVATIONS
 
 PAIR = 4096.0  # a pair of sums is low + PAIR * high: none exceeds 512, and 24 bits hold both, in halves too
 
@@ -24,11 +25,12 @@ class StageGraph:
     """Builds one stage's operations.
 
     stage: of arch.STAGES. size: the height (= width) of its input, before padding. activation: how its neurons fire, a
-    key of FIRE. `pairs` below is 2 where a sum holds two filters', else 1.
+    key of quantisers.ACTIVATIONS. `pairs` below is 2 where a sum holds two filters', else 1.
     """
 
     def __init__(self, stage, size, activation):
         self.stage, self.activation = stage, activation
+        self.fire, self.fire_gradient = ACTIVATIONS[activation]
         self.block, self.kernel = stage.stride, stage.kernel // stage.stride
         # with blocks the stage before has padded
         self.margin = arch.padding(size, stage) if self.block == 1 else 0
@@ -75,7 +77,7 @@ class StageGraph:
         shift = beta - mean * scale
 
         def neurons(sums, scale, shift):
-            return self._lay_out(FIRE[self.activation](self._unpaired(sums) * scale, shift))
+            return self._lay_out(self.fire(self._unpaired(sums) * scale, shift))
 
         arguments = [self._sums(x, factors), self._arrange(scale), self._arrange(shift)]
         # ReLU's sum is left to TensorFlow: compiled, it would be rounded once and not twice
@@ -187,13 +189,13 @@ class StageGraph:
         mean = _over_batch(tf.reduce_mean, sums)
         variance = _over_batch(tf.reduce_mean, tf.squared_difference(sums, mean))
         scale = tf.rsqrt(variance + arch.BN_EPSILON) * gamma
-        return self._lay_out(FIRE[self.activation](sums * scale, beta - mean * scale)), mean, variance
+        return self._lay_out(self.fire(sums * scale, beta - mean * scale)), mean, variance
 
     def _neurons_gradient(self, sums, gamma, beta, mean, variance, d_outputs):
         sums = self._unpaired(sums)
         deviation = tf.rsqrt(variance + arch.BN_EPSILON)
         normed = (sums - mean) * deviation
-        errors = FIRE_GRADIENT[self.activation](normed * gamma + beta, self._undo_layout(d_outputs))
+        errors = self.fire_gradient(normed * gamma + beta, self._undo_layout(d_outputs))
         count = tf.cast(tf.reduce_prod(tf.shape(sums)[2:5]), sums.dtype)
         d_gamma, d_beta = _over_batch(tf.reduce_sum, errors * normed), _over_batch(tf.reduce_sum, errors)
         d_sums = gamma * deviation * (errors - d_beta / count - normed * (d_gamma / count))
@@ -217,33 +219,3 @@ def _groups(x, w):
 
 def _padding(margin):
     return [[0, 0], [margin, margin], [margin, margin], [0, 0]]
-
-
-def _fire_binary(product, shift):
-    # product + shift >= 0, put so that no compiler can round the two operations as one: export.py counts on it
-    return tf.cast(product >= -shift, product.dtype)
-
-
-def _fire_published(product, shift):
-    potential = product + shift
-    return (tf.sign(tf.sign(potential + 0.4) + tf.sign(potential - 0.4)) + 1) / 2
-
-
-def _straight_through(potential, errors):
-    """Through (x + 1) / 2, the quantiser's clip(g, -1, 1), and htanh."""
-    return tf.where(tf.abs(potential) <= 1, tf.clip_by_value(errors / 2, -1, 1), tf.zeros_like(errors))
-
-
-# activation -> the outputs for a potential product + shift: htanh, SignLayer's quantiser, (x + 1) / 2. XLA computes as if
-# there were no NaN, so a NaN does not come out as one: the trainer looks at the loss, what reads variables looks at them.
-FIRE = {
-    "relu": lambda product, shift: tf.nn.relu(product + shift),
-    "binary": _fire_binary,
-    "published": _fire_published,
-}
-# activation -> a potential's gradient, given its output's
-FIRE_GRADIENT = {
-    "relu": lambda potential, errors: tf.where(potential > 0, errors, tf.zeros_like(errors)),
-    "binary": _straight_through,
-    "published": lambda potential, errors: 2 * _straight_through(potential, errors),  # it adds two signs
-}

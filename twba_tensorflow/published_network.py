@@ -10,14 +10,9 @@ import tensorflow as tf
 import tensorlayer as tl
 from tensorlayer.layers import (BatchNormLayer, ConcatLayer, Conv2d, DenseLayer, FlattenLayer, InputLayer,
                                 LambdaLayer)
+from tensorlayer.layers.binary import BinaryConv2d, SignLayer, TernaryConv2d
 
 from twba_nets import architecture as arch
-from twba_nets.errors import UserError
-
-try:
-    from tensorlayer.layers.binary import BinaryConv2d, SignLayer, TernaryConv2d
-except ImportError:
-    raise UserError("TensorLayer is not patched with this project's binary.py: run python patches/install.py")
 
 Network = namedtuple("Network", "logits maps spikes all_params prepare")
 Network.__doc__ = """A built network.

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from twba_nets import card, npz
 from twba_nets.architecture import is_quantised
 from twba_nets.journal import FIELDS, Journal, diverged, require_trained
-from twba_tensorflow import checkpoint, fast_network
+from twba_tensorflow import checkpoint, quantisers
 from twba_tensorflow.evaluation import Evaluator, correct, cross_entropy
 from twba_tensorflow.graphs import GRAPHS
 from twba_tensorflow.pipeline import training_batches
@@ -64,7 +64,7 @@ def complete(recipe, folder, start, graph):
     journal = Journal(folder, recipe.epochs, recipe.epochs)
     values = checkpoint.read(start)
     with tf.Graph().as_default(), tf.Session() as session:
-        quantise = fast_network.QUANTISERS[recipe.variant]
+        quantise = quantisers.WEIGHTS[recipe.variant]
         values.update(session.run({name: quantise(tf.constant(value)) for name, value in values.items()
                                    if is_quantised(name)}))
     npz.save_model(folder / npz.MODEL_NAME, values)

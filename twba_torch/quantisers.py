@@ -1,4 +1,4 @@
-"""The quantisers and their straight-through gradients. They stand beside patches/binary.py, TensorFlow's side.
+"""The quantisers and their straight-through gradients. twba_tensorflow/quantisers.py stands beside.
 
 A NaN does not come out as one, as in TensorFlow's graph: Fire gives 0, the signs take it for 0. The trainer looks at the
 loss, what reads variables looks at them.
@@ -6,7 +6,7 @@ loss, what reads variables looks at them.
 import torch
 from torch.autograd import Function
 
-ACTIVATION_OFFSET = 0.4  # of the published file's two inner signs
+from twba_nets.architecture import PUBLISHED_OFFSET, TERNARY_FACTOR
 
 
 class Ternarise(Function):
@@ -18,7 +18,7 @@ class Ternarise(Function):
     @staticmethod
     def forward(ctx, weights):
         groups = weights.flatten(1)
-        threshold = (0.7 * groups.abs().mean(1)).view(-1, *[1] * (weights.dim() - 1))
+        threshold = (TERNARY_FACTOR * groups.abs().mean(1)).view(-1, *[1] * (weights.dim() - 1))
         return torch.sign(torch.sign(weights + threshold) + torch.sign(weights - threshold))
 
     @staticmethod
@@ -65,7 +65,7 @@ class FirePublished(Function):
     def forward(ctx, x):
         ctx.save_for_backward(x.abs() <= 1)
         x = x.clamp(-1, 1)
-        level = torch.sign(torch.sign(x + ACTIVATION_OFFSET) + torch.sign(x - ACTIVATION_OFFSET))
+        level = torch.sign(torch.sign(x + PUBLISHED_OFFSET) + torch.sign(x - PUBLISHED_OFFSET))
         return (level + 1) / 2
 
     @staticmethod
