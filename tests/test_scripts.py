@@ -171,6 +171,15 @@ def test_a_run_that_is_completed_keeps_its_recipe(finished_run, on_few_digits, t
         shutil.rmtree(str(folder))
 
 
+@pytest.mark.parametrize("name, resumable", [
+    ("model_cifar10_advanced.ckpt-1.index", True), ("model_cifar10_advanced.ckpt.index", True), ("training.npz", True),
+    ("log.csv", False)])
+def test_resuming_is_advised_where_something_is_saved(tmp_path, name, resumable):
+    (tmp_path / name).write_text("")
+    advice = "go on with --resume" if resumable else "no epoch is saved yet: begin again"
+    assert command_line.stopped(tmp_path, "go on with --resume") == "stopped; " + advice
+
+
 def test_mistaken_initial_weights(finished_run, training_calls, tmp_path, capsys):
     def complaint(variant, *flags):
         flags = ["--output", str(tmp_path / "run")] + [str(flag) for flag in flags]

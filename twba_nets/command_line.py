@@ -187,7 +187,7 @@ def require_activation(path, activation):
 
 def stopped(folder, saved):
     """What Ctrl-C gets from a trainer: `saved`, which says to resume, only where --resume finds something."""
-    found = [path for name in ("checkpoint", "*.ckpt.index", npz.TRAINING_NAME) for path in folder.glob(name)]
+    found = [path for name in ("*.ckpt*.index", npz.TRAINING_NAME) for path in folder.glob(name)]
     return "stopped; " + (saved if found else "no epoch is saved yet: begin again")
 
 
