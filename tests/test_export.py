@@ -75,7 +75,7 @@ def test_threshold():
     folded, thresholds = export.threshold(decisions, weights)
     assert thresholds.dtype == np.int16 and list(thresholds) == [1, 1, -1, 3]
     np.testing.assert_array_equal(folded[0, 0].T, [[1, 1, -1], [-1, -1, 1], [1, 1, -1], [1, 1, -1]])
-    with pytest.raises(UserError, match="no finite numbers"):
+    with pytest.raises(UserError, match="rise and fall"):
         export.threshold(np.array([0, 1, 0, 1, 1, 1, 1], bool)[:, None], weights[..., :1])
 
 

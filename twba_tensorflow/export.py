@@ -127,9 +127,11 @@ def threshold(decisions, weights):
     decisions = np.where(falling, decisions[::-1], decisions)
     weights = np.where(falling, -weights, weights)
     if (np.diff(decisions.astype(np.int8), axis=0) < 0).any():
-        raise UserError("batch norm's values are no finite numbers: the checkpoint cannot be exported")
+        raise UserError("a neuron's decisions rise and fall with its sum: no threshold gives them, and the checkpoint "
+                        "cannot be exported")
     lowest = -(weights < 0).sum((0, 1, 2))  # of the sums that can be reached
     highest = (weights > 0).sum((0, 1, 2))
+    # the sums begin at -fan_in, and all those that do not fire lie below the first that does
     first = (~decisions).sum(0) - len(decisions) // 2
     return weights, np.clip(first, lowest, highest + 1).astype(np.int16)
 
