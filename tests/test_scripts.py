@@ -74,11 +74,27 @@ def test_interrupted_in_c_code(signal_name):
     assert (process.returncode, error) == (130, "\nstopped\n")
 
 
-def test_interrupted_where_it_gets_lost():
-    """What a library's destructors and bare `except` clauses swallow is raised again."""
-    code = INTERRUPTED_IN_C % "SIGTERM"
-    process = start_python(code[:code.index("        raise SystemError")] + "        time.sleep(60)\n")
-    assert process.communicate(timeout=300)[1] == "\nstopped\n" and process.returncode == 130
+INTERRUPTED_IN_A_LIBRARY = """
+import os, signal, sys, time
+sys.path.insert(0, %r)
+from twba_nets import command_line
+
+with command_line.one_line_for_mistakes("stopped"):
+    with %%s:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        except BaseException as error:
+            print("raised")
+        time.sleep(60)
+""" % str(REPOSITORY)
+
+
+@pytest.mark.parametrize("context, output", [("open(os.devnull)", "raised\n"), ("command_line.exiting_at_once()", "")])
+def test_interrupted_where_it_gets_lost(context, output):
+    """What a library swallows is raised again; where an exception does harm, there is none."""
+    process = start_python(INTERRUPTED_IN_A_LIBRARY % context)
+    assert process.communicate(timeout=300) == (output, "\nstopped\n") and process.returncode == 130
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
@@ -148,6 +164,15 @@ def test_a_checkpoint_without_the_state_file_is_found(training_calls, finished_r
     train("--output", folder, "--resume", "--epochs", 9)
     assert training_calls[0][2:4] == (folder / "model_cifar10_advanced.ckpt-2", 2)
     assert "holds a run already" in fails(capsys, scripts.train, recipes.paper("twba"), argv=["--output", str(folder)])
+
+
+@pytest.mark.parametrize("flags", [[], ["--resume", "another"]])
+def test_a_released_model_is_not_overwritten(training_calls, finished_run, tmp_path, capsys, flags):
+    """As TWBA/ holds one: a model without a checkpoint."""
+    shutil.copy(str(finished_run / "model.npz"), str(tmp_path))
+    flags = [flag if flag != "another" else str(finished_run) for flag in flags]
+    line = fails(capsys, scripts.train, recipes.paper("twba"), argv=["--output", str(tmp_path)] + flags)
+    assert "%s: holds a model already (model.npz): name another folder" % tmp_path in line and training_calls == []
 
 
 def test_a_folder_that_tensorflow_takes_for_a_pattern(training_calls, finished_run, tmp_path, capsys):

@@ -381,6 +381,13 @@ def test_another_folders_checkpoint_does_not_overwrite_a_run(without_arithmetic,
         without_arithmetic(run, "--epochs", "3", "--resume", str(finished_run))
 
 
+def test_a_released_model_is_not_overwritten(without_arithmetic, run):
+    """As TWBA/ holds one: a model without a checkpoint."""
+    (run / "training.npz").unlink()
+    with pytest.raises(SystemExit, match=r"run: holds a model already \(model.npz\): name another folder"):
+        without_arithmetic(run, "--epochs", "3")
+
+
 @pytest.mark.parametrize("name", ["meta", "mps", "hpu", "cpu:x", "", "cuda:99999999999999999999"])
 def test_devices_that_cannot_train(name):
     with pytest.raises(training.UserError, match="^--device %s: [^\n]*$" % name):

@@ -7,30 +7,25 @@ import sys
 from twba_nets.errors import UserError
 
 PATIENCE = 2  # seconds that an interruption has to end the program
+_at_once = []
 
 
 def exit_at_once():
-    """From now on end the program in one line on Ctrl-C or SIGTERM: for its imports, which leave nothing half done.
-
-    Returns the handlers before, by signal.
-    """
-    def leave(number, frame):
-        with contextlib.suppress(Exception):
-            print("\nstopped", file=sys.stderr)
-            sys.stdout.flush()
-        os._exit(130)
-
-    return _handle(leave)
+    """From now on end the program in one line on Ctrl-C or SIGTERM: for its imports, which leave nothing half done."""
+    _handle(lambda number, frame: _leave("stopped"))
 
 
 @contextlib.contextmanager
 def exiting_at_once():
-    """The same for imports under one_line_for_mistakes: what they run swallows exceptions, or shows tracebacks."""
-    before = exit_at_once()
+    """The same within one_line_for_mistakes: for imports and TensorFlow's graphs, which leave nothing half done either.
+
+    An exception would be swallowed, or shown with its traceback, by what is imported; TensorFlow's C code crashes of it.
+    """
+    _at_once.append(True)
     try:
         yield
     finally:
-        _restore(before)
+        _at_once.pop()
 
 
 @contextlib.contextmanager
@@ -41,7 +36,12 @@ def one_line_for_mistakes(stopped):
     """
     interrupts = []
 
+    def say():
+        return stopped() if callable(stopped) else stopped
+
     def interrupt(number, frame):
+        if _at_once:
+            _leave(say())
         interrupts.append(number)
         signal.alarm(PATIENCE)  # once more, should this one get lost: in a destructor, in C code, in a bare `except`
         raise KeyboardInterrupt
@@ -54,13 +54,21 @@ def one_line_for_mistakes(stopped):
             signal.alarm(0)
     except BaseException as error:
         if interrupts:  # whatever came of it: TensorFlow's C code makes a SystemError of a KeyboardInterrupt
-            print("\n" + (stopped() if callable(stopped) else stopped), file=sys.stderr)
+            print("\n" + say(), file=sys.stderr)
             sys.exit(130)
         if isinstance(error, (UserError, OSError)):
             sys.exit("error: %s" % error)
         raise
     finally:
-        _restore(before)
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)  # None: not set by Python
+
+
+def _leave(line):
+    with contextlib.suppress(Exception):
+        print("\n" + line, file=sys.stderr)
+        sys.stdout.flush()
+    os._exit(130)
 
 
 def _handle(handler):
@@ -69,8 +77,3 @@ def _handle(handler):
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as it is in the background of a shell script
         numbers.append(signal.SIGINT)
     return {number: signal.signal(number, handler) for number in numbers}
-
-
-def _restore(before):
-    for number, handler in before.items():
-        signal.signal(number, handler or signal.SIG_DFL)  # None: not set by Python

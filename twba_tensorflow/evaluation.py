@@ -3,6 +3,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from twba_nets.interrupts import exiting_at_once
 from twba_nets.spike_statistics import Result
 from twba_tensorflow import checkpoint
 from twba_tensorflow.graphs import GRAPHS
@@ -12,6 +13,7 @@ from twba_tensorflow.pipeline import evaluation_batches
 class Evaluator:
     """An evaluation graph over a set of images; run() sees each image exactly once."""
 
+    @exiting_at_once()
     def __init__(self, x, y, batch_size, variant, activation, reuse=False, graph="fast"):
         """x: uint8 [N, 32, 32, 3], y: int32 [N]. reuse: share the variables of a network built before. graph: a name of
         graphs.GRAPHS."""

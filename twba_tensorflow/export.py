@@ -77,6 +77,7 @@ def require_binary(activation, path):
                         "neuron computes them: train with --activation binary" % (path, activation))
 
 
+@interrupts.exiting_at_once()
 def fold(values, variant):
     """The arrays of spiking_file.array_types() from the 270 model variables, name -> array."""
     import tensorflow as tf

@@ -100,6 +100,8 @@ def _starting_point(folder, resume):
     if newest and not (start and start.parent.resolve() == folder.resolve()):
         raise UserError("%s: holds a run already (%s): go on with --resume, or name another folder with --output"
                         % (folder, newest.name))
+    if not newest and (folder / npz.MODEL_NAME).exists():
+        raise UserError("%s: holds a model already (%s): name another folder with --output" % (folder, npz.MODEL_NAME))
     return start
 
 

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from twba_nets import card, npz
 from twba_nets.architecture import is_quantised
+from twba_nets.interrupts import exiting_at_once
 from twba_nets.journal import FIELDS, Journal, diverged, require_trained
 from twba_tensorflow import checkpoint, quantisers
 from twba_tensorflow.evaluation import Evaluator, correct, cross_entropy
@@ -27,12 +28,13 @@ def train(recipe, dataset, folder, start=None, first_epoch=0, threads=0, initial
     recipe.seed and the epoch, so a resumed run sees what an uninterrupted one sees.
     """
     with tf.Graph().as_default():
-        tf.set_random_seed(recipe.seed)
-        step = build_step(recipe, dataset, graph)
+        with exiting_at_once():
+            tf.set_random_seed(recipe.seed)
+            step = build_step(recipe, dataset, graph)
+            saver, initialise = tf.train.Saver(tf.global_variables()), tf.global_variables_initializer()
         evaluator = None
-        saver = tf.train.Saver(tf.global_variables())
         with tf.Session(config=GRAPHS[graph].session_config(threads)) as session:
-            session.run(tf.global_variables_initializer())
+            session.run(initialise)
             if start:
                 checkpoint.restore(session, saver, start)
             elif initial:
@@ -62,15 +64,19 @@ def train(recipe, dataset, folder, start=None, first_epoch=0, threads=0, initial
 def complete(recipe, folder, start, graph):
     """Make up for what a kill during the last save, that of the checkpoint `start`, left undone."""
     journal = Journal(folder, recipe.epochs, recipe.epochs)
-    values = checkpoint.read(start)
-    with tf.Graph().as_default(), tf.Session() as session:
-        quantise = quantisers.WEIGHTS[recipe.variant]
-        values.update(session.run({name: quantise(tf.constant(value)) for name, value in values.items()
-                                   if is_quantised(name)}))
-    npz.save_model(folder / npz.MODEL_NAME, values)
+    npz.save_model(folder / npz.MODEL_NAME, quantised(checkpoint.read(start), recipe.variant))
     checkpoint.clear(folder, recipe.epochs)
     journal.draw()
     finish(journal, recipe, graph)
+
+
+@exiting_at_once()
+def quantised(values, variant):
+    """The 270 variables as they are evaluated, name -> array, from those with latent weights."""
+    quantise = quantisers.WEIGHTS[variant]
+    with tf.Graph().as_default(), tf.Session() as session:
+        return dict(values, **session.run({name: quantise(tf.constant(value)) for name, value in values.items()
+                                           if is_quantised(name)}))
 
 
 def finish(journal, recipe, graph):

@@ -133,6 +133,8 @@ def _starting_point(folder, resume):
     here = start and start.parent.resolve() == folder.resolve()
     if (newest.exists() or _tensorflow_epoch(folder)) and not here:
         raise UserError("%s: holds a run already: go on with --resume, or name another folder with --output" % folder)
+    if not here and (folder / npz.MODEL_NAME).exists():
+        raise UserError("%s: holds a model already (%s): name another folder with --output" % (folder, npz.MODEL_NAME))
     return (start, _epoch_of(start)) if start else (None, 0)
 
 
