@@ -77,9 +77,9 @@ def test_interrupted_in_c_code(signal_name):
 INTERRUPTED_IN_A_LIBRARY = """
 import os, signal, sys, time
 sys.path.insert(0, %r)
-from twba_nets import command_line
+from twba_nets import interrupts
 
-with command_line.one_line_for_mistakes("stopped"):
+with interrupts.one_line_for_mistakes("stopped"):
     with %%s:
         try:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -90,7 +90,7 @@ with command_line.one_line_for_mistakes("stopped"):
 """ % str(REPOSITORY)
 
 
-@pytest.mark.parametrize("context, output", [("open(os.devnull)", "raised\n"), ("command_line.exiting_at_once()", "")])
+@pytest.mark.parametrize("context, output", [("open(os.devnull)", "raised\n"), ("interrupts.exiting_at_once()", "")])
 def test_interrupted_where_it_gets_lost(context, output):
     """What a library swallows is raised again; where an exception does harm, there is none."""
     process = start_python(INTERRUPTED_IN_A_LIBRARY % context)
