@@ -77,10 +77,10 @@ def test_files_of_a_run(finished_run, short_recipe):
     model = npz.read_model(finished_run / "model.npz")
     assert {name: value.shape for name, value in model.items()} == arch.variable_shapes()
     npz.check_variant(model, "twba", "model.npz")
-    card = json.loads((finished_run / "model.json").read_text())
+    recorded = json.loads((finished_run / "model.json").read_text())
     rows = journal.read_log(finished_run)
     assert [row["step"] for row in rows] == ["3", "6"]
-    assert card["test_accuracy"] == float(rows[-1]["test_accuracy"]) and card["epochs"] == 2
+    assert recorded["test_accuracy"] == float(rows[-1]["test_accuracy"]) and recorded["epochs"] == 2
     assert card.load_recipe(finished_run / "model.npz") == short_recipe
 
 
