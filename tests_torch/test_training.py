@@ -404,10 +404,11 @@ def test_numbers_that_make_no_sense(flag, value, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("package, module", [("torch", "train"), ("numpy", "train"), ("torch", "benchmark"),
-                                             ("nir", "export_nir"), ("onnx", "export_onnx")])
-def test_interrupted_while_importing(package, module, signal_number, tmp_path):
-    status, error = interrupt_import(["-m", "twba_torch." + module, "x", "y"], package, signal_number, tmp_path)
+@pytest.mark.parametrize("package, program", [
+    ("torch", ["-m", "twba_torch.train"]), ("numpy", ["-m", "twba_torch.train"]), ("torch", ["benchmarks/training_torch.py"]),
+    ("nir", ["-m", "twba_chip.export_nir", "x", "y"]), ("onnx", ["-m", "twba_chip.export_onnx", "x", "y"])])
+def test_interrupted_while_importing(package, program, signal_number, tmp_path):
+    status, error = interrupt_import(program, package, signal_number, tmp_path)
     assert (status, error) == (130, "\nstopped\n")
 
 
