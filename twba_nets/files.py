@@ -60,12 +60,12 @@ def _replacing(path, mode):
             temporary.unlink()
         raise
     with contextlib.suppress(OSError):  # not every file system can do this, and the file is in its place
-        _sync_folder(path.parent)
+        sync(path.parent)
 
 
-def _sync_folder(folder):
-    """Bring a folder's names to the disk, so that no loss of power undoes a replacement."""
-    descriptor = os.open(str(folder), os.O_RDONLY)
+def sync(path):
+    """Bring a file, or a folder's names, to the disk, so that no loss of power undoes a replacement."""
+    descriptor = os.open(str(path), os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

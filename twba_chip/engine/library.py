@@ -12,6 +12,7 @@ from pathlib import Path
 
 from twba_nets import architecture as arch
 from twba_nets.errors import UserError
+from twba_nets.files import sync
 
 FOLDER = Path(__file__).parent
 SOURCE = FOLDER / "engine.c"
@@ -116,9 +117,9 @@ def _compile(compiler, source, folder, name):
             _call(compiler, source, built)
             built.chmod(0o700)  # whatever the umask
             path = folder / _file_name(name, built)
-            _sync(built)
+            sync(built)
             os.replace(str(built), str(path))  # another process may be compiling too
-            _sync(folder)
+            sync(folder)
     except OSError as error:
         raise _unwritable(folder, error)
     return path
@@ -133,12 +134,3 @@ def _call(compiler, source, built):
     if done.returncode or not built.is_file():
         raise UserError("%s: cannot compile %s (%s): use gcc, or leave the engine out"
                         % (compiler, source.name, (done.stdout.splitlines() or ["no message"])[0]))
-
-
-def _sync(path):
-    """Have a file, or a folder's names, on the disk."""
-    descriptor = os.open(str(path), os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
