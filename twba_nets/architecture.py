@@ -1,9 +1,10 @@
-"""The network of the paper ("Model-2"), as a table. No framework is imported here.
+"""The network of the paper ("Model-2") as a table, and what follows from it. No framework is imported here.
 
 Layout NHWC, input [batch, 24, 24, 3]. The two float convolutions turn the image into spikes
 (off chip), the hidden stages are quantised, the classifier is a float dense layer (off chip).
 """
-from collections import OrderedDict, namedtuple
+import dataclasses
+from typing import Dict, List, NamedTuple, Sequence, Tuple
 
 VARIANTS = ("twba", "bwba")  # ternary {-1, 0, +1} or binary {-1, +1} weights
 ACTIVATIONS = ("binary", "published")  # {0, 1}, or the three levels {0, 0.5, 1} of the published code
@@ -11,32 +12,39 @@ IMAGE_SIZE = 24
 CHANNELS = 3
 CLASSES = 10
 
-Stage = namedtuple("Stage", "conv bn groups filters kernel stride padding")
-Stage.__doc__ = """A convolution with its batch norm.
 
-With groups > 1 a stage holds that many convolutions, named conv_1 ... conv_G, and as many batch norms.
-Group i (from 0) reads the input channels i, i + G, i + 2G, ...; the outputs are concatenated in order.
-filters counts one group's. kernel and stride are square.
-"""
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of the table: a convolution with its batch norm.
 
-RELU_STAGE = Stage("cnn00", "bn00", 1, 32, 3, 1, "SAME")  # float, then ReLU
-SPIKE_STAGE = Stage("cnn0", "bn0", 1, 64, 3, 1, "SAME")  # float, then sign: the input spikes
-HIDDEN_STAGES = (
-    Stage("cnn1", "bn1", 2, 128, 4, 2, "SAME"),
-    Stage("cnn2", "bn2", 8, 64, 3, 1, "SAME"),
-    Stage("cnn4", "bn4", 4, 128, 2, 2, "SAME"),
-    Stage("cnn6", "bn6", 16, 128, 3, 1, "VALID"),
-    Stage("cnn7", "bn7", 4, 256, 1, 1, "SAME"),
-    Stage("cnn8", "bn8", 8, 128, 2, 2, "SAME"),
-    Stage("cnn10", "bn10", 8, 128, 2, 1, "VALID"),
-    Stage("cnn11", "bn11", 1, 512, 1, 1, "VALID"),
+    With groups > 1 it holds that many convolutions, named conv_1 ... conv_G, and as many batch norms.
+    Group i (from 0) reads the input channels i, i + G, i + 2G, ...; the outputs are concatenated in order.
+    filters counts one group's. kernel and stride are square. padding is TensorFlow's.
+    """
+    conv: str
+    bn: str
+    groups: int
+    filters: int
+    kernel: int
+    stride: int
+    padding: str
+
+
+TABLE = (
+    Row("cnn00", "bn00", 1, 32, 3, 1, "SAME"),  # float, then ReLU
+    Row("cnn0", "bn0", 1, 64, 3, 1, "SAME"),  # float, then sign: the input spikes
+    Row("cnn1", "bn1", 2, 128, 4, 2, "SAME"),  # from here on quantised weights, then sign: the hidden stages
+    Row("cnn2", "bn2", 8, 64, 3, 1, "SAME"),
+    Row("cnn4", "bn4", 4, 128, 2, 2, "SAME"),
+    Row("cnn6", "bn6", 16, 128, 3, 1, "VALID"),
+    Row("cnn7", "bn7", 4, 256, 1, 1, "SAME"),
+    Row("cnn8", "bn8", 8, 128, 2, 2, "SAME"),
+    Row("cnn10", "bn10", 8, 128, 2, 1, "VALID"),
+    Row("cnn11", "bn11", 1, 512, 1, 1, "VALID"),
 )
-STAGES = (RELU_STAGE, SPIKE_STAGE) + HIDDEN_STAGES
+FLOAT_STAGES = 2  # the first rows: float weights, off chip
 OUTPUT = "output"  # dense, no bias
 OUTPUT_BN = "bn8"  # its batch norm; the groups of stage cnn8 have bn8_1 ... bn8_8
-
-# The maps whose spikes are counted: cnn11 feeds the classifier and is computed off chip with it.
-COUNTED_MAPS = (SPIKE_STAGE.bn,) + tuple(stage.conv for stage in HIDDEN_STAGES[:-1])
 
 BN_DECAY = 0.9
 BN_EPSILON = 1e-5
@@ -48,73 +56,145 @@ GAMMA_STDDEV = 0.002  # of a normal distribution about 1
 DENSE_STDDEV = 0.1
 
 
-def group_names(stage):
-    """The (convolution, batch norm) names of a hidden stage's groups; they are numbered even where G = 1."""
-    return [("%s_%d" % (stage.conv, i + 1), "%s_%d" % (stage.bn, i + 1)) for i in range(stage.groups)]
+class Reader(NamedTuple):
+    """What reads a stage's output map: the stage after it, or the classifier, which is as one group."""
+    groups: int = 1
+    stride: int = 1
+    margin: int = 0
 
 
-def following(stage):
-    """The stage after this one; None after the last."""
-    return dict(zip(STAGES, STAGES[1:])).get(stage)
+@dataclasses.dataclass(frozen=True)
+class Stage(Row):
+    """A row of the table with its place in the network. Maps are square.
+
+    size, channels: of its input map. margin: how many zeros pad that on each side. output_size: of its output map.
+    quantised: whether its weights are. fires: whether its outputs are spikes (of the first stage ReLU's floats).
+    """
+    size: int
+    channels: int
+    margin: int
+    output_size: int
+    quantised: bool
+    fires: bool
+    reader: Reader
+
+    @property
+    def output_channels(self) -> int:
+        """Channels of its output map: the filters of all groups."""
+        return self.groups * self.filters
+
+    @property
+    def map(self) -> str:
+        """The name of its output map."""
+        return self.conv if self.quantised else self.bn
+
+    @property
+    def kernel_shape(self) -> Tuple[int, int, int, int]:
+        """Of one group's kernel, HWIO."""
+        return self.kernel, self.kernel, self.channels // self.groups, self.filters
+
+    @property
+    def group_names(self) -> List[Tuple[str, str]]:
+        """The (convolution, batch norm) names of its groups; a hidden stage's are numbered even where there is one."""
+        if not self.quantised:
+            return [(self.conv, self.bn)]
+        return [(f"{self.conv}_{i + 1}", f"{self.bn}_{i + 1}") for i in range(self.groups)]
+
+    @property
+    def variable_names(self) -> List[Tuple[str, str]]:
+        """The names of its groups' variables: (kernel, the scope of its batch norm's four)."""
+        kernel = "W_conv2d" if self.quantised else "kernel"
+        return [(f"model/{conv}/{kernel}", f"model/{bn}") for conv, bn in self.group_names]
 
 
-def next_groups(stage):
-    """How many groups the stage after this one has; the classifier and float convolutions have one."""
-    return following(stage).groups if following(stage) else 1
+def stages_of(table: Sequence[Row], size: int = IMAGE_SIZE) -> Tuple[Stage, ...]:
+    """The stages of a table, for images [size, size, 3]. Raises ValueError if its rows do not fit each other."""
+    stages, channels = [], CHANNELS
+    for index, row in enumerate(table):
+        margin, output_size = _extent(row, size)
+        stages.append(Stage(**vars(row), size=size, channels=channels, margin=margin, output_size=output_size,
+                            quantised=index >= FLOAT_STAGES, fires=index > 0, reader=Reader()))
+        if channels % row.groups or index and stages[-2].filters % row.groups:
+            raise ValueError(f"{row.conv}: {row.groups} groups do not share {channels} channels evenly")
+        size, channels = output_size, row.groups * row.filters
+    readers = [Reader(stage.groups, stage.stride, stage.margin) for stage in stages[1:]] + [Reader()]
+    return tuple(dataclasses.replace(stage, reader=reader) for stage, reader in zip(stages, readers))
 
 
-def output_size(size, stage):
-    """Height (= width) of a stage's output for an input of that height."""
-    covered = size if stage.padding == "SAME" else size - stage.kernel + 1
-    return -(-covered // stage.stride)
+def _extent(row: Row, size: int) -> Tuple[int, int]:
+    """(zeros on each side, size of the output map) for an input map of this size, as TensorFlow pads."""
+    covered = size if row.padding == "SAME" else size - row.kernel + 1
+    output_size = -(-covered // row.stride)
+    zeros = max((output_size - 1) * row.stride + row.kernel - size, 0)
+    if zeros % 2 or output_size < 1:
+        raise ValueError(f"{row.conv}: a map of {size} x {size} would be padded on one side alone, or is too small")
+    return zeros // 2, output_size
 
 
-def padding(size, stage):
-    """TensorFlow's SAME (or no) padding on each side of an input of that height: symmetric throughout this network."""
-    return max((output_size(size, stage) - 1) * stage.stride + stage.kernel - size, 0) // 2
+STAGES = stages_of(TABLE)
 
 
-def map_shapes():
+def map_shapes(stages: Sequence[Stage] = STAGES) -> Dict[str, Tuple[int, int, int]]:
     """Name -> (height, width, channels) of the maps of spikes, in network order: the eight counted, then cnn11's."""
-    size, shapes = IMAGE_SIZE, OrderedDict()
-    shapes[SPIKE_STAGE.bn] = (size, size, SPIKE_STAGE.filters)
-    for stage in HIDDEN_STAGES:
-        size = output_size(size, stage)
-        shapes[stage.conv] = (size, size, stage.groups * stage.filters)
-    return shapes
+    return {stage.map: (stage.output_size, stage.output_size, stage.output_channels) for stage in stages if stage.fires}
 
 
-def variable_shapes():
+# The maps whose spikes are counted: cnn11 feeds the classifier and is computed off chip with it.
+COUNTED_MAPS = tuple(map_shapes())[:-1]
+
+
+def variable_shapes(stages: Sequence[Stage] = STAGES) -> Dict[str, tuple]:
     """The 270 model variables, name -> shape, in the order of the graph (and of the original's model.npz)."""
-    shapes, channels = OrderedDict(), CHANNELS
-
-    def add(weights, shape, bn):
-        shapes["model/" + weights] = shape
+    layers = [(*names, stage.kernel_shape) for stage in stages for names in stage.variable_names]
+    layers.append((f"model/{OUTPUT}/W", f"model/{OUTPUT_BN}", (features(stages), CLASSES)))
+    shapes = {}
+    for kernel, bn, shape in layers:
+        shapes[kernel] = shape
         for name in ("beta", "gamma", "moving_mean", "moving_variance"):
-            shapes["model/%s/%s" % (bn, name)] = shape[-1:]
-
-    for stage in (RELU_STAGE, SPIKE_STAGE):
-        add(stage.conv + "/kernel", (stage.kernel, stage.kernel, channels, stage.filters), stage.bn)
-        channels = stage.filters
-    for stage in HIDDEN_STAGES:
-        shape = (stage.kernel, stage.kernel, channels // stage.groups, stage.filters)
-        for conv, bn in group_names(stage):
-            add(conv + "/W_conv2d", shape, bn)
-        channels = stage.groups * stage.filters
-    add(OUTPUT + "/W", (channels, CLASSES), OUTPUT_BN)
+            shapes[f"{bn}/{name}"] = shape[-1:]
     return shapes
 
 
-def training_variable_shapes():
+def features(stages: Sequence[Stage] = STAGES) -> int:
+    """How many spikes the classifier reads."""
+    return stages[-1].output_size ** 2 * stages[-1].output_channels
+
+
+def training_variable_shapes() -> Dict[str, tuple]:
     """The 596 variables of a training run, name -> shape: the model's, and Adam's under TensorFlow's names."""
     shapes = variable_shapes()
     for name, shape in variable_shapes().items():
         if "/moving_" not in name:
-            shapes.update({"%s/%s" % (name, slot): shape for slot in ADAM_SLOTS})
+            shapes.update({f"{name}/{slot}": shape for slot in ADAM_SLOTS})
     shapes.update(beta1_power=(), beta2_power=())
     return shapes
 
 
-def is_quantised(name):
+def is_quantised(name: str) -> bool:
     """Whether the network quantises this variable before it uses it."""
     return name.endswith("/W_conv2d")
+
+
+# to go: what is left of the functions that derived this anew
+RELU_STAGE, SPIKE_STAGE = STAGES[:FLOAT_STAGES]
+HIDDEN_STAGES = STAGES[FLOAT_STAGES:]
+
+
+def group_names(stage):
+    return stage.group_names
+
+
+def following(stage):
+    return dict(zip(STAGES, STAGES[1:])).get(stage)
+
+
+def next_groups(stage):
+    return stage.reader.groups
+
+
+def output_size(size, stage):
+    return stage.output_size
+
+
+def padding(size, stage):
+    return stage.margin
