@@ -41,7 +41,7 @@ def engine(model, export, onnx, threads):
             stage.seconds = 0
         return {"stages": {stage.conv: {
             "seconds": seconds[stage.conv] / images, "operations": operations(arrays, stage, struct.positions, batch, by_planes),
-            "operations_per_second": limits[stage in arch.HIDDEN_STAGES]}
+            "operations_per_second": limits[stage.quantised]}
             for stage, struct in zip(arch.STAGES, running.network.stages)}}
     return lambda images: running.run(images).logits, more
 
@@ -51,8 +51,8 @@ def operations(arrays, stage, positions, batch, by_planes):
     are four ninths of the usual, without its transforms' additions. Hidden stages: synapses; by planes, planes added: one for
     each synapse of weight 1 or -1 (for each of 1 where there is no 0), and all lanes of a vector count, in use or not.
     """
-    if stage not in arch.HIDDEN_STAGES:
-        return positions * arrays[stage.conv + "/kernel"].size * (4 / 9 if stage is arch.SPIKE_STAGE else 1)
+    if not stage.quantised:
+        return positions * arrays[stage.conv + "/kernel"].size * (4 / 9 if stage.fires else 1)
     weights = arrays[stage.conv + "/weights"]
     if not by_planes:
         return positions * weights.size
@@ -70,7 +70,7 @@ def tensorflow(model, export, onnx, threads, graph="fast"):
     images = tf.placeholder(tf.float32, [None, 24, 24, 3])
     net = GRAPHS[graph].build(images, card.load_recipe(model).variant)
     checkpoint.assign(session, npz.read_model(model))
-    session.run(net.prepare)
+    session.run(net.refresh)
     return lambda x: session.run(net.logits, {images: x}), nothing
 
 
@@ -120,7 +120,7 @@ def main():
     run, more = globals()[kind](*map(Path, paths), int(threads))
     images = np.random.RandomState(0).randint(0, 256, (200, 32, 32, 3)).astype(np.uint8)
     if kind in PREPARED:
-        images = spiking_network.prepare(images)
+        images = spiking_network.central_crop(images)
     for line in sys.stdin:
         batch, seconds = line.split()
         x = images[:int(batch)]

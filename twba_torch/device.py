@@ -49,11 +49,11 @@ def _compiler():
     try:
         words = shlex.split(os.environ.get("CXX", "")) or ["g++"]
     except ValueError as error:
-        raise UserError("CXX=%s: no command (%s): set it to a compiler, as g++" % (os.environ["CXX"], error))
+        raise UserError("CXX={}: no command ({}): set it to a compiler, as g++".format(os.environ["CXX"], error))
     before_flags = list(itertools.takewhile(lambda word: not word.startswith("-"), words))  # of "ccache g++ -m64"
     compiler = (before_flags or words)[-1]
     if not shutil.which(compiler):
-        raise UserError("%s: not there, and torch.compile needs it: install it, or add --no-compile" % compiler)
+        raise UserError(f"{compiler}: not there, and torch.compile needs it: install it, or add --no-compile")
     return compiler
 
 
@@ -62,14 +62,14 @@ def find(name):
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and "LOCAL_RANK" in os.environ:
-        name = "cuda:%s" % os.environ["LOCAL_RANK"]
+        name = "cuda:{}".format(os.environ["LOCAL_RANK"])
     if name.partition(":")[0] not in KINDS:
-        raise UserError("--device %s: networks are trained on %s, or cuda:N" % (name, " or ".join(KINDS)))
+        raise UserError("--device {}: networks are trained on {}, or cuda:N".format(name, " or ".join(KINDS)))
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError("--device %s: not usable (%s): leave it out, or take cpu" % (name, str(error).splitlines()[0]))
+        raise UserError(f"--device {name}: not usable ({str(error).splitlines()[0]}): leave it out, or take cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
         torch.backends.cudnn.allow_tf32 = False  # the float stages decide the input spikes: no bit may be lost there

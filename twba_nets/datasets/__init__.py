@@ -7,6 +7,6 @@ def load(name, data_dir=None):
         from twba_nets.datasets import digits
         return digits.load()
     if name != "cifar10":
-        raise ValueError("no data set is called %r" % (name,))
+        raise ValueError(f"no data set is called {name!r}")
     from twba_nets.datasets import cifar10
     return cifar10.load(data_dir)

@@ -59,9 +59,8 @@ def load(data_dir=None):
     data, digests = read(folder)
     others = [name for name in FILES if digests[name] != OFFICIAL_MD5[name]]
     if others and os.environ.get("RANK", "0") == "0":  # one of torchrun's processes is enough
-        print("warning: %s: not the official files (by their md5): %s; unless they are a repacking with the same "
-              "images and labels, the results will be wrong: get the official archive from %s"
-              % (folder, ", ".join(others), URL), file=sys.stderr)
+        print("warning: {}: not the official files (by their md5): {}; unless they are a repacking with the same "
+              "images and labels, the results will be wrong: get the official archive from {}".format(folder, ", ".join(others), URL), file=sys.stderr)
     return data
 
 
@@ -98,8 +97,8 @@ def find(data_dir):
         if archive.is_file():
             unpack(archive, place / FOLDER)
             return place / FOLDER
-    raise UserError("%s: neither %s/ nor %s is there: name the folder that holds CIFAR-10 with --data-dir or %s, or "
-                    "leave both out to download it" % (data_dir, FOLDER, ARCHIVE, ENVIRONMENT_VARIABLE))
+    raise UserError(f"{data_dir}: neither {FOLDER}/ nor {ARCHIVE} is there: name the folder that holds CIFAR-10 with --data-dir or {ENVIRONMENT_VARIABLE}, or "
+                    "leave both out to download it")
 
 
 def download(archive, url=URL, md5=MD5):
@@ -108,16 +107,15 @@ def download(archive, url=URL, md5=MD5):
     try:
         _fetch(url, partial)
     except (http.client.HTTPException, OSError, EOFError) as error:
-        raise UserError("%s: the download from %s broke off (%s): run again to go on, or put the archive there by "
-                        "hand, or pass --data-dir" % (partial, url, error))
+        raise UserError(f"{partial}: the download from {url} broke off ({error}): run again to go on, or put the archive there by "
+                        "hand, or pass --data-dir")
     digest = hashlib.md5()
     with open(str(partial), "rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
     if digest.hexdigest() != md5:
         partial.unlink()
-        raise UserError("%s: the download's md5 is %s, not %s; it was removed: run again to download it afresh"
-                        % (partial, digest.hexdigest(), md5))
+        raise UserError(f"{partial}: the download's md5 is {digest.hexdigest()}, not {md5}; it was removed: run again to download it afresh")
     os.replace(str(partial), str(archive))
 
 
@@ -157,10 +155,10 @@ def unpack(archive, folder):
         temporary.chmod(0o755)  # mkdtemp makes it private
         os.replace(str(temporary), str(folder))
     except UserError as error:
-        raise UserError("%s: %s" % (archive, str(error).replace("%s/" % temporary, "")))
+        raise UserError("{}: {}".format(archive, str(error).replace(f"{temporary}/", "")))
     except Exception as error:  # a damaged archive can raise anything
-        raise UserError("%s: cannot be unpacked into %s (%s): replace the archive by the official one, or unpack it "
-                        "elsewhere and pass --data-dir" % (archive, folder, error))
+        raise UserError(f"{archive}: cannot be unpacked into {folder} ({error}): replace the archive by the official one, or unpack it "
+                        "elsewhere and pass --data-dir")
     finally:
         if temporary is not None:
             shutil.rmtree(str(temporary), ignore_errors=True)
@@ -205,7 +203,7 @@ def _extract(stream, folder):
                 shutil.copyfileobj(tar.extractfile(member), target)
             missing.discard(name)
     if missing:
-        raise ValueError("it lacks %s/%s" % (FOLDER, min(missing)))
+        raise ValueError(f"it lacks {FOLDER}/{min(missing)}")
     while stream.read(1 << 20):  # the checksum is at the end of the compressed stream
         pass
 
@@ -302,7 +300,7 @@ STAND_INS = {("numpy", "ndarray"): _Array, ("numpy", "dtype"): _Uint8, ("_codecs
 def read_batch(path):
     """Read and check one file of 10,000 images. Returns uint8 [10000, 32, 32, 3], int32 [10000] and the file's md5."""
     if not path.is_file():
-        raise UserError("%s: not there: %s" % (path, REMEDY))
+        raise UserError(f"{path}: not there: {REMEDY}")
     try:
         with open(str(path), "rb") as file:
             content = file.read(MAX_BATCH_BYTES + 1)
@@ -311,13 +309,13 @@ def read_batch(path):
         batch = _BatchUnpickler(_FewSteps(content), encoding="latin1").load()
         data, labels, title = batch["data"].array, batch["labels"], batch.get("batch_label")
     except Exception as error:  # a damaged pickle can raise anything
-        raise UserError("%s: not a readable CIFAR-10 batch (%s): %s" % (path, error or type(error).__name__, REMEDY))
+        raise UserError(f"{path}: not a readable CIFAR-10 batch ({error or type(error).__name__}): {REMEDY}")
     if data.shape != (BATCH_IMAGES, 3072):
-        raise UserError("%s: holds images of shape %s, not (10000, 3072): %s" % (path, data.shape, REMEDY))
+        raise UserError(f"{path}: holds images of shape {data.shape}, not (10000, 3072): {REMEDY}")
     labels = labels.array.tolist() if isinstance(labels, _Array) else labels
     if (not isinstance(labels, list) or len(labels) != BATCH_IMAGES
             or not all(type(label) is int and 0 <= label < CLASSES for label in labels)):
-        raise UserError("%s: its labels are not 10,000 integers from 0 to 9: %s" % (path, REMEDY))
+        raise UserError(f"{path}: its labels are not 10,000 integers from 0 to 9: {REMEDY}")
     _check_title(path, title)
     images = data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return images, np.array(labels, np.int32), hashlib.md5(content).hexdigest()
@@ -325,7 +323,7 @@ def read_batch(path):
 
 def _check_title(path, title):
     """Each batch says which one it is: a file under another's name is found out."""
-    expected = "testing batch 1 of 1" if path.name == TEST_FILE else "training batch %s of 5" % path.name[-1]
+    expected = "testing batch 1 of 1" if path.name == TEST_FILE else f"training batch {path.name[-1]} of 5"
     if title is not None and title != expected:
         title = title if isinstance(title, str) else type(title)
         raise UserError("%s: is %.80r, not %r; were files swapped? %s" % (path, title, expected, REMEDY))
@@ -337,7 +335,7 @@ def check_distinct(folder, batches):
     for name, (images, _) in zip(FILES, batches):
         first = seen.setdefault(hashlib.md5(images[:100].tobytes()).hexdigest(), name)
         if first != name:
-            raise UserError("%s: holds the same images as %s: %s" % (folder / name, first, REMEDY))
+            raise UserError(f"{folder / name}: holds the same images as {first}: {REMEDY}")
 
 
 def check_balance(path, labels):
