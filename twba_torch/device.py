@@ -4,6 +4,7 @@ import itertools
 import os
 import shlex
 import shutil
+from collections.abc import Iterator
 
 import torch
 
@@ -14,7 +15,7 @@ KINDS = ("cpu", "cuda")
 
 
 @contextlib.contextmanager
-def prepared(name=None, threads=0):
+def prepared(name: str = None, threads: int = 0) -> Iterator[torch.device]:
     """The torch.device of this name (default: a GPU if there is one), joined to the other processes under torchrun."""
     keep_memory()
     if threads:
@@ -30,13 +31,13 @@ def prepared(name=None, threads=0):
         torch.distributed.destroy_process_group()
 
 
-def keep_memory():
+def keep_memory() -> None:
     """Have freed memory kept for the next step, in huge pages."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch reads it at its first allocation
     memory.keep_freed()
 
 
-def check_cpu(exact, compiled):
+def check_cpu(exact: bool, compiled: bool) -> None:
     """Raise UserError if this machine lacks what the trainer needs of a CPU."""
     if exact and "onednn" not in torch.backends.quantized.supported_engines:
         raise UserError("this build of PyTorch has no int8 convolutions (oneDNN): add --precision float32")
@@ -44,7 +45,7 @@ def check_cpu(exact, compiled):
         os.environ["CXX"] = _compiler()  # torch.compile reads it at its first use
 
 
-def _compiler():
+def _compiler() -> str:
     """The C++ compiler that CXX names; torch.compile cannot take the launcher or the flags that may be there too."""
     try:
         words = shlex.split(os.environ.get("CXX", "")) or ["g++"]
@@ -57,7 +58,7 @@ def _compiler():
     return compiler
 
 
-def find(name):
+def find(name: str) -> torch.device:
     """The torch.device of this name (default: a GPU if there is one). Raises UserError if it cannot be used."""
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
