@@ -126,12 +126,25 @@ def test_every_number_is_the_per_group_graphs(variant, activation):
         np.testing.assert_allclose(b, a, rtol=1e-12, atol=1e-12)
 
 
+def variables_on_the_threshold(activation):
+    """random_variables, but in every hidden neuron a sum of 3 gives a potential on a threshold of the activation, or as far
+    beside it as float32 rounds."""
+    values, random = random_variables(), np.random.RandomState(2)
+    thresholds = [0] if activation == "binary" else [-arch.PUBLISHED_OFFSET, arch.PUBLISHED_OFFSET]
+    for stage in arch.STAGES[arch.FLOAT_STAGES:]:
+        for _, bn in stage.variable_names:
+            gamma, mean, variance = (values[f"{bn}/{part}"] for part in ("gamma", "moving_mean", "moving_variance"))
+            scale = gamma / np.sqrt(variance + arch.BN_EPSILON)
+            values[f"{bn}/beta"] = random.choice(thresholds, len(gamma)) - (3 - mean) * scale
+    return values
+
+
 def evaluation(build, variant, activation):
     """(logits, maps) of a graph's evaluation in float32."""
     x = np.random.RandomState(1).normal(size=(7, 24, 24, 3))
     with tf.Graph().as_default(), tf.Session(config=session_config(0)) as session:
         net = build(tf.constant(x, tf.float32), variant, activation)
-        checkpoint.assign(session, random_variables())
+        checkpoint.assign(session, variables_on_the_threshold(activation))
         session.run(net.prepare)
         return session.run([net.logits, list(net.maps.values())])
 
