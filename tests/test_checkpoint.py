@@ -10,13 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import start_python
+from helpers import REPOSITORY, start_python
 
 from twba_nets import architecture as arch, npz
 from twba_nets.errors import UserError
 from twba_tensorflow import checkpoint, fast_network
-
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import threading
 import numpy as np
 import pytest
 
-from conftest import REPOSITORY
+from helpers import REPOSITORY, user_error
 from twba_nets.datasets import cifar10
 from twba_nets.datasets.cifar10 import FILES
 from twba_nets.errors import UserError
@@ -69,14 +69,6 @@ def folder(good, tmp_path):
     return shutil.copytree(str(good), str(tmp_path / cifar10.FOLDER)) and tmp_path
 
 
-def complaint(folder):
-    """The text of the UserError; one line."""
-    with pytest.raises(UserError) as info:
-        cifar10.load(folder)
-    assert "\n" not in str(info.value)
-    return str(info.value)
-
-
 def test_layout(good):
     data = cifar10.load(good.parent)
     assert data.x_train.shape == (50000, 32, 32, 3) and data.x_test.shape == (10000, 32, 32, 3)
@@ -92,26 +84,26 @@ def test_environment_variable(good, monkeypatch):
 
 
 def test_missing_folder(tmp_path):
-    message = complaint(tmp_path / "nowhere")
+    message = user_error(cifar10.load, tmp_path / "nowhere")
     assert "nowhere" in message and "--data-dir" in message
 
 
 def test_missing_file(folder):
     (folder / cifar10.FOLDER / "data_batch_4").unlink()
-    assert "data_batch_4: not there" in complaint(folder)
+    assert "data_batch_4: not there" in user_error(cifar10.load, folder)
 
 
 def test_truncated_file(folder):
     path = folder / cifar10.FOLDER / "data_batch_3"
     path.write_bytes(path.read_bytes()[:1000000])
-    assert "data_batch_3: not a readable CIFAR-10 batch" in complaint(folder)
+    assert "data_batch_3: not a readable CIFAR-10 batch" in user_error(cifar10.load, folder)
 
 
 def test_other_shape(folder):
     content = batch(1)
     content["data"] = content["data"][:9999]
     write(folder / cifar10.FOLDER / "data_batch_1", content)
-    assert "data_batch_1: holds images of shape (9999, 3072)" in complaint(folder)
+    assert "data_batch_1: holds images of shape (9999, 3072)" in user_error(cifar10.load, folder)
 
 
 @pytest.mark.parametrize("label", [10, -1, 0.5])
@@ -119,14 +111,14 @@ def test_bad_label(folder, label):
     content = batch(5)
     content["labels"][17] = label
     write(folder / cifar10.FOLDER / "data_batch_5", content)
-    assert "data_batch_5: its labels are not" in complaint(folder)
+    assert "data_batch_5: its labels are not" in user_error(cifar10.load, folder)
 
 
 def test_unbalanced_test_set(folder):
     content = batch(6)
     content["labels"][0] = 1
     write(folder / cifar10.FOLDER / "test_batch", content)
-    assert "test_batch: the classes have [999, 1001" in complaint(folder)
+    assert "test_batch: the classes have [999, 1001" in user_error(cifar10.load, folder)
 
 
 def test_swapped_files(folder):
@@ -134,14 +126,14 @@ def test_swapped_files(folder):
     contents = [path.read_bytes() for path in paths]
     for path, content in zip(paths, reversed(contents)):
         path.write_bytes(content)
-    assert "data_batch_1: is 'testing batch 1 of 1'" in complaint(folder)
+    assert "data_batch_1: is 'testing batch 1 of 1'" in user_error(cifar10.load, folder)
 
 
 def test_a_file_twice(folder):
     content = batch(2)
     content["batch_label"] = "training batch 4 of 5"
     write(folder / cifar10.FOLDER / "data_batch_4", content)
-    assert "data_batch_4: holds the same images as data_batch_2" in complaint(folder)
+    assert "data_batch_4: holds the same images as data_batch_2" in user_error(cifar10.load, folder)
 
 
 def test_other_data_than_the_official_ones(good, capsys):
@@ -297,7 +289,7 @@ def test_archive(archive, tmp_path, named):
 
 def test_truncated_archive(archive, tmp_path):
     (tmp_path / cifar10.ARCHIVE).write_bytes(archive.read_bytes()[:100000])
-    assert "cannot be unpacked" in complaint(tmp_path)
+    assert "cannot be unpacked" in user_error(cifar10.load, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [cifar10.ARCHIVE]
 
 
@@ -374,7 +366,7 @@ BAD_ARCHIVES = {
 @pytest.mark.parametrize("kind", sorted(BAD_ARCHIVES))
 def test_bad_archives(kind, tmp_path):
     BAD_ARCHIVES[kind](tmp_path / cifar10.ARCHIVE)
-    assert "%s: cannot be unpacked into " % (tmp_path / cifar10.ARCHIVE) in complaint(tmp_path)
+    assert "%s: cannot be unpacked into " % (tmp_path / cifar10.ARCHIVE) in user_error(cifar10.load, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [cifar10.ARCHIVE]
 
 
@@ -386,14 +378,15 @@ def test_an_archive_that_is_huge_once_decompressed(tmp_path, monkeypatch):
         info.type = kind
         with gzip.open(str(tmp_path / cifar10.ARCHIVE), "wb") as stream:
             stream.write(info.tobuf() + bytes(1 << 24))
-        assert "it holds far more than CIFAR-10" in complaint(tmp_path)
+        assert "it holds far more than CIFAR-10" in user_error(cifar10.load, tmp_path)
 
 
 def test_a_corrected_archive(good, tmp_path):
     """One whose files are bad leaves nothing that hides the next one."""
     members = {name: (good / name).read_bytes() for name in FILES}
     pack(tmp_path / cifar10.ARCHIVE, dict(members, data_batch_3=b"damaged"), open)
-    assert complaint(tmp_path).startswith("%s: data_batch_3: not a readable CIFAR-10" % (tmp_path / cifar10.ARCHIVE))
+    message = user_error(cifar10.load, tmp_path)
+    assert message.startswith(f"{tmp_path / cifar10.ARCHIVE}: data_batch_3: not a readable CIFAR-10")
     assert [p.name for p in tmp_path.iterdir()] == [cifar10.ARCHIVE]
     pack(tmp_path / cifar10.ARCHIVE, members, open)
     assert cifar10.find(tmp_path) == tmp_path / cifar10.FOLDER

@@ -1,5 +1,5 @@
 """What goes into the Docker images."""
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 
 
 def test_what_git_ignores_is_not_copied_into_an_image():

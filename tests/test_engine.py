@@ -9,8 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from conftest import REPOSITORY
-from random_export import random_arrays
+from helpers import REPOSITORY, random_arrays
 from twba_chip import engine, spiking_network
 from twba_nets import architecture as arch
 from twba_nets.datasets import digits
@@ -222,7 +221,7 @@ FORK = """
 import os, sys
 sys.path.insert(0, "tests")
 import numpy as np
-from random_export import random_arrays
+from helpers import random_arrays
 from twba_chip.engine import Engine
 images, arrays = np.zeros((9, 32, 32, 3), np.uint8), random_arrays()
 running = Engine(arrays, threads=2)

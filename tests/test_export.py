@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import REPOSITORY, start_python
-from test_network import evaluate, random_variables
+from helpers import REPOSITORY, command_error, process_error, random_variables, start_python
+from networks import evaluate
 from twba_chip import spiking_file, spiking_network
 from twba_nets import architecture as arch, command_line, npz
 from twba_nets.datasets import digits
@@ -79,13 +79,6 @@ def test_threshold():
         export.threshold(np.array([0, 1, 0, 1, 1, 1, 1], bool)[:, None], weights[..., :1])
 
 
-def complaint(capsys, *arguments):
-    with pytest.raises(SystemExit) as info:
-        export.main([str(argument) for argument in arguments])
-    assert str(info.value.code).startswith("error: ")
-    return info.value.code
-
-
 def test_export_of_a_run(finished_run, tmp_path, capsys):
     export.main([str(finished_run), str(tmp_path / "new" / "net.npz")])
     arrays, meta = spiking_file.load(tmp_path / "new" / "net.npz")
@@ -98,7 +91,7 @@ def test_export_of_a_run(finished_run, tmp_path, capsys):
     assert (tmp_path / "other.npz").stat().st_size <= 1.5e6
 
 
-def test_export_of_the_originals_npz(finished_run, tmp_path, capsys):
+def test_export_of_the_originals_npz(finished_run, tmp_path):
     """Pickled, and with nothing beside it: what the user has to say is asked for, one thing after the other."""
     params, path, out = np.empty(270, object), tmp_path / "model.npz", tmp_path / "net.npz"
     params[:] = [value.astype(np.float32) for value in npz.read_model(finished_run / "model.npz").values()]
@@ -108,7 +101,7 @@ def test_export_of_the_originals_npz(finished_run, tmp_path, capsys):
                        (("--allow-pickle",), "add --activation binary"),
                        (("--activation", "published"), "its activations are published")):
         flags += more
-        said.append(text in complaint(capsys, path, out, *flags))
+        said.append(text in command_error(export.main, path, out, *flags))
     assert said == [True] * 4 and not out.exists()
     export.main([str(path), str(out), "--variant", "twba", "--allow-pickle", "--activation", "binary"])
     export.main([str(finished_run / "model.npz"), str(tmp_path / "same.npz")])
@@ -116,23 +109,23 @@ def test_export_of_the_originals_npz(finished_run, tmp_path, capsys):
     assert all((arrays[name] == expected[name]).all() for name in expected)
 
 
-def test_damaged_values_are_not_exported(finished_run, tmp_path, capsys):
+def test_damaged_values_are_not_exported(finished_run, tmp_path):
     """Where they were, neurons became ones that never fire."""
     values = npz.read_model(finished_run / "model.npz")
     values["model/bn6_2/gamma"][5] = np.nan
     npz.save_model(tmp_path / "model.npz", values)
-    line = complaint(capsys, tmp_path / "model.npz", tmp_path / "net.npz", "--variant", "twba", "--activation",
+    line = command_error(export.main, tmp_path / "model.npz", tmp_path / "net.npz", "--variant", "twba", "--activation",
                      "binary")
     assert "model/bn6_2/gamma holds values that are not finite" in line and not (tmp_path / "net.npz").exists()
 
 
 @pytest.mark.parametrize("name", ["model.npz", "model.json", "recipe.json", "training.npz",
                                   "model_cifar10_advanced.ckpt-2.index"])
-def test_an_export_does_not_take_another_files_place(finished_run, tmp_path, capsys, name):
+def test_an_export_does_not_take_another_files_place(finished_run, tmp_path, name):
     run = Path(shutil.copytree(str(finished_run), str(tmp_path / "run")))
     before = {path.name: path.read_bytes() for path in run.iterdir()}
     source = run if name.endswith("index") else run / "model.npz"
-    assert str(run / name) in complaint(capsys, source, run / name)
+    assert str(run / name) in command_error(export.main, source, run / name)
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 
@@ -145,15 +138,15 @@ def test_float64_is_exported_as_float32(finished_run, tmp_path):
     assert spiking_file.load(tmp_path / "net.npz")[0]["cnn0/scale"].dtype == np.float32
 
 
-def test_what_cannot_be_exported(finished_run, tmp_path, capsys):
+def test_what_cannot_be_exported(finished_run, tmp_path):
     out = tmp_path / "net.npz"
-    assert "no such checkpoint" in complaint(capsys, tmp_path / "none", out)
-    assert "its variant is twba, not bwba" in complaint(capsys, finished_run, out, "--variant", "bwba")
+    assert "no such checkpoint" in command_error(export.main, tmp_path / "none", out)
+    assert "its variant is twba, not bwba" in command_error(export.main, finished_run, out, "--variant", "bwba")
     shutil.copy(str(finished_run / "model.npz"), str(tmp_path))
-    assert "add --variant" in complaint(capsys, tmp_path / "model.npz", out)
-    assert "it is a twba checkpoint" in complaint(capsys, tmp_path / "model.npz", out, "--variant", "bwba")
+    assert "add --variant" in command_error(export.main, tmp_path / "model.npz", out)
+    assert "it is a twba checkpoint" in command_error(export.main, tmp_path / "model.npz", out, "--variant", "bwba")
     Recipe("twba", activation="published").save(tmp_path)
-    assert "its activations are published, {0, 0.5, 1}, not binary" in complaint(capsys, tmp_path / "model.npz", out)
+    assert "its activations are published, {0, 0.5, 1}, not binary" in command_error(export.main, tmp_path / "model.npz", out)
     assert not out.exists()
 
 
@@ -170,6 +163,5 @@ from twba_tensorflow import export
 export.main(sys.argv[1:])
 """ % str(REPOSITORY), command_line.released_model("twba"), path)
     _, error = process.communicate()
-    assert process.returncode == 1
-    assert error.count("\n") == 1 and error.startswith("error: %s: could not be written (File too large)" % path), error
+    assert process_error(process.returncode, error).startswith(f"{path}: could not be written (File too large)")
     assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 import tensorlayer as tl
 
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 
 STOCK_MODULES = {
     "BinaryConv2d": "convolution.binary_conv", "BinaryDenseLayer": "dense.binary_dense",

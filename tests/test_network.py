@@ -5,35 +5,13 @@ import tensorflow as tf
 import tensorlayer
 from tensorlayer.layers import binary
 
+from helpers import random_variables
+from networks import evaluate
 from twba_nets import architecture as arch
 from twba_tensorflow import checkpoint, fast_network, published_network
 from twba_tensorflow.evaluation import Evaluator, cross_entropy
 from twba_tensorflow.session import session_config
 from twba_tensorflow.training import build_step
-
-
-def random_variables(seed=0):
-    """Values for the 270 variables that make every stage's neurons fire about half of the time."""
-    random = np.random.RandomState(seed)
-    values = {}
-    for name, shape in arch.variable_shapes().items():
-        if name.endswith("moving_variance"):
-            values[name] = random.uniform(0.5, 2.0, shape) * 10
-        elif name.endswith("gamma"):
-            values[name] = random.normal(0, 1, shape)  # negative ones too
-        else:
-            values[name] = random.normal(0, 0.3, shape)
-    return values
-
-
-def evaluate(values, x, variant, activation="binary", dtype=np.float32):
-    """Logits and the nine maps of spikes for the images x."""
-    with tf.Graph().as_default(), tf.Session() as session:
-        images = tf.placeholder(dtype, [None, 24, 24, 3])
-        net = fast_network.build(images, variant, activation)
-        checkpoint.assign(session, values)
-        session.run(net.refresh)
-        return session.run([net.logits, list(net.maps.values())], {images: x})
 
 
 def model_variables():
@@ -148,11 +126,35 @@ def test_every_number_is_the_per_group_graphs(variant, activation):
         np.testing.assert_allclose(b, a, rtol=1e-12, atol=1e-12)
 
 
+def variables_on_the_threshold(activation):
+    """random_variables, but in every hidden neuron a sum of 3 gives a potential on a threshold of the activation, or as far
+    beside it as float32 rounds."""
+    values, random = random_variables(), np.random.RandomState(2)
+    thresholds = [0] if activation == "binary" else [-arch.PUBLISHED_OFFSET, arch.PUBLISHED_OFFSET]
+    for stage in arch.STAGES[arch.FLOAT_STAGES:]:
+        for _, bn in stage.variable_names:
+            gamma, mean, variance = (values[f"{bn}/{part}"] for part in ("gamma", "moving_mean", "moving_variance"))
+            scale = gamma / np.sqrt(variance + arch.BN_EPSILON)
+            values[f"{bn}/beta"] = random.choice(thresholds, len(gamma)) - (3 - mean) * scale
+    return values
+
+
+def evaluation(build, variant, activation):
+    """(logits, maps) of a graph's evaluation in float32."""
+    x = np.random.RandomState(1).normal(size=(7, 24, 24, 3))
+    with tf.Graph().as_default(), tf.Session(config=session_config(0)) as session:
+        net = build(tf.constant(x, tf.float32), variant, activation)
+        checkpoint.assign(session, variables_on_the_threshold(activation))
+        session.run(net.refresh)
+        return session.run([net.logits, list(net.maps.values())])
+
+
 @pytest.mark.parametrize("variant", arch.VARIANTS)
-def test_evaluation_is_the_per_group_graphs_to_the_bit(variant):
+@pytest.mark.parametrize("activation", arch.ACTIVATIONS)
+def test_evaluation_is_the_per_group_graphs_to_the_bit(variant, activation):
     """In float32 too: given the same variables every spike and every logit is the same."""
-    (logits, maps, _), *_ = one_step(published_network.build, variant, "binary", tf.float32)
-    (found_logits, found_maps, _), *_ = one_step(fast_network.build, variant, "binary", tf.float32)
+    logits, maps = evaluation(published_network.build, variant, activation)
+    found_logits, found_maps = evaluation(fast_network.build, variant, activation)
     for a, b in zip(maps, found_maps):
         np.testing.assert_array_equal(b, a)
     np.testing.assert_array_equal(found_logits, logits)

@@ -6,6 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from helpers import user_error
 from twba_chip import spiking_file
 from twba_nets import architecture as arch, npz
 from twba_nets.errors import UserError
@@ -37,10 +38,9 @@ def changed(values, name, value, dtype=None):
 
 
 def refused(read, path, *arguments):
-    with pytest.raises(UserError) as info:
-        read(path, *arguments)
-    line = str(info.value)
-    assert line.startswith("%s: " % path) and "\n" not in line
+    """What the one line says of the file that must not be read."""
+    line = user_error(read, path, *arguments)
+    assert line.startswith(f"{path}: ")
     return line
 
 

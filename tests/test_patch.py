@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import tensorlayer
 
-INSTALL = Path(__file__).resolve().parents[1] / "patches" / "install.py"
+from helpers import REPOSITORY, start_process
+
+INSTALL = REPOSITORY / "patches" / "install.py"
 
 
 @pytest.fixture
@@ -28,10 +30,10 @@ def site(tmp_path):
 
 
 def run(site, *arguments):
-    """Returns (exit status, output) of the installer for the TensorLayer in `site`."""
-    process = subprocess.run([sys.executable, str(INSTALL)] + list(arguments), stdout=subprocess.PIPE,
-                             stderr=subprocess.STDOUT, env=dict(os.environ, PYTHONPATH=str(site)))
-    return process.returncode, process.stdout.decode()
+    """(exit status, output) of the installer for the TensorLayer in `site`."""
+    process = subprocess.run([sys.executable, INSTALL, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                             universal_newlines=True, env=dict(os.environ, PYTHONPATH=str(site)))
+    return process.returncode, process.stdout
 
 
 def refused(site, *arguments):
@@ -109,15 +111,20 @@ def test_refuses_another_version(site):
     assert "TensorLayer 1.11.1 is installed, this patch is for 1.11.0" in refused(site)
 
 
+# as on a TensorLayer that nobody patched: what tensorlayer.layers imports from binary.py has to go as well
+UNPATCHED = """
+import runpy, sys
+import tensorlayer
+sys.modules["tensorlayer.layers.binary"] = None
+sys.argv = ["x", "--dataset", "digits", "--output", sys.argv[1]]
+runpy.run_path("TWBA/cifar10_twba_example.py", run_name="__main__")
+"""
+
+
 def test_scripts_say_how_to_apply_it(tmp_path):
     """A script run on an unpatched TensorLayer names the command, in one line."""
-    shadow = ("import sys; sys.modules['tensorlayer.layers.binary'] = None; sys.argv = ['x', '--dataset', 'digits', "
-              "'--output', %r]; import runpy; runpy.run_path('TWBA/cifar10_twba_example.py', run_name='__main__')"
-              % str(tmp_path / "run"))
-    # the export in tensorlayer.layers has to go as well, as on a TensorLayer that nobody patched
-    process = subprocess.run(
-        [sys.executable, "-c", "import tensorlayer, sys; del sys.modules['tensorlayer.layers.binary']; " + shadow],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=str(INSTALL.parents[1]))
+    process = start_process("-c", UNPATCHED, tmp_path / "run", cwd=REPOSITORY)
+    _, error = process.communicate()
     assert process.returncode == 1
-    assert process.stderr.decode().splitlines()[-1] == (
+    assert error.splitlines()[-1] == (
         "error: TensorLayer is not patched with this project's binary.py: run python patches/install.py")

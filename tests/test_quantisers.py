@@ -5,7 +5,7 @@ import tensorflow as tf
 from tensorlayer.layers import binary
 from tensorlayer.layers.utils import quantize
 
-from twba_tensorflow import fast_network
+from twba_tensorflow import fast_network, quantisers
 
 
 def value_and_gradient(function, x, upstream, dtype=np.float32):
@@ -88,6 +88,47 @@ def test_published_activation():
     y, gradient = value_and_gradient(binary.published_sign, x, [-3.0, -1.0, -0.25, 0.0, 0.25, 1.0, 3.0])
     np.testing.assert_array_equal(y, [-1, -1, 0, 0, 0, 1, 1])  # on +-0.4 one sign is 0, the other decides
     np.testing.assert_array_equal(gradient, [-2, -2, -0.5, 0, 0.5, 2, 2])  # two clipped terms
+
+
+@pytest.mark.parametrize("activation, thresholds", [("binary", [0]), ("published", [-0.4, 0.4])])
+def test_no_compiler_rounds_product_and_sum_as_one(activation, thresholds):
+    """The fast graph's activations, compiled, decide as the published graph's operations, which are rounded one by one.
+
+    Sums are small integers or halves. All potentials lie on a threshold, or as far beside it as float32 rounds.
+    """
+    random, count = np.random.RandomState(0), 100000
+    sums, scale = np.float32(random.randint(-1024, 1025, count) / 2), np.float32(random.uniform(-0.1, 0.1, count))
+    shift = np.float32(random.choice(thresholds, count)) - sums * scale
+
+    def levels(potential):
+        at_least = potential >= np.float32(thresholds[-1])
+        return at_least if activation == "binary" else (at_least + (potential > np.float32(thresholds[0])) * 1.0) / 2
+
+    expected = levels(sums * scale + shift)
+    rounded_once = np.float32(sums.astype(float) * scale + shift)  # what a fused operation (FMA) would give
+    assert (levels(rounded_once) != expected).mean() > 0.05
+
+    with tf.Graph().as_default(), tf.Session() as session:
+        fire, _ = quantisers.ACTIVATIONS[activation]
+        outputs, = tf.xla.experimental.compile(lambda x, a, b: fire(x * a, b), [tf.constant(x) for x in (sums, scale, shift)])
+        np.testing.assert_array_equal(session.run(outputs), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("activation, outputs, gradients", [
+    ("binary", [0, 0, 0, 0, 1, 1, 1, 1, 1], [0, -0.5, -1, -1, 1, 0.25, 1, 0.5, 0]),
+    ("published", [0, 0, 0, 0.5, 0.5, 0.5, 1, 1, 1], [0, -1, -2, -2, 2, 0.5, 2, 1, 0])])
+def test_activations_of_the_fast_graph(activation, outputs, gradients, dtype):
+    """At their thresholds, 0 and +-0.4, and at htanh's ends: no gradient beyond 1. (x + 1) / 2 halves it, then it is clipped.
+
+    -0.39 and 0.39 lie beside the published thresholds. At 0 the binary one fires.
+    """
+    potential, upstream = [-1.1, -1, -0.4, -0.39, 0, 0.39, 0.4, 1, 1.1], [-1, -1, -3, -9, 3, 0.5, 2, 1, 1]
+    fire, gradient = quantisers.ACTIVATIONS[activation]
+    with tf.Graph().as_default(), tf.Session() as session:
+        x, zero = tf.constant(np.array(potential, dtype)), tf.zeros([], dtype)
+        found = session.run([fire(x, zero), fire(zero, x), gradient(x, tf.constant(np.array(upstream, dtype)))])
+    np.testing.assert_array_equal(found, [outputs, outputs, gradients])
 
 
 def test_weights_hide_a_nan():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 from twba_chip import engine, spiking_network
 from twba_nets import architecture as arch, card, command_line, journal, npz, recipe as recipes
 from twba_nets.datasets import cifar10

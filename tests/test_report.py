@@ -5,7 +5,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-from random_export import random_arrays
+from helpers import command_error, random_arrays
 from twba_chip import cores, figures, report, robustness, spiking_file, spiking_network, synapses
 from twba_nets import architecture as arch
 from twba_nets.architecture import FLOAT_STAGES, Reader, STAGES, Stage

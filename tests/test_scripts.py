@@ -10,15 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import start_python
-from interrupted import interrupt_import
+from helpers import REPOSITORY, interrupt_import, start_python
 
 from twba_nets import (architecture as arch, card, command_line, datasets, files, journal, npz, recipe as recipes,
                        spike_statistics)
 from twba_tensorflow import checkpoint, convert, scripts
 from twba_tensorflow.evaluation import Result
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 SCRIPTS = ["%s/cifar10_%s_%s.py" % (variant.upper(), variant, task)
            for variant in arch.VARIANTS for task in ("example", "spikes")]
 

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from random_export import random_arrays
+from helpers import random_arrays
 from twba_chip import spiking_file, spiking_network
 from twba_nets.architecture import FLOAT_STAGES, STAGES
 from twba_nets.errors import UserError

@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import start_training
+from helpers import Snapshots, start_training
 from PIL import Image
 from tensorflow.python.lib.io import file_io
 
-from shared_fixtures import Snapshots
 from twba_nets import architecture as arch, card, datasets, journal, recipe as recipes
 from twba_nets.errors import UserError
 from twba_nets.files import atomic_write, claimed

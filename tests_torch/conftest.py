@@ -4,10 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-TENSORFLOW_PYTHON = REPOSITORY / ".venv" / "bin" / "python"
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+from helpers import REPOSITORY, few_digits, short_recipe  # noqa: F401 (fixtures); it also makes twba_nets importable
 from twba_torch.device import keep_memory
 
 keep_memory()
@@ -15,7 +14,7 @@ keep_memory()
 import pytest
 import torch
 
-from shared_fixtures import few_digits, short_recipe  # noqa: F401 (fixtures)
+TENSORFLOW_PYTHON = REPOSITORY / ".venv" / "bin" / "python"
 
 
 def in_tensorflow(*arguments):

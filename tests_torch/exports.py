@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from conftest import in_tensorflow
-from random_export import random_arrays
+from helpers import command_error, random_arrays
 from twba_chip import spiking_file
 from twba_nets import architecture as arch
 from twba_nets.datasets import cifar10, digits
@@ -37,7 +37,7 @@ def digit_images():
 def cifar10_images():
     folder = os.environ.get(cifar10.ENVIRONMENT_VARIABLE)
     if not folder:
-        pytest.skip("set %s to the folder of cifar-10-batches-py to run this test" % cifar10.ENVIRONMENT_VARIABLE)
+        pytest.skip(f"set {cifar10.ENVIRONMENT_VARIABLE} to the folder of cifar-10-batches-py to run this test")
     return cifar10.load(Path(folder)).x_test[:IMAGES]
 
 
@@ -71,11 +71,9 @@ def bad_network(request, tmp_path, random_network):
     return path, message
 
 
-def assert_one_line(main, bad_network, out):
-    """Whether an exporter refuses the file in one line and writes nothing."""
+def assert_refused(main, bad_network, out):
+    """An exporter refuses the file in one line and writes nothing."""
     path, message = bad_network
-    with pytest.raises(SystemExit) as stopped:
-        main([str(path), str(out)])
-    line = str(stopped.value)
-    assert line.startswith("error: %s: " % path) and message in line and "\n" not in line
+    line = command_error(main, path, out)
+    assert line.startswith(f"{path}: ") and message in line
     assert not out.exists()

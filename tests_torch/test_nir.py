@@ -9,9 +9,9 @@ import pytest
 import torch
 from snntorch.import_nir import import_from_nir
 
-from conftest import REPOSITORY
 from exports import (  # noqa: F401 (fixtures)
-    assert_one_line, bad_network, cifar10_images, digit_images, random_network, random_spikes, released_network)
+    assert_refused, bad_network, cifar10_images, digit_images, random_network, random_spikes, released_network)
+from helpers import REPOSITORY, process_error
 from twba_chip import export_nir, spiking_file, spiking_network
 from twba_nets.architecture import FLOAT_STAGES, STAGES
 
@@ -95,7 +95,7 @@ def test_the_form_is_the_one_that_all_can_read(random_graph):
 
 
 def test_a_bad_file_gets_one_line(bad_network, tmp_path):
-    assert_one_line(export_nir.main, bad_network, tmp_path / "graph.nir")
+    assert_refused(export_nir.main, bad_network, tmp_path / "graph.nir")
 
 
 FULL_DISK = """
@@ -111,6 +111,5 @@ def test_a_full_disk(random_network, tmp_path):
     out = tmp_path / "out" / "graph.nir"
     done = subprocess.run([sys.executable, "-c", FULL_DISK, random_network, out], cwd=REPOSITORY, capture_output=True,
                           text=True)
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
-    assert done.stderr.startswith("error: %s: could not be written (File too large)" % out)
+    assert process_error(done.returncode, done.stderr).startswith(f"{out}: could not be written (File too large)")
     assert not list(out.parent.iterdir())

@@ -5,7 +5,7 @@ import onnxruntime
 import pytest
 
 from exports import (  # noqa: F401 (fixtures)
-    assert_one_line, bad_network, cifar10_images, digit_images, random_network, random_spikes, released_network)
+    assert_refused, bad_network, cifar10_images, digit_images, random_network, random_spikes, released_network)
 from twba_chip import export_onnx, spiking_file, spiking_network
 from twba_nets import architecture as arch
 
@@ -106,4 +106,4 @@ def test_the_model_is_valid_and_says_what_it_is(random_model):
 
 
 def test_a_bad_file_gets_one_line(bad_network, tmp_path):
-    assert_one_line(export_onnx.main, bad_network, tmp_path / "model.onnx")
+    assert_refused(export_onnx.main, bad_network, tmp_path / "model.onnx")

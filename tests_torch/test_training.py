@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import REPOSITORY, in_tensorflow
-from interrupted import interrupt_import
-from shared_fixtures import Snapshots
+from conftest import in_tensorflow
+from helpers import REPOSITORY, Snapshots, interrupt_import
 from twba_nets import architecture as arch, card, datasets, files, journal, npz
 from twba_torch import device, train, training, variables
 from twba_torch.training import Trainer

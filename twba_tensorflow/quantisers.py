@@ -16,33 +16,38 @@ from twba_nets.architecture import PUBLISHED_OFFSET
 WEIGHTS = {"twba": ternarise, "bwba": quantize}
 
 
-def relu(product, shift):
+def relu(product: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
     """max(product + shift, 0): of the first stage, which does not fire."""
     return tf.nn.relu(product + shift)
 
 
-def relu_gradient(potential, gradient):
+def relu_gradient(potential: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+    """The gradient where potential > 0, else 0."""
     return tf.where(potential > 0, gradient, tf.zeros_like(gradient))
 
 
-def fire(product, shift):
+def fire(product: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
     """1 where product + shift >= 0, else 0."""
-    # put so that no compiler can round the two operations as one: export.py counts on it
+    # a comparison, so that no compiler can round product and sum as one operation (FMA): export.py counts on it
     return tf.cast(product >= -shift, product.dtype)
 
 
-def fire_gradient(potential, gradient):
+def fire_gradient(potential: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
     """clip(g / 2, -1, 1) where |potential| <= 1, else 0: the half is the slope of (x + 1) / 2, the mask htanh's."""
     return tf.where(tf.abs(potential) <= 1, tf.clip_by_value(gradient / 2, -1, 1), tf.zeros_like(gradient))
 
 
-def fire_published(product, shift):
-    """Three levels {0, 1/2, 1}: (sign(sign(x + 0.4) + sign(x - 0.4)) + 1) / 2, where sign(0) is 0."""
-    potential = product + shift
-    return (tf.sign(tf.sign(potential + PUBLISHED_OFFSET) + tf.sign(potential - PUBLISHED_OFFSET)) + 1) / 2
+def fire_published(product: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
+    """Three levels {0, 1/2, 1} of x = product + shift: (sign(sign(x + 0.4) + sign(x - 0.4)) + 1) / 2, where sign(0) is 0.
+
+    That is 0 up to -0.4, 1 from 0.4 on, and 1/2 between them.
+    """
+    # the minimum changes no finite number, but it stands between product and sum: no compiler rounds them as one (FMA)
+    potential = tf.minimum(product, product.dtype.max) + shift
+    return (tf.cast(potential >= PUBLISHED_OFFSET, product.dtype) + tf.cast(potential > -PUBLISHED_OFFSET, product.dtype)) / 2
 
 
-def fire_published_gradient(potential, gradient):
+def fire_published_gradient(potential: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
     """Twice that of fire: two inner signs pass the gradient on."""
     return 2 * fire_gradient(potential, gradient)
 

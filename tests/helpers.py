@@ -1,0 +1,175 @@
+"""Helpers of both sides' tests: no framework is imported here."""
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Callable, Dict, Tuple
+
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from twba_chip import spiking_file
+from twba_nets import architecture as arch, recipe as recipes
+from twba_nets.datasets import digits
+from twba_nets.datasets.dataset import Dataset
+from twba_nets.errors import UserError
+
+# fixtures
+
+
+def load_few_digits(test_images: int = 60) -> Dataset:
+    """110 training images and a few test images; neither count is a multiple of the recipe's batch of 50."""
+    data = digits.load()
+    return data._replace(x_train=data.x_train[:110], y_train=data.y_train[:110],
+                         x_test=data.x_test[:test_images], y_test=data.y_test[:test_images])
+
+
+@pytest.fixture(scope="session")
+def few_digits() -> Dataset:
+    return load_few_digits()
+
+
+@pytest.fixture(scope="session")
+def short_recipe() -> recipes.Recipe:
+    return dataclasses.replace(recipes.digits("twba"), epochs=2)
+
+
+# one clear line for every mistake
+
+
+def user_error(function: Callable, *arguments) -> str:
+    """The message of the UserError that this call must raise: one line."""
+    with pytest.raises(UserError) as info:
+        function(*arguments)
+    line = str(info.value)
+    assert line and "\n" not in line, line
+    return line
+
+
+def command_error(main: Callable, *arguments) -> str:
+    """The message, after "error: ", with which a command's main must stop: one line. arguments: its flags, of any type."""
+    with pytest.raises(SystemExit) as info:
+        main([str(argument) for argument in arguments])
+    line = info.value.code
+    assert isinstance(line, str) and line.startswith("error: ") and "\n" not in line, line
+    return line[len("error: "):]
+
+
+def process_error(status: int, stderr: str) -> str:
+    """The message, after "error: ", that a failed process's stderr must consist of: one line."""
+    assert status == 1 and stderr.startswith("error: ") and stderr.count("\n") == 1 and stderr.endswith("\n"), stderr
+    return stderr[len("error: "):-1]
+
+
+# random networks
+
+
+def random_variables(seed: int = 0) -> Dict[str, np.ndarray]:
+    """Values for the 270 model variables, by which every stage's neurons fire about half of the time."""
+    random, values = np.random.RandomState(seed), {}
+    for name, shape in arch.variable_shapes().items():
+        if name.endswith("moving_variance"):
+            values[name] = random.uniform(0.5, 2.0, shape) * 10
+        elif name.endswith("gamma"):
+            values[name] = random.normal(0, 1, shape)  # negative ones too
+        else:
+            values[name] = random.normal(0, 0.3, shape)
+    return values
+
+
+def random_arrays(variant: str = "twba", seed: int = 0) -> Dict[str, np.ndarray]:
+    """A random exported network, the arrays of spiking_file.array_types(). Thresholds lie about 0, where half of the sums
+    are; some filters fire always or never.
+    """
+    random, arrays = np.random.RandomState(seed), {}
+    for name, (dtype, shape) in spiking_file.array_types().items():
+        if name.endswith("/weights"):
+            value = weights = random.choice([-1, 0, 1] if variant == "twba" else [-1, 1], shape)
+        elif name.endswith("/thresholds"):
+            value = random.randint(-8, 9, shape)
+            value[::16] = -(weights < 0).sum((0, 1, 2))[::16]  # the lowest sum
+            value[1::16] = (weights > 0).sum((0, 1, 2))[1::16] + 1  # above the highest
+        elif name.endswith("/scale"):
+            value = random.uniform(0.5, 1.5, shape) * random.choice([-1, 1], shape)
+        else:  # kernels and offsets
+            value = random.normal(scale=np.prod(shape[:-1]) ** -0.5 / 2, size=shape)
+        arrays[name] = value.astype(dtype)
+    return arrays
+
+
+# processes
+
+
+def start_process(*arguments, **named) -> subprocess.Popen:
+    """Start Python, its stdout and stderr as text. Ctrl-C reaches it even where the tests run in the background."""
+    return subprocess.Popen([sys.executable, "-W", "ignore", *map(str, arguments)], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, universal_newlines=True,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **named)
+
+
+def start_python(code: str, *arguments) -> subprocess.Popen:
+    """Start Python code in a process of its own."""
+    return start_process("-c", code, *arguments)
+
+
+# the example script's train() on the images of few_digits
+TRAIN = f"""
+import sys
+sys.path.insert(0, {str(REPOSITORY / "tests")!r})
+from helpers import load_few_digits
+from twba_nets import datasets, recipe
+from twba_tensorflow import scripts
+
+datasets.load = lambda name, data_dir: load_few_digits()
+scripts.train(recipe.paper("twba"))
+"""
+
+
+def start_training(folder: Path, *flags) -> subprocess.Popen:
+    """Start a training run on few_digits, in TensorFlow and single-threaded."""
+    return start_python(TRAIN, "--output", folder, "--threads", 1, *flags)
+
+
+# stands in for a package: it tells that it is being imported, and goes on with that for ever
+SLOW = """
+import pathlib, time
+pathlib.Path(__file__).with_name("started").touch()
+time.sleep(600)
+"""
+
+
+def interrupt_import(arguments: list, package: str, signal_number: int, folder: Path) -> Tuple[int, str]:
+    """(exit status, stderr) of Python with these arguments, interrupted while it imports the package.
+
+    folder: an empty one, for the package's stand-in.
+    """
+    (folder / f"{package}.py").write_text(SLOW)
+    process = start_process(*arguments, cwd=REPOSITORY, env=dict(os.environ, PYTHONPATH=str(folder)))
+    while not (folder / "started").exists() and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal_number)
+    _, error = process.communicate(timeout=300)
+    return process.returncode, error
+
+
+class Snapshots:
+    """Copies of a run's folder as a kill would leave it, before each replacement of a file."""
+
+    def __init__(self, folder: Path, copies: Path, monkeypatch):
+        self.folder, self.copies, self.taken = folder, copies, []
+        monkeypatch.setattr(os, "replace", self.before(os.replace))
+
+    def before(self, function: Callable) -> Callable:
+        """The function, before each call of which a copy is made."""
+        def watched(*arguments, **named):
+            self.taken.append(self.copies / f"killed_{len(self.taken)}")
+            shutil.copytree(str(self.folder), str(self.taken[-1]))
+            return function(*arguments, **named)
+        return watched
