@@ -37,23 +37,21 @@ MAKE_ANEW = "make it anew with python -m twba_tensorflow.export"
 LONGEST_META = 1 << 20  # characters, hundreds of times what there is to say
 
 
-def array_types():
+def array_types(stages=arch.STAGES):
     """The arrays, name -> (dtype, shape), in the order of the network."""
-    types, channels = OrderedDict(), arch.CHANNELS
+    types = OrderedDict()
 
     def off_chip(name, shape):
-        types[name + "/kernel"] = (np.float32, shape)
-        types[name + "/scale"] = types[name + "/offset"] = (np.float32, shape[-1:])
+        types[f"{name}/kernel"] = (np.float32, shape)
+        types[f"{name}/scale"] = types[f"{name}/offset"] = (np.float32, shape[-1:])
 
-    for stage in (arch.RELU_STAGE, arch.SPIKE_STAGE):
-        off_chip(stage.conv, (stage.kernel, stage.kernel, channels, stage.filters))
-        channels = stage.filters
-    for stage in arch.HIDDEN_STAGES:
-        filters = stage.groups * stage.filters
-        types[stage.conv + "/weights"] = (np.int8, (stage.kernel, stage.kernel, channels // stage.groups, filters))
-        types[stage.conv + "/thresholds"] = (np.int16, (filters,))
-        channels = filters
-    off_chip(arch.OUTPUT, (channels, arch.CLASSES))
+    for stage in stages:
+        if stage.quantised:
+            types[f"{stage.conv}/weights"] = (np.int8, stage.kernel_shape[:3] + (stage.output_channels,))
+            types[f"{stage.conv}/thresholds"] = (np.int16, (stage.output_channels,))
+        else:
+            off_chip(stage.conv, stage.kernel_shape)
+    off_chip(arch.OUTPUT, (arch.features(stages), arch.CLASSES))
     return types
 
 
