@@ -32,7 +32,7 @@ def evaluate(values, x, variant, activation="binary", dtype=np.float32):
         images = tf.placeholder(dtype, [None, 24, 24, 3])
         net = fast_network.build(images, variant, activation)
         checkpoint.assign(session, values)
-        session.run(net.prepare)
+        session.run(net.refresh)
         return session.run([net.logits, list(net.maps.values())], {images: x})
 
 
@@ -120,7 +120,7 @@ def one_step(build, variant, activation, dtype):
                              tf.gradients(loss, tf.trainable_variables())))
         session.run(tf.global_variables_initializer())
         checkpoint.assign(session, random_variables())
-        session.run(evaluated.prepare)
+        session.run(evaluated.refresh)
         evaluation = session.run([evaluated.logits, list(evaluated.maps.values()), evaluated.spikes])
         training = session.run([net.logits, list(net.maps.values()), net.spikes])
         checkpoint.assign(session, random_variables())

@@ -14,6 +14,7 @@ from twba_chip.engine import library, packing
 from twba_chip.engine.network import CHUNK, MANY, Network
 from twba_nets import architecture as arch
 from twba_nets.architecture import STAGES, Stage
+from twba_nets.arrays import Arrays
 from twba_nets.spike_statistics import Result
 
 MAX_THREADS = 1024
@@ -38,7 +39,7 @@ class Engine:
     a RuntimeError. Raises UserError where there is no C compiler, ValueError for other arrays, threads or stages.
     """
 
-    def __init__(self, arrays: Dict[str, np.ndarray], threads: int = 0, stages: Sequence[Stage] = STAGES):
+    def __init__(self, arrays: Arrays, threads: int = 0, stages: Sequence[Stage] = STAGES):
         _check_arrays(arrays, stages)
         if not 0 <= operator.index(threads) <= MAX_THREADS:
             raise ValueError(f"threads are from 1 to {MAX_THREADS}, or 0 for all cores, not {threads}")
@@ -56,9 +57,8 @@ class Engine:
 
     def run_spikes(self, spikes: np.ndarray) -> Output:
         """Input spikes bool [N, 24, 24, 64] (or numbers that are 0 or 1). Raises ValueError for others."""
-        name = self.stages[1].map
-        spikes = spiking_network.check_spikes(spikes, name)
-        stage, words = self.network.spikes[name]
+        stage = self.stages[1]
+        spikes, words = spiking_network.check_spikes(spikes, stage), self.network.spikes[stage.map][1]
 
         def load(rows: slice) -> None:
             some = spikes[rows]
@@ -99,7 +99,7 @@ class Engine:
         return {stage.conv: struct.seconds for stage, struct in zip(self.stages, self.network.stages)}
 
 
-def evaluate(arrays: Dict[str, np.ndarray], x: np.ndarray, y: np.ndarray, threads: int = 0) -> Result:
+def evaluate(arrays: Arrays, x: np.ndarray, y: np.ndarray, threads: int = 0) -> Result:
     """Evaluate an exported network on images uint8 [N, 32, 32, 3] with labels [N].
 
     Raises ValueError for other images or labels, and for none.
@@ -114,7 +114,7 @@ def evaluate(arrays: Dict[str, np.ndarray], x: np.ndarray, y: np.ndarray, thread
     return Result(float(losses.mean()), float((logits.argmax(axis=1) == y).mean()), counts)
 
 
-def _check_arrays(arrays: Dict[str, np.ndarray], stages: Sequence[Stage]) -> None:
+def _check_arrays(arrays: Arrays, stages: Sequence[Stage]) -> None:
     """The C code relies on these types and shapes, and on these weights."""
     for name, (dtype, shape) in spiking_file.array_types(stages).items():
         array = arrays.get(name)

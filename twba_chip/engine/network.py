@@ -6,6 +6,7 @@ import numpy as np
 from twba_chip.engine import packing, structs
 from twba_nets import architecture as arch
 from twba_nets.architecture import Stage
+from twba_nets.arrays import Arrays
 
 CHUNK = 8 * packing.PLANE_BYTES  # images of a call
 MANY = 96  # from this many images on, planes are faster than words, even with some of the 256 lanes empty
@@ -31,7 +32,7 @@ class Network:
     Raises ValueError for stages that the C code is not written for.
     """
 
-    def __init__(self, arrays: Dict[str, np.ndarray], stages: Sequence[Stage], threads: int, looks_up: bool):
+    def __init__(self, arrays: Arrays, stages: Sequence[Stage], threads: int, looks_up: bool):
         check_stages(stages)
         self._arrays, self._looks_up = arrays, looks_up
         self._kept: List[np.ndarray] = []
