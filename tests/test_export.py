@@ -7,7 +7,7 @@ import pytest
 
 from helpers import REPOSITORY, command_error, process_error, random_variables, start_python
 from networks import evaluate
-from twba_chip import spiking_file, spiking_network
+from twba_chip import folding, spiking_file, spiking_network
 from twba_nets import architecture as arch, command_line, npz
 from twba_nets.datasets import digits
 from twba_nets.errors import UserError
@@ -72,11 +72,11 @@ def test_threshold():
     weights = np.tile(np.array([1, 1, -1], np.int8).reshape(1, 1, 3, 1), 4)
     rising = np.array([0, 0, 0, 0, 1, 1, 1], bool)  # fires from 1 on
     decisions = np.stack([rising, rising[::-1], np.ones(7, bool), np.zeros(7, bool)], axis=1)
-    folded, thresholds = export.threshold(decisions, weights)
+    folded, thresholds = folding.threshold(decisions, weights)
     assert thresholds.dtype == np.int16 and list(thresholds) == [1, 1, -1, 3]
     np.testing.assert_array_equal(folded[0, 0].T, [[1, 1, -1], [-1, -1, 1], [1, 1, -1], [1, 1, -1]])
     with pytest.raises(UserError, match="rise and fall"):
-        export.threshold(np.array([0, 1, 0, 1, 1, 1, 1], bool)[:, None], weights[..., :1])
+        folding.threshold(np.array([0, 1, 0, 1, 1, 1, 1], bool)[:, None], weights[..., :1])
 
 
 def test_export_of_a_run(finished_run, tmp_path, capsys):

@@ -26,6 +26,7 @@ from typing import Dict, List, Sequence, Tuple
 
 import numpy as np
 
+from twba_chip.synapses import reachable_sums
 from twba_nets import architecture as arch
 from twba_nets.architecture import STAGES, Stage
 from twba_nets.arrays import Arrays, Npz, check_affine, check_finite, open_npz
@@ -108,7 +109,7 @@ def _check_stage(name: str, weights: np.ndarray, thresholds: np.ndarray, variant
     allowed = (-1, 0, 1) if variant == "twba" else (-1, 1)
     if not np.isin(weights, allowed).all():
         raise ValueError(f"{name}/weights holds others than {variant}'s, {allowed}")
-    lowest, highest = -(weights < 0).sum((0, 1, 2)), (weights > 0).sum((0, 1, 2))
+    lowest, highest = reachable_sums(weights)
     if not ((lowest <= thresholds) & (thresholds <= highest + 1)).all():
         raise ValueError(f"{name}/thresholds holds some beyond the sums that its neurons can receive")
 

@@ -3,6 +3,8 @@
 A synaptic operation (SOP) is one spike at one synapse whose weight is not zero: one addition or subtraction. No
 framework is imported here.
 """
+from typing import Tuple
+
 import numpy as np
 
 from twba_nets.architecture import Stage
@@ -36,3 +38,8 @@ def multiply_accumulates(weights: np.ndarray, stage: Stage) -> int:
     It counts the products with SAME's padding too, as a dense layer computes them, and all weights, zeros included.
     """
     return stage.output_size ** 2 * weights.size
+
+
+def reachable_sums(weights: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """The lowest and the highest sum that each filter can receive. weights: int8 [k, k, channels, filters]."""
+    return -(weights < 0).sum((0, 1, 2)), (weights > 0).sum((0, 1, 2))

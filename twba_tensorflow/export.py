@@ -10,7 +10,7 @@ from typing import Sequence, Tuple
 
 import numpy as np
 
-from twba_chip import spiking_file
+from twba_chip import folding, spiking_file
 from twba_nets import architecture as arch, card, command_line, npz
 from twba_nets.architecture import STAGES, Stage
 from twba_nets.arrays import Arrays
@@ -61,7 +61,7 @@ def _export(args):
     spiking_file.save(out, arrays, variant, {"checkpoint": path.name, "card": card.read(path), "commit": card.commit()})
     print("%s: %s, %d hidden neurons' filters, %.2f MB\n%s"
           % (out, variant.upper(), sum(stage.groups * stage.filters for stage in STAGES[arch.FLOAT_STAGES:]),
-             out.stat().st_size / 1e6, _constant_filters(arrays)))
+             out.stat().st_size / 1e6, "filters whose neurons always fire: {always}, never fire: {never}".format(**folding.constant_filters(arrays))))
 
 
 def _check_out(out, path):
@@ -78,32 +78,32 @@ def require_binary(activation, path):
 
 @interrupts.exiting_at_once()
 def fold(values: Arrays, variant: str, stages: Sequence[Stage] = STAGES) -> Arrays:
-    """The arrays of spiking_file.array_types() from the model's variables (270 in this network), name -> array."""
+    """What twba_chip.folding.fold computes, by TensorFlow's own decisions, scales and offsets in float32."""
     import tensorflow as tf
     from twba_tensorflow import checkpoint
     with tf.Graph().as_default(), tf.Session() as session:
-        float_layers = [(stage.conv, *stage.variable_names[0]) for stage in stages if not stage.quantised]
-        float_layers.append((arch.OUTPUT, f"model/{arch.OUTPUT}/W", f"model/{arch.OUTPUT_BN}"))
-        off_chip = [_off_chip(values, *layer) for layer in float_layers]
-        groups = {stage.conv: [_group(values, variant, *names) for names in zip(stage.group_names, stage.variable_names)]
-                  for stage in stages if stage.quantised}
+        tensors = [[_group(values, variant, *names) for names in zip(stage.group_names, stage.variable_names)]
+                   if stage.quantised else _off_chip(values, stage.variable_names[0][1]) for stage in stages]
+        tensors.append(_off_chip(values, f"model/{arch.OUTPUT_BN}"))
         checkpoint.assign(session, values)
-        off_chip, groups = session.run([off_chip, groups])
-    arrays = {name: array for layer in off_chip for name, array in layer.items()}
-    for conv, decided in groups.items():
-        weights, thresholds = zip(*(threshold(fires > 0, weights.astype(np.int8)) for fires, weights in decided))
-        arrays[f"{conv}/weights"] = np.concatenate(weights, axis=3)
-        arrays[f"{conv}/thresholds"] = np.concatenate(thresholds)
+        *found, output = session.run(tensors)
+    arrays = {}
+    for stage, part in zip(stages, found):
+        if stage.quantised:
+            groups = [(fires > 0, weights.astype(np.int8)) for fires, weights in part]
+            arrays.update(folding.stage_arrays(stage, groups))
+        else:
+            arrays.update(folding.float_layer(stage.conv, values[stage.variable_names[0][0]], *part))
+    arrays.update(folding.float_layer(arch.OUTPUT, values[f"model/{arch.OUTPUT}/W"], *output))
     return arrays
 
 
-def _off_chip(values: Arrays, name: str, kernel: str, bn: str) -> dict:
-    """A float layer's tensors; batch norm as TensorFlow computes it in evaluation, x * scale + offset."""
+def _off_chip(values: Arrays, bn: str) -> tuple:
+    """The tensors scale and offset of a batch norm as TensorFlow computes it in evaluation, x * scale + offset."""
     import tensorflow as tf
     from twba_tensorflow.fast_stages import fold_batch_norm
-    scale, offset = fold_batch_norm(*(tf.constant(values[f"{bn}/{part}"])
-                                      for part in ("gamma", "beta", "moving_mean", "moving_variance")))
-    return {f"{name}/kernel": tf.constant(values[kernel]), f"{name}/scale": scale, f"{name}/offset": offset}
+    return fold_batch_norm(*(tf.constant(values[f"{bn}/{part}"])
+                             for part in ("gamma", "beta", "moving_mean", "moving_variance")))
 
 
 def _group(values: Arrays, variant: str, names: Tuple[str, str], variable_names: Tuple[str, str]) -> tuple:
@@ -115,37 +115,6 @@ def _group(values: Arrays, variant: str, names: Tuple[str, str], variable_names:
     sums = np.arange(-fan_in, fan_in + 1, dtype=np.float32).reshape(-1, 1)
     spikes = fast_network.build_neurons(tf.constant(np.tile(sums, filters)), names[1])
     return spikes, quantisers.WEIGHTS[variant](tf.constant(latent))
-
-
-def threshold(decisions: np.ndarray, weights: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """Weights and thresholds of the neurons that decide like this.
-
-    decisions: bool [2 * fan_in + 1, filters], whether a neuron fires at the sums -fan_in ... fan_in.
-    weights: int8 [k, k, channels, filters]. Returns (weights, int16 [filters]: the lowest sum at which each fires).
-    A filter with negative gamma fires at *low* sums: the signs of its weights are turned.
-    """
-    falling = decisions[0] & ~decisions[-1]
-    decisions = np.where(falling, decisions[::-1], decisions)
-    weights = np.where(falling, -weights, weights)
-    if (np.diff(decisions.astype(np.int8), axis=0) < 0).any():
-        raise UserError("a neuron's decisions rise and fall with its sum: no threshold gives them, and the checkpoint "
-                        "cannot be exported")
-    lowest = -(weights < 0).sum((0, 1, 2))  # of the sums that can be reached
-    highest = (weights > 0).sum((0, 1, 2))
-    # decisions rise from no to yes once, so the number of sums that do not fire is the index of the first that does;
-    # index 0 is the sum -fan_in
-    fan_in = len(decisions) // 2
-    first = (~decisions).sum(0) - fan_in
-    return weights, np.clip(first, lowest, highest + 1).astype(np.int16)
-
-
-def _constant_filters(arrays: Arrays) -> str:
-    always = never = 0
-    for stage in STAGES[arch.FLOAT_STAGES:]:
-        weights, thresholds = arrays[f"{stage.conv}/weights"], arrays[f"{stage.conv}/thresholds"]
-        always += (thresholds <= -(weights < 0).sum((0, 1, 2))).sum()
-        never += (thresholds > (weights > 0).sum((0, 1, 2))).sum()
-    return f"filters whose neurons always fire: {always}, never fire: {never}"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,92 @@
+"""Batch norm, htanh and sign of a hidden neuron folded into one integer threshold, in NumPy.
+
+A hidden neuron receives an integer sum s and fires where gamma (s - mean) / sqrt(variance + epsilon) + beta >= 0: from one
+sum on where gamma is positive, up to one where it is negative. No framework is imported here.
+"""
+from typing import Dict, Sequence, Tuple
+
+import numpy as np
+
+from twba_chip.synapses import reachable_sums
+from twba_nets import architecture as arch
+from twba_nets.architecture import STAGES, Stage
+from twba_nets.arrays import Arrays
+from twba_nets.errors import UserError
+from twba_nets.quantisers import WEIGHTS
+
+
+def fold(values: Arrays, variant: str, stages: Sequence[Stage] = STAGES) -> Arrays:
+    """The arrays of spiking_file.array_types() from the model's variables (270 in this network), name -> array.
+
+    Decisions are computed in float64; twba_tensorflow.export asks TensorFlow for its own in float32.
+    """
+    arrays, quantise = {}, WEIGHTS[variant]
+    for stage in stages:
+        if stage.quantised:
+            groups = []
+            for kernel, bn in stage.variable_names:
+                weights = quantise(values[kernel])
+                groups.append((decisions(*batch_norm(values, bn), fan_in=weights[..., 0].size), weights))
+            arrays.update(stage_arrays(stage, groups))
+        else:
+            (kernel, bn), = stage.variable_names
+            arrays.update(float_layer(stage.conv, values[kernel], *batch_norm(values, bn)))
+    arrays.update(float_layer(arch.OUTPUT, values[f"model/{arch.OUTPUT}/W"], *batch_norm(values, f"model/{arch.OUTPUT_BN}")))
+    return arrays
+
+
+def batch_norm(values: Arrays, bn: str) -> Tuple[np.ndarray, np.ndarray]:
+    """(scale, offset) of a batch norm as x * scale + offset: float64 [filters]."""
+    gamma, beta, mean, variance = (values[f"{bn}/{part}"].astype(np.float64)
+                                   for part in ("gamma", "beta", "moving_mean", "moving_variance"))
+    scale = gamma / np.sqrt(variance + arch.BN_EPSILON)
+    return scale, beta - mean * scale
+
+
+def float_layer(name: str, kernel: np.ndarray, scale: np.ndarray, offset: np.ndarray) -> Arrays:
+    """The arrays of a layer that stays float, off chip."""
+    layer = {"kernel": kernel, "scale": scale, "offset": offset}
+    return {f"{name}/{part}": array.astype(np.float32) for part, array in layer.items()}
+
+
+def decisions(scale: np.ndarray, offset: np.ndarray, fan_in: int) -> np.ndarray:
+    """Whether neurons fire at the sums -fan_in ... fan_in: bool [2 * fan_in + 1, filters]. scale, offset: [filters]."""
+    sums = np.arange(-fan_in, fan_in + 1)[:, np.newaxis]
+    return sums * scale >= -offset
+
+
+def stage_arrays(stage: Stage, groups: Sequence[Tuple[np.ndarray, np.ndarray]]) -> Arrays:
+    """A hidden stage's arrays from its groups' (decisions, quantised weights)."""
+    weights, thresholds = zip(*(threshold(*group) for group in groups))
+    return {f"{stage.conv}/weights": np.concatenate(weights, axis=3), f"{stage.conv}/thresholds": np.concatenate(thresholds)}
+
+
+def threshold(decisions: np.ndarray, weights: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """Weights and thresholds of the neurons that decide like this.
+
+    decisions: bool [2 * fan_in + 1, filters], whether a neuron fires at the sums -fan_in ... fan_in.
+    weights: int8 [k, k, channels, filters]. Returns (weights, int16 [filters]: the lowest sum at which each fires).
+    A filter with negative gamma fires at *low* sums: the signs of its weights are turned.
+    """
+    falling = decisions[0] & ~decisions[-1]
+    decisions = np.where(falling, decisions[::-1], decisions)
+    weights = np.where(falling, -weights, weights)
+    if (np.diff(decisions.astype(np.int8), axis=0) < 0).any():
+        raise UserError("a neuron's decisions rise and fall with its sum: no threshold gives them, and the checkpoint "
+                        "cannot be exported")
+    lowest, highest = reachable_sums(weights)
+    # decisions rise from no to yes once, so the number of sums that do not fire is the index of the first that does;
+    # index 0 is the sum -fan_in
+    fan_in = len(decisions) // 2
+    first = (~decisions).sum(0) - fan_in
+    return weights, np.clip(first, lowest, highest + 1).astype(np.int16)
+
+
+def constant_filters(arrays: Arrays, stages: Sequence[Stage] = STAGES) -> Dict[str, int]:
+    """How many hidden filters' neurons "always" fire, whatever they receive, and how many "never" do."""
+    always = never = 0
+    for stage in stages[arch.FLOAT_STAGES:]:
+        thresholds, (lowest, highest) = arrays[f"{stage.conv}/thresholds"], reachable_sums(arrays[f"{stage.conv}/weights"])
+        always += int((thresholds <= lowest).sum())
+        never += int((thresholds > highest).sum())
+    return {"always": always, "never": never}
