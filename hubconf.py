@@ -1,0 +1,18 @@
+"""Entry points for torch.hub: torch.hub.load("OWNER/REPOSITORY", "twba_cifar10", pretrained=True)."""
+dependencies = ["torch", "numpy"]
+
+
+def _network(name: str, pretrained: bool):
+    import twba_torch
+    from twba_torch.standard_network import StandardNetwork
+    return twba_torch.load(name) if pretrained else StandardNetwork(name)
+
+
+def twba_cifar10(pretrained: bool = True):
+    """Ternary weights, binary activations: images [N, 3, 32, 32] in [0, 1] -> logits [N, 10]. See twba_torch.load."""
+    return _network("twba", pretrained)
+
+
+def bwba_cifar10(pretrained: bool = True):
+    """Binary weights, binary activations; else as twba_cifar10."""
+    return _network("bwba", pretrained)

@@ -1,0 +1,46 @@
+"""An exported network, from whatever names one: a file that was exported, a model, a run, a released model's name.
+
+No framework is imported here.
+"""
+from pathlib import Path
+from typing import NamedTuple, Union
+
+from twba_chip import folding, spiking_file
+from twba_nets import card, places
+from twba_nets.arrays import Arrays
+from twba_nets.errors import UserError
+from twba_nets.model import Model, open_model
+
+
+class Exported(NamedTuple):
+    """arrays, meta: as spiking_file.load gives them."""
+    arrays: Arrays
+    meta: dict
+
+
+def open_network(source: Union[str, Path]) -> Exported:
+    """The network that `source` names: an exported file, else what model.open_model takes, with batch norm folded.
+
+    Raises UserError if there is none, if it is damaged, or if its activations are not binary.
+    """
+    path = places.model(source)
+    if path.is_file() and spiking_file.is_exported(path):
+        return Exported(*spiking_file.load(path))
+    model = open_model(path)
+    require_binary(model)
+    arrays = folding.fold(model.values, model.recipe.variant)
+    return Exported(arrays, describe(model, arrays))
+
+
+def describe(model: Model, arrays: Arrays) -> dict:
+    """The meta of the network that a model's arrays make. Raises UserError if their values are no network's."""
+    spiking_file.check_network(model.path, arrays, model.recipe.variant)
+    source = {"checkpoint": model.path.name, "card": card.read(model.path), "commit": card.commit()}
+    return spiking_file.describe(arrays, model.recipe.variant, source)
+
+
+def require_binary(model: Model) -> None:
+    """Raise UserError for a model of published activations."""
+    if model.recipe.activation != "binary":
+        raise UserError(f"{model.path}: its activations are {model.recipe.activation}, {{0, 0.5, 1}}, not binary: no spiking "
+                        "network with one threshold a neuron computes them: train with --activation binary")

@@ -1,0 +1,53 @@
+"""The command twba-nets: one name for what the modules do."""
+import importlib
+import sys
+from typing import Sequence
+
+# name -> (the module whose main it runs, what it does)
+COMMANDS = {
+    "predict": ("twba_chip.predict", "what a network sees in a picture, and its spikes"),
+    "evaluate": ("twba_chip.evaluate", "accuracy and spikes on the test images, by the compiled engine"),
+    "export": ("twba_chip.export", "a model as an exact integer spiking network"),
+    "report": ("twba_chip.report", "what a network costs on a neuromorphic chip"),
+    "to-nir": ("twba_chip.export_nir", "a network as a NIR graph, for simulators and chips"),
+    "to-onnx": ("twba_chip.export_onnx", "a network as an ONNX model"),
+    "train": ("twba_torch.train", "train a network, in PyTorch"),
+}
+EXTRAS = {"nir": "nir", "onnx": "onnx", "torch": "torch", "matplotlib": "report", "sklearn": "digits"}
+
+
+def main(argv: Sequence[str] = None) -> None:
+    """Run the command that the first argument names."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] in (["--version"], ["-V"]):
+        from twba_nets import __version__
+        print(__version__)
+    elif not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+    elif argv[0] not in COMMANDS:
+        sys.exit(f"error: twba-nets {argv[0]}: no such command: one of {', '.join(COMMANDS)}")
+    else:
+        _run(COMMANDS[argv[0]][0], argv[1:])
+
+
+def usage() -> str:
+    """What --help prints."""
+    lines = [f"  {name:10} {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(["usage: twba-nets COMMAND ...", "", *lines, "", "twba-nets COMMAND --help lists a command's flags."])
+
+
+def _run(module: str, argv: Sequence[str]) -> None:
+    from twba_nets import interrupts
+    interrupts.exit_at_once()  # the imports take seconds
+    try:
+        command = importlib.import_module(module).main
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        sys.exit(f"error: {package} is not installed: pip install 'twba-nets[{EXTRAS[package]}]'")
+    command(argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""Where things are: in a checkout of the repository, or installed as a package. No framework is imported here."""
+from pathlib import Path
+from typing import Union
+
+_PACKAGE = Path(__file__).resolve().parent
+IS_CHECKOUT = (_PACKAGE.parent / "pyproject.toml").is_file()
+# data/ and runs/ are there: in the checkout, or where the user works
+HOME = _PACKAGE.parent if IS_CHECKOUT else Path()
+# a wheel has the released models within the package
+_RELEASED = _PACKAGE.parent if IS_CHECKOUT else _PACKAGE / "released"
+RELEASED = {"twba": "TWBA", "bwba": "BWBA", "twba-published": "TWBA/published"}
+
+
+def released(name: str) -> Path:
+    """The folder of a released model, one of RELEASED."""
+    return _RELEASED / RELEASED[name]
+
+
+def model(source: Union[str, Path]) -> Path:
+    """The path that `source` names: a released model's name, or a path."""
+    return released(source) if source in RELEASED else Path(source)
