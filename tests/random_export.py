@@ -4,14 +4,15 @@ from collections import OrderedDict
 import numpy as np
 
 from twba_chip import spiking_file
+from twba_nets import architecture as arch
 
 
-def random_arrays(variant="twba", seed=0):
-    """Arrays of spiking_file.array_types(): thresholds about 0, where half the sums are; some filters fire always or
+def random_arrays(variant="twba", seed=0, stages=arch.STAGES):
+    """Arrays of spiking_file.array_types(stages): thresholds about 0, where half the sums are; some filters fire always or
     never.
     """
     random, arrays = np.random.RandomState(seed), OrderedDict()
-    for name, (dtype, shape) in spiking_file.array_types().items():
+    for name, (dtype, shape) in spiking_file.array_types(stages).items():
         if name.endswith("/weights"):
             value = weights = random.choice([-1, 0, 1] if variant == "twba" else [-1, 1], shape)
         elif name.endswith("/thresholds"):
