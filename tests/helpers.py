@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Callable, Dict, Tuple
+from typing import Callable, Dict, Sequence, Tuple
 
 import numpy as np
 import pytest
@@ -71,10 +71,10 @@ def process_error(status: int, stderr: str) -> str:
 # random networks
 
 
-def random_variables(seed: int = 0) -> Dict[str, np.ndarray]:
-    """Values for the 270 model variables, by which every stage's neurons fire about half of the time."""
+def random_variables(seed: int = 0, stages: Sequence[arch.Stage] = arch.STAGES) -> Dict[str, np.ndarray]:
+    """Values for the model variables, 270 in the paper's network, by which neurons fire about half of the time."""
     random, values = np.random.RandomState(seed), {}
-    for name, shape in arch.variable_shapes().items():
+    for name, shape in arch.variable_shapes(stages).items():
         if name.endswith("moving_variance"):
             values[name] = random.uniform(0.5, 2.0, shape) * 10
         elif name.endswith("gamma"):
@@ -84,12 +84,12 @@ def random_variables(seed: int = 0) -> Dict[str, np.ndarray]:
     return values
 
 
-def random_arrays(variant: str = "twba", seed: int = 0) -> Dict[str, np.ndarray]:
-    """A random exported network, the arrays of spiking_file.array_types(). Thresholds lie about 0, where half of the sums
-    are; some filters fire always or never.
+def random_arrays(variant: str = "twba", seed: int = 0, stages: Sequence[arch.Stage] = arch.STAGES) -> Dict[str, np.ndarray]:
+    """A random exported network, the arrays of spiking_file.array_types(stages). Thresholds lie about 0, where half of the
+    sums are; some filters fire always or never.
     """
     random, arrays = np.random.RandomState(seed), {}
-    for name, (dtype, shape) in spiking_file.array_types().items():
+    for name, (dtype, shape) in spiking_file.array_types(stages).items():
         if name.endswith("/weights"):
             value = weights = random.choice([-1, 0, 1] if variant == "twba" else [-1, 1], shape)
         elif name.endswith("/thresholds"):

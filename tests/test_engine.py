@@ -1,6 +1,9 @@
 """The compiled engine: every spike of the NumPy reference, whatever the batch, the weights and the processor."""
+import dataclasses
 import errno
+import functools
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,82 +20,166 @@ from twba_nets.errors import UserError
 
 # more than a call's images (engine.CHUNK), and then some few and some many (engine.MANY)
 SPIKES = np.random.RandomState(0).rand(400, 24, 24, 64) < 0.4
+FLOATS = arch.TABLE[:arch.FLOAT_STAGES]
+SMALL = arch.stages_of(FLOATS + (
+    arch.Row("cnn1", "bn1", 2, 64, 4, 4, "SAME"), arch.Row("cnn2", "bn2", 4, 32, 3, 1, "SAME"),
+    arch.Row("cnn4", "bn4", 2, 32, 2, 2, "SAME"), arch.Row("cnn6", "bn6", 1, 64, 3, 1, "VALID")))
+# neurons of 1,024, 576 and 256 synapses, the first as many as there may be
+LARGE = arch.stages_of(FLOATS + (
+    arch.Row("cnn1", "bn1", 1, 64, 4, 4, "SAME"), arch.Row("cnn2", "bn2", 1, 64, 3, 3, "SAME"),
+    arch.Row("cnn4", "bn4", 1, 64, 2, 1, "VALID")))
 
 
-@pytest.fixture(scope="module", params=arch.VARIANTS)
-def reference(request):
-    """Arrays, and what the reference makes of SPIKES: the eight later maps and the logits."""
-    arrays = random_arrays(request.param)
-    maps = spiking_network.run(arrays, SPIKES)
-    return arrays, maps, spiking_network.classify(arrays, maps["cnn11"])
+def random_stages(seed):
+    """The stages of a random network that the engine is written for."""
+    random = np.random.RandomState(seed)
+    while True:
+        rows = [arch.Row(f"cnn{i}", f"bn{i}", int(random.choice([1, 2, 4, 8])), 32 * random.randint(1, 7),
+                         random.randint(1, 5), random.randint(1, 5), str(random.choice(["SAME", "VALID"])))
+                for i in range(1, random.randint(3, 7))]
+        try:
+            stages = arch.stages_of(FLOATS + tuple(rows))
+            engine.network.check_stages(stages)
+            return stages
+        except ValueError:  # these rows do not fit
+            pass
 
 
-def assert_same(running, images, reference):
-    """The first images, in calls of this many."""
-    arrays, maps, logits = reference
-    for first in range(0, max(images, 10), images):
-        result = running.run_spikes(SPIKES[first:first + images])
-        rows = slice(first + (images - 1) // engine.CHUNK * engine.CHUNK, first + images)  # the last chunk's
-        found = running.unpack(rows.stop - rows.start)
-        np.testing.assert_array_equal(found["bn0"], SPIKES[rows])
+@functools.lru_cache(maxsize=None)
+def reference(variant, stages, images=len(SPIKES), seed=0):
+    """Random arrays, and what the NumPy reference makes of the first input spikes: all maps, and the logits."""
+    arrays = random_arrays(variant, seed, stages)
+    maps = {stages[1].map: SPIKES[:images], **spiking_network.forward(arrays, SPIKES[:images], stages)}
+    return arrays, maps, spiking_network.classify(arrays, maps[stages[-1].map], stages)
+
+
+def assert_same(running, expected, images, total):
+    """An Engine's maps, counts and logits are those of a reference: of `total` images, in calls of `images`."""
+    _, maps, logits = expected
+    for first in range(0, total, images):
+        output = running.run_spikes(SPIKES[first:min(first + images, total)])
+        rows = slice(first, first + len(output.logits))
+        last = slice(first + (len(output.logits) - 1) // engine.CHUNK * engine.CHUNK, rows.stop)  # the last chunk's
+        found = running.unpack(last.stop - last.start)
+        assert list(found) == list(maps)
         for name in maps:
-            np.testing.assert_array_equal(found[name], maps[name][rows], name)
-        np.testing.assert_allclose(result.logits, logits[first:first + images], rtol=0, atol=1e-5)
-        counts = [SPIKES] + [maps[name] for name in arch.COUNTED_MAPS[1:]]
-        np.testing.assert_array_equal(result.spikes.T, [m[first:first + images].sum((1, 2, 3)) for m in counts])
+            np.testing.assert_array_equal(found[name], maps[name][last], name)
+        np.testing.assert_allclose(output.logits, logits[rows], rtol=0, atol=1e-5)
+        np.testing.assert_array_equal(output.spikes.T, [m[rows].sum((1, 2, 3)) for m in list(maps.values())[:-1]])
 
 
-@pytest.mark.parametrize("images", [1, 3, 21, engine.MANY, engine.CHUNK - 1, engine.CHUNK + 21, 400])
-def test_same_spikes(reference, images):
-    assert_same(engine.Engine(reference[0]), images, reference)
+@pytest.fixture(params=[1000, 1], ids=["words", "planes"])
+def way(request, monkeypatch):
+    """Few images are computed by words, or by planes."""
+    monkeypatch.setattr(engine.network, "MANY", request.param)
 
 
-@pytest.mark.parametrize("images", [2, engine.MANY])
+@pytest.mark.parametrize("variant", arch.VARIANTS)
+def test_same_spikes_in_the_papers_network(variant, way):
+    expected = reference(variant, arch.STAGES, images=3)
+    assert_same(engine.Engine(expected[0]), expected, images=3, total=3)
+
+
+@pytest.mark.parametrize("variant", arch.VARIANTS)
+@pytest.mark.parametrize("seed", range(6))
+def test_same_spikes_in_random_networks(seed, variant, way):
+    stages = random_stages(seed)
+    expected = reference(variant, stages, images=5, seed=seed)
+    assert_same(engine.Engine(expected[0], stages=stages), expected, images=5, total=5)
+
+
+@pytest.mark.parametrize("variant", arch.VARIANTS)
+@pytest.mark.parametrize("images, total", [
+    (1, 10), (3, 9), (21, 42), (engine.MANY, engine.MANY + 1), (engine.CHUNK - 1, 400), (engine.CHUNK + 21, 400), (400, 400)])
+def test_same_spikes_whatever_the_batch(variant, images, total):
+    expected = reference(variant, SMALL)
+    assert_same(engine.Engine(expected[0], stages=SMALL), expected, images, total)
+
+
 @pytest.mark.parametrize("weights", ["all 1", "one 0"])
-def test_the_largest_sums(weights, images):
+def test_the_largest_sums(weights, way):
     """All inputs spike and all weights are 1: no partial sum may overflow. With a 0 among them they count as ternary."""
-    arrays = random_arrays("bwba")
-    for stage in arch.HIDDEN_STAGES:
+    arrays = random_arrays("bwba", stages=LARGE)
+    for stage in LARGE[arch.FLOAT_STAGES:]:
         kernel = arrays[stage.conv + "/weights"]
         kernel[:] = 1
         kernel[0, 0, 0, 0] = weights == "all 1"
         arrays[stage.conv + "/thresholds"][:] = 1  # so that everything fires, unless a sum is negative
-    running = engine.Engine(arrays)
-    result, found = running.run_spikes(np.ones((images, 24, 24, 64), bool)), running.unpack(images)
-    np.testing.assert_array_equal(result.spikes, [[np.prod(arch.map_shapes()[name]) for name in arch.COUNTED_MAPS]] * images)
-    for name, expected in spiking_network.run(arrays, np.ones((1, 24, 24, 64), bool)).items():
+    running = engine.Engine(arrays, stages=LARGE)
+    output, found = running.run_spikes(np.ones((2, 24, 24, 64), bool)), running.unpack(2)
+    np.testing.assert_array_equal(output.spikes, [[np.prod(stage.map_shape) for stage in LARGE[1:-1]]] * 2)
+    for name, expected in spiking_network.forward(arrays, np.ones((1, 24, 24, 64), bool), LARGE).items():
         assert expected.all() and found[name].all(), name
 
 
 @pytest.mark.parametrize("threshold, fires", [(-2 ** 15, True), (2 ** 15 - 1, False)])
-@pytest.mark.parametrize("images", [1, engine.MANY])
-def test_thresholds_out_of_reach(threshold, fires, images):
-    arrays = random_arrays()
-    for stage in arch.HIDDEN_STAGES:
+def test_thresholds_out_of_reach(threshold, fires, way):
+    arrays = random_arrays(stages=LARGE)
+    for stage in LARGE[arch.FLOAT_STAGES:]:
         arrays[stage.conv + "/thresholds"][:] = threshold
-    running = engine.Engine(arrays)
-    running.run_spikes(SPIKES[:images])
-    assert all((found == fires).all() for name, found in running.unpack(images).items() if name != "bn0")
+    running = engine.Engine(arrays, stages=LARGE)
+    running.run_spikes(SPIKES[:2])
+    assert all((found == fires).all() for name, found in running.unpack(2).items() if name != "bn0")
 
 
-@pytest.mark.parametrize("instructions", [[], ["-mavx2", "-mfma"]])
-def test_same_spikes_with_fewer_instructions_than_this_processors(reference, monkeypatch, instructions):
-    flags = [flag for flag in engine.library.FLAGS if not flag.startswith("-m")]
-    monkeypatch.setattr(engine.library, "FLAGS", flags + instructions)
-    for images in (7, engine.MANY):
-        assert_same(engine.Engine(reference[0], threads=1), images, reference)
+INSTRUCTIONS = {"none": [], "AVX2": ["avx2", "fma"], "AVX-512 of 2017": ["avx512f", "avx512vl", "avx512bw", "avx512dq", "fma"]}
+INSTRUCTIONS["AVX-512 with population counts"] = INSTRUCTIONS["AVX-512 of 2017"] + ["avx512vpopcntdq"]
+# GCC notes that vectors as arguments need an instruction set; only static functions have some here
+WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-psabi"]
 
 
-def test_images(reference):
+@pytest.mark.parametrize("instructions", INSTRUCTIONS.values(), ids=list(INSTRUCTIONS))
+def test_every_instruction_set(instructions, monkeypatch, tmp_path):
+    """The C compiles without warnings for each, by clang too where it is, and gives the same spikes where this processor
+    has these instructions.
+    """
+    flags = [flag for flag in engine.library.FLAGS if flag != "-march=native"] + WARNINGS + ["-m" + name for name in instructions]
+    monkeypatch.setattr(engine.library, "FLAGS", flags)
+    engine.library.build()
+    if shutil.which("clang"):  # which may lack OpenMP: so all but engine.c
+        flags = [flag for flag in flags if flag not in ("-fopenmp", "-shared")] + ["-Wno-unknown-pragmas", "-c"]
+        sources = [str(source) for source in engine.library.SOURCES if source.name != "engine.c"]
+        subprocess.check_call(["clang", *flags, *sources], cwd=str(tmp_path))
+    if set(instructions) <= set(engine.library._processor().replace("avx512_vpopcntdq", "avx512vpopcntdq").split()):
+        for variant in arch.VARIANTS:
+            expected = reference(variant, SMALL)
+            for images in (7, engine.MANY):
+                assert_same(engine.Engine(expected[0], 1, SMALL), expected, images, total=images)
+
+
+def stages_of(*rows, floats=FLOATS):
+    """The stages of these rows, (groups, filters, kernel, stride), and of a last one that reads the whole map."""
+    rows = [arch.Row(f"cnn{i}", f"bn{i}", *row, "VALID") for i, row in enumerate(rows, 1)]
+    size = arch.IMAGE_SIZE
+    for row in rows:
+        size = (size - row.kernel) // row.stride + 1
+    return arch.stages_of((*floats, *rows, arch.Row("last", "last", 1, 64, size, 1, "VALID")))
+
+
+@pytest.mark.parametrize("stages, mistake", [
+    (stages_of((4, 32, 4, 4)), "cnn1: a group reads 16 channels, no multiple of 32"),
+    (stages_of((1, 48, 4, 4)), "cnn1: a group has 48 filters, no multiple of 32"),
+    (stages_of((2, 32, 4, 4), (8, 32, 6, 1)), "cnn1: a group gives 4 filters to each of its reader's groups"),
+    (stages_of((1, 64, 5, 5)), "cnn1: a neuron has more than 1024 synapses"),
+    (stages_of((2, 32, 4, 4), (1, 32, 2, 2)), "cnn2: its map of 36 bytes, with its padding, is no multiple of 8"),
+    (stages_of((1, 256, 1, 1)), "cnn1: its map has 131072 neurons or more"),
+    (stages_of((1, 64, 4, 4), floats=(FLOATS[0], dataclasses.replace(FLOATS[1], kernel=5))), "the float stages are 3x3"),
+    (arch.STAGES[:2], "there is no hidden stage")])
+def test_stages_that_the_c_is_not_written_for(stages, mistake):
+    with pytest.raises(ValueError, match=mistake):
+        engine.Engine(random_arrays(stages=stages), stages=stages)
+
+
+def test_images():
     """Its own float stages: an input spike whose pre-activation's last bits decide may differ, no more."""
-    arrays, images = reference[0], digits.load().x_test[:engine.CHUNK + 40].copy()
+    arrays, images = random_arrays(stages=SMALL), digits.load().x_test[:engine.CHUNK + 40].copy()
     images[-1] = 77  # without any contrast
-    running = engine.Engine(arrays)
+    running = engine.Engine(arrays, stages=SMALL)
     running.run(images)
-    potentials = spiking_network.input_potentials(arrays, spiking_network.prepare(images))[engine.CHUNK:]
+    potentials = spiking_network.input_potentials(arrays, spiking_network.central_crop(images))[engine.CHUNK:]
     otherwise = running.unpack(len(potentials))["bn0"] != (potentials >= 0)
     assert otherwise.mean() < 1e-4 and (abs(potentials[otherwise]) < 1e-5).all()
-    assert set(running.seconds()) == {stage.conv for stage in arch.STAGES} and min(running.seconds().values()) > 0
+    assert set(running.seconds()) == {stage.conv for stage in SMALL} and min(running.seconds().values()) > 0
 
 
 def test_evaluate():
@@ -107,7 +194,7 @@ def test_evaluate():
 @pytest.fixture(scope="module")
 def small():
     """An Engine of one thread, for tests of what it is given."""
-    return engine.Engine(random_arrays(), threads=1)
+    return engine.Engine(random_arrays(stages=SMALL), threads=1, stages=SMALL)
 
 
 IMAGES = digits.load().x_test[:3]
@@ -121,7 +208,7 @@ def test_images_of_another_kind(small, images):
     with pytest.raises(ValueError, match="^images are "):
         small.run(images)
     with pytest.raises(ValueError, match="^images are "):
-        spiking_network.prepare(images)
+        spiking_network.central_crop(images)
 
 
 def test_integers_that_fit(small):
@@ -129,7 +216,7 @@ def test_integers_that_fit(small):
     images[0, 9, 9] = 255
     np.testing.assert_array_equal(small.run(images.astype(np.int64)).logits, small.run(images).logits)
     np.testing.assert_array_equal(small.run(images.tolist()).logits, small.run(images).logits)
-    np.testing.assert_array_equal(spiking_network.prepare(images.astype(">u4")), spiking_network.prepare(images))
+    np.testing.assert_array_equal(spiking_network.central_crop(images.astype(">u4")), spiking_network.central_crop(images))
 
 
 @pytest.mark.parametrize("spikes", [
@@ -140,7 +227,7 @@ def test_spikes_of_another_kind(small, spikes):
     with pytest.raises(ValueError, match="^spikes of bn0 are "):
         small.run_spikes(spikes)
     with pytest.raises(ValueError, match="^spikes of bn0 are "):
-        spiking_network.run(small.arrays, spikes)
+        spiking_network.forward(small.arrays, spikes, SMALL)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
@@ -153,7 +240,7 @@ def test_maps_of_images_that_were_not_run(small):
     small.run_spikes(SPIKES[:100])
     small.run_spikes(SPIKES[:3])
     for images in (4, 100, 0, -1):
-        with pytest.raises(ValueError, match="%d images: the last chunk that was run has 3" % images):
+        with pytest.raises(ValueError, match=f"{images} images: the last chunk that was run has 3"):
             small.unpack(images)
     np.testing.assert_array_equal(small.unpack(2)["bn0"], SPIKES[:2])
     with pytest.raises(TypeError):
@@ -168,12 +255,12 @@ def test_maps_of_images_that_were_not_run(small):
     ids="few column ten negative half bool text nan".split())
 def test_labels_of_another_kind(labels):
     with pytest.raises(ValueError, match=r"labels are integers \[3\] from 0 to 9"):
-        engine.evaluate(random_arrays(), IMAGES, labels)
+        engine.evaluate({}, IMAGES, labels)
 
 
 def test_no_images_to_evaluate():
     with pytest.raises(ValueError, match="one or more"):
-        engine.evaluate(random_arrays(), IMAGES[:0], np.zeros(0, int))
+        engine.evaluate({}, IMAGES[:0], np.zeros(0, int))
 
 
 @pytest.mark.parametrize("name, change", [
@@ -182,18 +269,18 @@ def test_no_images_to_evaluate():
     ("cnn0/kernel", lambda array: array * np.float32(np.nan)),
     ("output/offset", lambda array: array + np.float32(np.inf)),
     ("cnn00/scale", lambda array: array.tolist()), ("cnn00/scale", lambda array: array.astype(">f4")),
-    ("cnn11/weights", lambda array: None)])
+    ("cnn2/weights", lambda array: None)])
 def test_arrays_of_another_kind(name, change):
-    arrays = random_arrays()
+    arrays = random_arrays(stages=SMALL)
     arrays[name] = change(arrays[name])
-    with pytest.raises(ValueError, match="^%s (is not there|holds values)" % name):
-        engine.Engine(arrays)
+    with pytest.raises(ValueError, match=f"^{name} (is not there|holds values)"):
+        engine.Engine(arrays, stages=SMALL)
 
 
 @pytest.mark.parametrize("threads", [-1, 10 ** 10])
 def test_threads_out_of_range(threads):
     with pytest.raises(ValueError, match="threads are from 1 to"):
-        engine.Engine(random_arrays(), threads)
+        engine.Engine(random_arrays(stages=SMALL), threads, SMALL)
 
 
 def test_several_threads(small):
@@ -274,9 +361,9 @@ def test_without_a_compiler(monkeypatch, cache, tmp_path):
         monkeypatch.setenv("CC", command)
         one_line("^%s: no such C compiler" % command)
     monkeypatch.setenv("CC", "false")
-    one_line("false: cannot compile engine.c")
+    one_line("false: cannot compile the engine")
     monkeypatch.setenv("CC", "true")
-    one_line("true: cannot compile engine.c")
+    one_line("true: cannot compile the engine")
     (tmp_path / "file").write_text("")
     for folder in ("file", "file/below"):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / folder))
@@ -345,7 +432,7 @@ def test_a_library_that_is_damaged_or_not_ones_own(damage, cache, tmp_path):
 
 @pytest.mark.parametrize("script, text", [
     (": >$5", "cannot be loaded .*file too short"),  # as in a folder on which nothing may be executed, dlopen fails
-    ("echo >$5.c && exec gcc -shared -o $5 $5.c", "cannot be loaded .*undefined symbol: run")])
+    ("echo >$5.c && exec gcc -shared -o $5 $5.c", "cannot be loaded .*undefined symbol: forward")])
 def test_a_library_that_cannot_be_loaded(script, text, cache, monkeypatch, tmp_path):
     compiler(monkeypatch, tmp_path / "compiler", script)
     one_line(text + ".*: remove it, name gcc in CC, or set XDG_CACHE_HOME")

@@ -11,7 +11,7 @@ import numpy as np
 
 from twba_chip import spiking_file, spiking_network
 from twba_chip.engine import library, packing
-from twba_chip.engine.network import CHUNK, MANY, Network
+from twba_chip.engine.network import CHUNK, MANY, Network  # noqa: F401 (CHUNK and MANY are for the users)
 from twba_nets import architecture as arch
 from twba_nets.architecture import STAGES, Stage
 from twba_nets.arrays import Arrays
@@ -90,7 +90,7 @@ class Engine:
                 raise ValueError(f"{images} images: the last chunk that was run has {self.last}")
             if self.last_thread != threading.get_ident():
                 raise RuntimeError("the last images were run by another thread: unpack them in that one")
-            if self.last >= MANY:
+            if self.last >= self.network.struct.many:
                 self.library.unpack_planes(self.network.struct)
             return {name: packing.unpack(stage, words[:images]) for name, (stage, words) in self.network.spikes.items()}
 

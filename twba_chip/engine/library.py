@@ -23,13 +23,21 @@ FLAGS = ["-O3", "-fno-math-errno", "-march=native", "-mprefer-vector-width=512",
 _runs_in = None  # the process that started OpenMP's threads
 
 
-def load(*more: Path) -> ctypes.CDLL:
-    """The engine's C, with more C files where these are given, compiled. Raises UserError where that or loading it fails."""
+def build(*more: Path) -> Path:
+    """The library of the engine's C files, and of more where these are given: compiled, unless it was before.
+
+    Raises UserError where that fails.
+    """
     compiler = os.environ.get("CC") or "cc"
     sources = SOURCES + list(more)
     what = b"".join(file.read_bytes() for file in HEADERS + sources) + repr((FLAGS, compiler, _processor())).encode()
     folder, name = _cache(), "-".join(["engine"] + [file.stem for file in more] + [hashlib.sha256(what).hexdigest()[:16]])
-    path = _kept(folder, name) or _compile(compiler, sources, folder, name)
+    return _kept(folder, name) or _compile(compiler, sources, folder, name)
+
+
+def load(*more: Path) -> ctypes.CDLL:
+    """The same library, loaded. Raises UserError where that fails."""
+    path = build(*more)
     # how often OpenMP's threads look before they sleep: on a busy machine its own default burns what the others need
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
@@ -119,5 +127,5 @@ def _call(compiler: str, sources: List[Path], built: Path) -> None:
     except (OSError, ValueError):
         raise UserError(f"{compiler}: no such C compiler, and the engine needs one: install gcc, or name one in CC")
     if done.returncode or not built.is_file():
-        raise UserError(f"{compiler}: cannot compile {sources[-1].parent.name}/*.c "
-                        f"({(done.stdout.splitlines() or ['no message'])[0]}): use gcc, or leave the engine out")
+        raise UserError(f"{compiler}: cannot compile the engine ({(done.stdout.splitlines() or ['no message'])[0]}): use gcc, or "
+                        "leave the engine out")
