@@ -91,7 +91,7 @@ def _roofline(turns):
     """By batch and stage of the engine, and for the hidden stages together: microseconds an image, million operations, and
     the share of what the processor does in the same turn where all operands stay in registers."""
     names = OrderedDict((stage.conv, [stage.conv]) for stage in arch.STAGES)
-    names["hidden"] = [stage.conv for stage in arch.HIDDEN_STAGES]
+    names["hidden"] = [stage.conv for stage in arch.STAGES if stage.quantised]
     return {batch: OrderedDict((name, _row([[turn[batch]["stages"][part] for part in parts] for turn in turns]))
                                for name, parts in names.items()) for batch in BATCHES}
 

@@ -24,35 +24,35 @@ PREPARED = ("tensorflow", "per_group", "pytorch", "pytorch_int8")
 
 def engine(model, export, onnx, threads):
     """The compiled engine; with each answer its stages' time and operations, and what the processor was measured to do."""
-    from twba_chip.engine import Engine, library
+    from twba_chip.engine import MANY, Engine, library
     arrays = spiking_file.load(export)[0]
     running = Engine(arrays, threads)
-    ternary = bool(running.network.stages[2].minus)
+    ternary = bool(running.network.stages[2].ternary)
     peaks = library.load(REPOSITORY / "benchmarks" / "peak.c")
     peaks.set_threads(threads)
     for peak, arguments in ((peaks.peak_floats, []), (peaks.peak_planes, []), (peaks.peak_synapses, [ctypes.c_int])):
         peak.restype, peak.argtypes = ctypes.c_double, [ctypes.c_int64] + arguments
 
     def more(images, batch):
-        by_planes, seconds = batch >= running.network.many, running.seconds()
+        by_planes, seconds = batch >= MANY, running.seconds()
         hidden = peaks.peak_planes(PEAK_REPEATS) if by_planes else peaks.peak_synapses(PEAK_REPEATS, ternary)
         limits = peaks.peak_floats(PEAK_REPEATS), hidden
         for stage in running.network.stages:
             stage.seconds = 0
         return {"stages": {stage.conv: {
-            "seconds": seconds[stage.conv] / images, "operations": operations(arrays, stage, struct.positions, batch, by_planes),
-            "operations_per_second": limits[stage in arch.HIDDEN_STAGES]}
-            for stage, struct in zip(arch.STAGES, running.network.stages)}}
+            "seconds": seconds[stage.conv] / images, "operations": operations(arrays, stage, batch, by_planes),
+            "operations_per_second": limits[stage.quantised]} for stage in arch.STAGES}}
     return lambda images: running.run(images).logits, more
 
 
-def operations(arrays, stage, positions, batch, by_planes):
+def operations(arrays, stage, batch, by_planes):
     """What the engine has to do in a stage for an image. Float stages: multiply-accumulates; of the second Winograd's, which
     are four ninths of the usual, without its transforms' additions. Hidden stages: synapses; by planes, planes added: one for
     each synapse of weight 1 or -1 (for each of 1 where there is no 0), and all lanes of a vector count, in use or not.
     """
-    if stage not in arch.HIDDEN_STAGES:
-        return positions * arrays[stage.conv + "/kernel"].size * (4 / 9 if stage is arch.SPIKE_STAGE else 1)
+    positions = stage.output_size ** 2
+    if not stage.quantised:
+        return positions * arrays[stage.conv + "/kernel"].size * (4 / 9 if stage.fires else 1)
     weights = arrays[stage.conv + "/weights"]
     if not by_planes:
         return positions * weights.size
@@ -70,7 +70,7 @@ def tensorflow(model, export, onnx, threads, graph="fast"):
     images = tf.placeholder(tf.float32, [None, 24, 24, 3])
     net = GRAPHS[graph].build(images, card.load_recipe(model).variant)
     checkpoint.assign(session, npz.read_model(model))
-    session.run(net.prepare)
+    session.run(net.refresh)
     return lambda x: session.run(net.logits, {images: x}), nothing
 
 
@@ -120,7 +120,7 @@ def main():
     run, more = globals()[kind](*map(Path, paths), int(threads))
     images = np.random.RandomState(0).randint(0, 256, (200, 32, 32, 3)).astype(np.uint8)
     if kind in PREPARED:
-        images = spiking_network.prepare(images)
+        images = spiking_network.central_crop(images)
     for line in sys.stdin:
         batch, seconds = line.split()
         x = images[:int(batch)]

@@ -1,5 +1,7 @@
 /* The processor's own limit for the engine's three instruction mixes: everything in registers, nothing to wait for. */
-#include "../twba_chip/engine/engine.c"
+#include <omp.h>
+
+#include "../twba_chip/engine/vectors.h"
 
 #define KEEP(vector) __asm__ volatile("" : "+x"(vector)) /* the compiler must take it for changed */
 

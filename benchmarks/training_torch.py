@@ -13,6 +13,7 @@ if __name__ == "__main__":
     interrupts.exit_at_once()  # the imports below take seconds
 
 import argparse
+import math
 import statistics
 import time
 
@@ -133,14 +134,8 @@ def _operations():
 
     The first convolution passes no gradient to the image.
     """
-    size, channels, total = arch.IMAGE_SIZE, arch.CHANNELS, 0
-    for stage in arch.STAGES:
-        size = arch.output_size(size, stage)
-        filters = stage.groups * stage.filters
-        products = size ** 2 * filters * stage.kernel ** 2 * channels // stage.groups
-        total += products * (2 if stage is arch.RELU_STAGE else 3)
-        channels = filters
-    return 2 * (total + 3 * channels * arch.CLASSES)
+    products = [math.prod(stage.map_shape) * math.prod(stage.kernel_shape[:3]) for stage in arch.STAGES]
+    return 2 * (3 * sum(products) - products[0] + 3 * arch.features() * arch.CLASSES)
 
 
 if __name__ == "__main__":

@@ -14,5 +14,5 @@ def evaluate(values: Dict[str, np.ndarray], x: np.ndarray, variant: str, activat
         images = tf.placeholder(dtype, [None, 24, 24, 3])
         net = fast_network.build(images, variant, activation)
         checkpoint.assign(session, values)
-        session.run(net.prepare)
+        session.run(net.refresh)
         return session.run([net.logits, list(net.maps.values())], {images: x})

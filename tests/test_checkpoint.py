@@ -65,7 +65,7 @@ def test_npz_and_checkpoint_evaluate_alike(finished_run, few_digits):
         logits = []
         for source in (finished_run, finished_run / "model.npz"):
             checkpoint.assign(session, checkpoint.read(source))
-            session.run(net.prepare)
+            session.run(net.refresh)
             logits.append(session.run(net.logits))
     np.testing.assert_array_equal(*logits)
 

@@ -19,8 +19,8 @@ from twba_tensorflow import export
 def folded(request):
     """(variant, variables with some odd batch norms, their export)."""
     values = random_variables()
-    for stage in arch.HIDDEN_STAGES:
-        conv, bn = arch.group_names(stage)[-1]
+    for stage in arch.STAGES[arch.FLOAT_STAGES:]:
+        conv, bn = stage.group_names[-1]
         values["model/%s/gamma" % bn][:4] = [0, 0, 1e-30, -1e-30]
         values["model/%s/beta" % bn][:6] = [1, -1, 0, 0, 1e4, -1e4]
         values["model/%s/moving_mean" % bn][2:4] = 3  # an integer sum that lies on the threshold
@@ -29,10 +29,10 @@ def folded(request):
 
 def test_every_spike_is_tensorflows(folded):
     variant, values, arrays = folded
-    x = spiking_network.prepare(digits.load().x_test[:12])
+    x = spiking_network.central_crop(digits.load().x_test[:12])
     logits, maps = evaluate(values, x, variant)
     spikes = maps[0].astype(bool)
-    ours = spiking_network.run(arrays, spikes)
+    ours = spiking_network.forward(arrays, spikes)
     for (name, found), expected in zip(ours.items(), maps[1:]):
         np.testing.assert_array_equal(found, expected, name)
     np.testing.assert_allclose(spiking_network.classify(arrays, ours["cnn11"]), logits, rtol=0, atol=1e-4)
@@ -42,10 +42,10 @@ def test_every_spike_is_tensorflows(folded):
 def test_every_reachable_sum(folded):
     """Against batch norm in float64: nothing but sums within rounding of the threshold may be decided otherwise."""
     variant, values, arrays = folded
-    for stage in arch.HIDDEN_STAGES:
+    for stage in arch.STAGES[arch.FLOAT_STAGES:]:
         weights, thresholds = arrays[stage.conv + "/weights"], arrays[stage.conv + "/thresholds"].astype(int)
         beta, gamma, mean, variance = (
-            np.concatenate([values["model/%s/%s" % (bn, part)].astype(np.float32) for _, bn in arch.group_names(stage)])
+            np.concatenate([values["model/%s/%s" % (bn, part)].astype(np.float32) for _, bn in stage.group_names])
             for part in ("beta", "gamma", "moving_mean", "moving_variance"))
         sums = np.arange(-weights[..., 0].size, weights[..., 0].size + 1)[:, None]
         turned = _turned(values, variant, stage, weights)
@@ -60,7 +60,7 @@ def test_every_reachable_sum(folded):
 
 def _turned(values, variant, stage, weights):
     """Which filters the export turned round: their signs are not those of the latent weights."""
-    latent = np.concatenate([values["model/%s/W_conv2d" % conv] for conv, _ in arch.group_names(stage)], axis=3)
+    latent = np.concatenate([values["model/%s/W_conv2d" % conv] for conv, _ in stage.group_names], axis=3)
     agreement = (np.sign(latent) * weights).sum((0, 1, 2))
     assert (np.abs(agreement) == np.abs(weights).sum((0, 1, 2))).all()
     assert set(np.unique(weights)) == ({-1, 0, 1} if variant == "twba" else {-1, 1})

@@ -104,7 +104,7 @@ def one_step(build, variant, activation, dtype):
                              tf.gradients(loss, tf.trainable_variables())))
         session.run(tf.global_variables_initializer())
         checkpoint.assign(session, random_variables())
-        session.run(evaluated.prepare)
+        session.run(evaluated.refresh)
         evaluation = session.run([evaluated.logits, list(evaluated.maps.values()), evaluated.spikes])
         training = session.run([net.logits, list(net.maps.values()), net.spikes])
         checkpoint.assign(session, random_variables())
@@ -151,7 +151,7 @@ def evaluation(build, variant, activation):
     with tf.Graph().as_default(), tf.Session(config=session_config(0)) as session:
         net = build(tf.constant(x, tf.float32), variant, activation)
         checkpoint.assign(session, variables_on_the_threshold(activation))
-        session.run(net.prepare)
+        session.run(net.refresh)
         return session.run([net.logits, list(net.maps.values())])
 
 

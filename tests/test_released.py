@@ -25,7 +25,7 @@ def tensorflow_batches(values, variant, x, y):
         batches = evaluation_batches(x, y, 200)
         net = fast_network.build(batches.images, variant)
         checkpoint.assign(session, values)
-        session.run(net.prepare)
+        session.run(net.refresh)
         batches.start(session)
         for _ in range(0, len(x), 200):
             yield session.run([net.logits, batches.labels, net.maps])
@@ -60,7 +60,7 @@ def test_tensorflow_spiking_network_and_engine_on_the_test_set(cifar10_dir, vari
 
 def assert_exact(arrays, running, maps, predictions):
     """The NumPy reference and the engine fire as `maps`, given its input spikes, and predict the same."""
-    reference = spiking_network.run(arrays, maps["bn0"])
+    reference = spiking_network.forward(arrays, maps["bn0"])
     for name, found in reference.items():
         assert (found == maps[name]).all(), name
     assert (spiking_network.classify(arrays, reference["cnn11"]).argmax(1) == predictions).all()
@@ -77,13 +77,13 @@ def flips_of_the_reference(arrays, images, input_spikes, predictions):
     """How many images the reference classifies otherwise from its own input spikes. Where these differ from
     `input_spikes`, the potential lies on the threshold but for rounding.
     """
-    potentials = spiking_network.input_potentials(arrays, spiking_network.prepare(images))
+    potentials = spiking_network.input_potentials(arrays, spiking_network.central_crop(images))
     flipped = (potentials >= 0) != input_spikes
     assert (np.abs(potentials[flipped]) < 1e-4).all()
     changed = flipped.any((1, 2, 3))
     if not changed.any():  # given TensorFlow's input spikes everything else is exact
         return 0
-    maps = spiking_network.run(arrays, potentials[changed] >= 0)
+    maps = spiking_network.forward(arrays, potentials[changed] >= 0)
     return (spiking_network.classify(arrays, maps["cnn11"]).argmax(1) != predictions[changed]).sum()
 
 

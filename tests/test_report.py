@@ -8,12 +8,11 @@ import pytest
 from helpers import command_error, random_arrays
 from twba_chip import cores, figures, report, robustness, spiking_file, spiking_network, synapses
 from twba_nets import architecture as arch
-from twba_nets.architecture import Stage
+from twba_nets.architecture import FLOAT_STAGES, Reader, STAGES, Stage
 from twba_nets.datasets import digits
 from twba_nets.errors import UserError
 
-SMALL = Stage("small", "bn", 1, 1, 3, 1, "SAME")
-PLACED = list(zip(arch.HIDDEN_STAGES, arch.map_shapes().values()))
+HIDDEN_STAGES = STAGES[FLOAT_STAGES:]
 FILES = ["firing_rate.png", "report.json", "robustness.png", "sops.png", "spikes_per_image.png"]
 IMAGES, ROBUSTNESS_IMAGES = 30, 10
 
@@ -39,29 +38,34 @@ def folder(export, tmp_path_factory):
     return folder
 
 
+def small_stage(groups=1, filters=1, kernel=3, padding="SAME", size=3, channels=1, margin=1, output_size=3):
+    return Stage("small", "bn", groups, filters, kernel, 1, padding, size, channels, margin, output_size, True, True, Reader())
+
+
 def test_fan_out_of_a_kernel_at_the_borders():
     weights = np.ones((3, 3, 1, 1), np.int8)
-    assert synapses.fan_out(weights, SMALL, 3)[..., 0].tolist() == [[4, 6, 4], [6, 9, 6], [4, 6, 4]]
+    assert synapses.fan_out(weights, small_stage())[..., 0].tolist() == [[4, 6, 4], [6, 9, 6], [4, 6, 4]]
     weights[0, 0] = 0  # through it a spike reaches the neuron below and to the right of it
-    assert synapses.fan_out(weights, SMALL, 3)[..., 0].tolist() == [[3, 5, 4], [5, 8, 6], [4, 6, 4]]
-    assert synapses.fan_out(weights, SMALL._replace(padding="VALID"), 3)[..., 0].tolist() == [
-        [0, 1, 1], [1, 1, 1], [1, 1, 1]]
+    assert synapses.fan_out(weights, small_stage())[..., 0].tolist() == [[3, 5, 4], [5, 8, 6], [4, 6, 4]]
+    without_padding = small_stage(padding="VALID", margin=0, output_size=1)
+    assert synapses.fan_out(weights, without_padding)[..., 0].tolist() == [[0, 1, 1], [1, 1, 1], [1, 1, 1]]
 
 
 def test_fan_out_of_strided_groups():
     """Two groups of two filters: group 0 reads the channels 0 and 2, group 1 the channels 1 and 3."""
-    stage = SMALL._replace(groups=2, filters=2, kernel=1)
+    stage = small_stage(groups=2, filters=2, kernel=1, size=1, channels=4, margin=0, output_size=1)
     weights = np.array([[[[1, -1, 0, 1], [0, 0, -1, 1]]]], np.int8)  # [1, 1, 2 synapses, 2 groups * 2 filters]
-    assert synapses.fan_out(weights, stage, 1).tolist() == [[[2, 1, 0, 2]]]
+    assert synapses.fan_out(weights, stage).tolist() == [[[2, 1, 0, 2]]]
 
 
-@pytest.mark.parametrize("stage, shape", PLACED, ids=lambda value: getattr(value, "conv", ""))
-def test_fan_out_counts_the_additions_of_the_chip(arrays, stage, shape):
+@pytest.mark.parametrize("stage", HIDDEN_STAGES, ids=lambda stage: stage.conv)
+def test_fan_out_counts_the_additions_of_the_chip(arrays, stage):
     """Each spike adds the absolute weights of its synapses: their sum over all potentials is the number of SOPs."""
+    shape = (stage.size, stage.size, stage.channels)
     spikes = np.random.RandomState(1).random_sample(shape) < 200 / np.prod(shape)
     spikes[0, 0], spikes[-1, -1] = True, True  # all of two corners
     weights = arrays[stage.conv + "/weights"]
-    driven = synapses.fan_out(weights, stage, shape[0])
+    driven = synapses.fan_out(weights, stage)
     assert driven.shape == shape
     assert driven[spikes].sum() == spiking_network.integrate_events(spikes, np.abs(weights), stage).sum()
 
@@ -69,15 +73,15 @@ def test_fan_out_counts_the_additions_of_the_chip(arrays, stage, shape):
 def test_dense_operations():
     """cnn1: 12 x 12 positions, 4 x 4 x 32 inputs, 256 filters; the README's 70.5 M in all hidden stages."""
     weights = {stage.conv: np.zeros(spiking_file.array_types()[stage.conv + "/weights"][1], np.int8)
-               for stage in arch.HIDDEN_STAGES}
-    macs = [synapses.multiply_accumulates(weights[stage.conv], stage, shape[0]) for stage, shape in PLACED]
+               for stage in HIDDEN_STAGES}
+    macs = [synapses.multiply_accumulates(weights[stage.conv], stage) for stage in HIDDEN_STAGES]
     assert macs[0] == 12 * 12 * 4 * 4 * 32 * 256 and sum(macs) == 70516736
-    assert [synapses.fan_in(weights[stage.conv]) for stage, _ in PLACED] == [512, 288, 512, 288, 512, 512, 512, 1024]
+    assert [synapses.fan_in(weights[stage.conv]) for stage in HIDDEN_STAGES] == [512, 288, 512, 288, 512, 512, 512, 1024]
 
 
 def placement(name, axons, neurons):
-    stage, (size, _, channels) = next(pair for pair in PLACED if pair[0].conv == name)
-    return cores.place(stage, size, channels, cores.Core(axons, neurons))
+    stage = next(stage for stage in HIDDEN_STAGES if stage.conv == name)
+    return cores.place(stage, cores.Core(axons, neurons))
 
 
 def test_cores():
@@ -97,12 +101,12 @@ def test_cores():
 @pytest.mark.parametrize("axons", [16, 100, 256, 1000, 4096])
 @pytest.mark.parametrize("neurons", [1, 60, 256, 5000])
 def test_cores_hold_what_is_placed_on_them(axons, neurons):
-    for stage, (size, _, channels) in PLACED:
-        found = cores.place(stage, size, channels, cores.Core(axons, neurons))
+    for stage in HIDDEN_STAGES:
+        found = cores.place(stage, cores.Core(axons, neurons))
         height, width, filters = found.block
         assert found.block_axons * found.blocks_per_core <= axons
         assert found.block_neurons * found.blocks_per_core <= neurons
-        needed = found.parts * stage.groups * stage.filters * arch.output_size(size, stage) ** 2
+        needed = found.parts * np.prod(stage.map_shape)
         assert height * width * filters * found.blocks_per_core * found.cores >= needed
 
 
@@ -120,19 +124,19 @@ def test_dropped_spikes():
 
 
 def test_every_map_drops_spikes(arrays):
-    """Without a spike anywhere the classifier gives its offset; without drops the network is spiking_network.run."""
+    """Without a spike anywhere the classifier gives its offset; without drops the network is spiking_network.forward."""
     spikes = np.random.RandomState(4).random_sample((2, 24, 24, 64)) < 0.5
-    silent = robustness.run(arrays, spikes, 1, np.random.RandomState(5))
+    silent = robustness.classify(arrays, spikes, 1, np.random.RandomState(5))
     np.testing.assert_array_equal(silent, [arrays["output/offset"]] * 2)
-    whole = robustness.run(arrays, spikes, 0, np.random.RandomState(5))
-    np.testing.assert_array_equal(whole, spiking_network.classify(arrays, spiking_network.run(arrays, spikes)["cnn11"]))
+    whole = robustness.classify(arrays, spikes, 0, np.random.RandomState(5))
+    np.testing.assert_array_equal(whole, spiking_network.classify(arrays, spiking_network.forward(arrays, spikes)["cnn11"]))
 
 
 def test_report_agrees_with_the_reference(arrays, folder):
     """Spikes, SOPs and accuracy, counted in NumPy from the maps of the reference."""
     found, data = json.loads((folder / "report.json").read_text()), digits.load()
-    spikes = spiking_network.encode(arrays, spiking_network.prepare(data.x_test[:IMAGES]))
-    maps = OrderedDict([("bn0", spikes)], **spiking_network.run(arrays, spikes))
+    spikes = spiking_network.encode(arrays, spiking_network.central_crop(data.x_test[:IMAGES]))
+    maps = OrderedDict([("bn0", spikes)], **spiking_network.forward(arrays, spikes))
     total, sops_in_all = np.zeros(IMAGES), 0
     for row, (name, spikes) in zip(found["maps"], maps.items()):
         counts = spikes.sum((1, 2, 3))
@@ -140,7 +144,7 @@ def test_report_agrees_with_the_reference(arrays, folder):
         assert row["map"] == name and row["neurons"] == spikes[0].size
         np.testing.assert_allclose([row["spikes_mean"], row["spikes_sd"], row["firing_rate"]],
                                    [counts.mean(), counts.std(), spikes.mean()])
-    for row, (stage, spikes) in zip(found["maps"][1:], zip(arch.HIDDEN_STAGES, maps.values())):
+    for row, (stage, spikes) in zip(found["maps"][1:], zip(HIDDEN_STAGES, maps.values())):
         weights = arrays[stage.conv + "/weights"]
         sops = spiking_network.integrate(spikes, np.abs(weights), stage).sum((1, 2, 3), dtype=np.float64)
         sops_in_all += sops.mean()

@@ -6,7 +6,7 @@ import pytest
 
 from helpers import random_arrays
 from twba_chip import spiking_file, spiking_network
-from twba_nets import architecture as arch
+from twba_nets.architecture import FLOAT_STAGES, STAGES
 from twba_nets.errors import UserError
 
 
@@ -143,12 +143,11 @@ def test_another_npz(file):
 
 
 def test_all_spikes_at_once_are_one_at_a_time():
-    arrays, random, size, channels = random_arrays(), np.random.RandomState(1), arch.IMAGE_SIZE, arch.SPIKE_STAGE.filters
-    for stage in arch.HIDDEN_STAGES:
-        spikes, weights = random.rand(2, size, size, channels) < 0.1, arrays[stage.conv + "/weights"]
+    arrays, random = random_arrays(), np.random.RandomState(1)
+    for stage in STAGES[FLOAT_STAGES:]:
+        spikes, weights = random.rand(2, stage.size, stage.size, stage.channels) < 0.1, arrays[stage.conv + "/weights"]
         one_at_a_time = [spiking_network.integrate_events(image, weights, stage) for image in spikes]
         np.testing.assert_array_equal(spiking_network.integrate(spikes, weights, stage), one_at_a_time)
-        size, channels = arch.output_size(size, stage), weights.shape[3]
 
 
 def test_fire_at_the_threshold():
@@ -156,10 +155,10 @@ def test_fire_at_the_threshold():
     np.testing.assert_array_equal(spiking_network.fire(potentials, np.array([-2, 5], np.int16)), [[0, 0], [1, 1]])
 
 
-def test_prepare_is_standardisation():
+def test_central_crop_is_standardised():
     images = np.random.RandomState(2).randint(0, 256, (3, 32, 32, 3)).astype(np.uint8)
     images[2] = 77  # one grey: no deviation to divide by
-    x = spiking_network.prepare(images)
+    x = spiking_network.central_crop(images)
     assert x.shape == (3, 24, 24, 3) and x.dtype == np.float32
     inner = images[:2, 4:28, 4:28].astype(float)
     expected = (inner - inner.mean((1, 2, 3), keepdims=True)) / inner.std((1, 2, 3), keepdims=True)
@@ -169,7 +168,7 @@ def test_prepare_is_standardisation():
 
 def test_shapes_that_do_not_fit():
     """NumPy would broadcast, or leave out what is beyond the kernel; the sums would look right."""
-    arrays, stage = random_arrays(), arch.HIDDEN_STAGES[0]
+    arrays, stage = random_arrays(), STAGES[FLOAT_STAGES]
     spikes, weights = np.zeros((1, 24, 24, 64), bool), arrays["cnn1/weights"]
     larger = np.pad(weights, ((0, 2), (0, 2), (0, 0), (0, 0)), mode="constant")
     for image, kernel in ((spikes[0], larger), (spikes[0, :20], weights), (spikes[0, ..., :32], weights)):
@@ -185,6 +184,6 @@ def test_shapes_that_do_not_fit():
 
 @pytest.mark.parametrize("x", [np.zeros((1, 24, 24, 3), np.uint8), np.zeros((1, 32, 32, 3), np.float32),
                                np.full((1, 24, 24, 3), np.nan, np.float32)], ids="integers size nan".split())
-def test_images_that_are_not_prepared(x):
-    with pytest.raises(ValueError, match="prepared images are finite float32"):
+def test_images_that_are_not_standardised(x):
+    with pytest.raises(ValueError, match="standardised images are finite float32"):
         spiking_network.encode(random_arrays(), x)

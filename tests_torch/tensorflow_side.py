@@ -61,7 +61,7 @@ def training_steps(variant, activation, dtype):
         assign(session, values)
         record.update({"before/" + name: value for name, value in values.items()})
         feed = [{images: x[step], labels: y[step]} for step in range(STEPS)]
-        session.run(evaluated.prepare)
+        session.run(evaluated.refresh)
         record["evaluation_logits"] = session.run(evaluated.logits, feed[0])
         logits, first_loss, gradients = session.run([net.logits, loss, fetched], feed[0])
         record.update(logits=logits, **{"gradient/" + name: value for name, value in gradients.items()})

@@ -13,8 +13,9 @@ from exports import (  # noqa: F401 (fixtures)
     assert_refused, bad_network, cifar10_images, digit_images, random_network, random_spikes, released_network)
 from helpers import REPOSITORY, process_error
 from twba_chip import export_nir, spiking_file, spiking_network
-from twba_nets import architecture as arch
+from twba_nets.architecture import FLOAT_STAGES, STAGES
 
+HIDDEN_STAGES = STAGES[FLOAT_STAGES:]
 simulators = pytest.mark.parametrize("simulator", [norse.torch.from_nir, import_from_nir], ids=["Norse", "snnTorch"])
 
 
@@ -38,7 +39,7 @@ def simulate(simulator, graph, spikes):
         spikes, state = outputs
         maps[names[module]] = spikes
 
-    names = {network.get_submodule(stage.conv + "_spikes"): stage.conv for stage in arch.HIDDEN_STAGES}
+    names = {network.get_submodule(stage.conv + "_spikes"): stage.conv for stage in HIDDEN_STAGES}
     for module in names:
         module.register_forward_hook(record)
     with torch.no_grad():
@@ -49,7 +50,7 @@ def simulate(simulator, graph, spikes):
 
 
 def assert_equal_ours(simulated, arrays, spikes):
-    ours = spiking_network.run(arrays, spikes)
+    ours = spiking_network.forward(arrays, spikes)
     for name, expected in ours.items():
         np.testing.assert_array_equal(simulated[name], expected, name)
     predictions = [spiking_network.classify(arrays, maps["cnn11"]).argmax(1) for maps in (simulated, ours)]
@@ -60,7 +61,7 @@ def assert_equal_ours(simulated, arrays, spikes):
 @simulators
 def test_a_random_network_on_digits(simulator, random_network, random_graph, digit_images):
     arrays, _ = spiking_file.load(random_network)
-    spikes = spiking_network.encode(arrays, spiking_network.prepare(digit_images))
+    spikes = spiking_network.encode(arrays, spiking_network.central_crop(digit_images))
     maps = assert_equal_ours(simulate(simulator, random_graph, spikes), arrays, spikes)
     assert all(0.2 < spikes.mean() < 0.8 for spikes in maps.values()), "the comparison says little"
     assert len(np.unique(spiking_network.classify(arrays, maps["cnn11"]).argmax(1))) > 1, "the comparison says little"
@@ -76,20 +77,20 @@ def test_a_random_network_on_spikes_of_all_densities(simulator, random_network, 
 @simulators
 def test_the_released_network_on_cifar10(simulator, released_network, cifar10_images, tmp_path):
     arrays, _ = spiking_file.load(released_network)
-    spikes = spiking_network.encode(arrays, spiking_network.prepare(cifar10_images))
+    spikes = spiking_network.encode(arrays, spiking_network.central_crop(cifar10_images))
     assert_equal_ours(simulate(simulator, exported(released_network, tmp_path), spikes), arrays, spikes)
 
 
 def test_the_form_is_the_one_that_all_can_read(random_graph):
     graph = nir.read(random_graph)
-    for stage in arch.HIDDEN_STAGES:
+    for stage in HIDDEN_STAGES:
         convolution, neurons = graph.nodes[stage.conv], graph.nodes[stage.conv + "_spikes"]
-        height, width, channels = arch.map_shapes()[stage.conv]
+        height, width, channels = stage.map_shape
         assert convolution.groups == 1
         assert (convolution.output_type["output"] == (channels, height, width)).all()
         assert neurons.v_threshold.shape == (channels, height, width)
         assert np.unique(neurons.v_threshold) == [0.5] and np.unique(neurons.r) == [1] and not neurons.v_reset.any()
-    assert len(graph.nodes) == 2 + 2 * len(arch.HIDDEN_STAGES) and len(graph.edges) == len(graph.nodes) - 1
+    assert len(graph.nodes) == 2 + 2 * len(HIDDEN_STAGES) and len(graph.edges) == len(graph.nodes) - 1
     assert graph.metadata == {"variant": "twba", "source": '{"checkpoint": "none"}'}
 
 

@@ -43,7 +43,7 @@ def run(model, level, **inputs):
 
 def assert_equal_ours(results, arrays, spikes):
     """Whether the maps and predictions are those of the reference, given these input spikes."""
-    ours = spiking_network.run(arrays, spikes)
+    ours = spiking_network.forward(arrays, spikes)
     for name, expected in ours.items():
         np.testing.assert_array_equal(results[name], expected, name)
     logits = spiking_network.classify(arrays, ours["cnn11"])
@@ -55,7 +55,7 @@ def assert_equal_ours(results, arrays, spikes):
 def assert_whole_network_equals_ours(model, level, arrays, images):
     """The hidden stages exactly; the float convolutions up to a rounding that turns a neuron in a million."""
     results = run(model, level, images=images)
-    assert (results["bn0"] != spiking_network.encode(arrays, spiking_network.prepare(images))).mean() < 1e-6
+    assert (results["bn0"] != spiking_network.encode(arrays, spiking_network.central_crop(images))).mean() < 1e-6
     return assert_equal_ours(results, arrays, results["bn0"])
 
 
@@ -86,7 +86,7 @@ def test_plain_images_are_standardised_too(random_network, random_model):
     arrays, _ = spiking_file.load(random_network)
     images = np.repeat(np.arange(0, 256, 3, dtype=np.uint8), 32 * 32 * 3).reshape(-1, 32, 32, 3)
     results = run(random_model, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL, images=images)
-    assert (results["bn0"] != spiking_network.encode(arrays, spiking_network.prepare(images))).mean() < 1e-3
+    assert (results["bn0"] != spiking_network.encode(arrays, spiking_network.central_crop(images))).mean() < 1e-3
     assert results["bn0"].any((1, 2, 3)).all()
 
 

@@ -13,49 +13,62 @@ group of a stage (its neurons at one position share their whole fan-in, neighbou
 
 Neurons that copy a spike for several cores are not counted: chips differ in how they multicast.
 """
-from collections import namedtuple
+from typing import NamedTuple, Optional, Tuple
 
-from twba_nets import architecture as arch
+from twba_nets.architecture import Stage
 from twba_nets.errors import UserError
 
-Core = namedtuple("Core", "axons neurons")
-Placement = namedtuple("Placement", "cores parts block block_axons block_neurons blocks_per_core")
-Placement.__doc__ = """How a stage lies on cores.
 
-cores: how many. parts: into how many partial sums a neuron is split, 1 where it is whole. block: its (height, width,
-filters). block_axons, block_neurons: what a block takes of a core.
-"""
+class Core(NamedTuple):
+    """A core's inputs and neurons."""
+    axons: int
+    neurons: int
 
 
-def place(stage, size, channels, core):
-    """The Placement of a stage whose input map is [size, size, channels]. Raises UserError if a core is too small."""
-    parts = _parts(stage, channels // stage.groups, core)
-    part_channels = _divide(channels // stage.groups, parts)
-    positions = range(1, arch.output_size(size, stage) + 1)
-    placements = [_try(stage, size, part_channels, parts, height, width, core)
-                  for height in positions for width in positions]
+class Placement(NamedTuple):
+    """How a stage lies on cores.
+
+    cores: how many. parts: into how many partial sums a neuron is split, 1 where it is whole. block: its (height, width,
+    filters). block_axons, block_neurons: what a block takes of a core.
+    """
+    cores: int
+    parts: int
+    block: Tuple[int, int, int]
+    block_axons: int
+    block_neurons: int
+    blocks_per_core: int
+
+
+def place(stage: Stage, core: Core) -> Placement:
+    """The stage on such cores. Raises UserError if a core is too small."""
+    parts = _parts(stage, core)
+    positions = range(1, stage.output_size + 1)
+    placements = [_place_blocks(stage, parts, height, width, core) for height in positions for width in positions]
     return min(filter(None, placements), key=lambda placement: (placement.cores, placement.block_neurons))
 
 
-def _parts(stage, channels, core):
+def _parts(stage: Stage, core: Core) -> int:
+    channels = stage.channels // stage.groups
     for parts in range(1, channels + 1):
         if stage.kernel ** 2 * _divide(channels, parts) <= core.axons:
             return parts
-    raise UserError("--axons %d: %s needs at least %d, a core that sees one channel of its kernel: give more"
-                    % (core.axons, stage.conv, stage.kernel ** 2))
+    raise UserError(f"--axons {core.axons}: {stage.conv} needs at least {stage.kernel ** 2}, a core that sees one channel of "
+                    f"its kernel: give more")
 
 
-def _try(stage, size, channels, parts, height, width, core):
+def _place_blocks(stage: Stage, parts: int, height: int, width: int, core: Core) -> Optional[Placement]:
     """The Placement with blocks of height x width positions; None if they do not fit a core."""
-    rows, columns = (min((length - 1) * stage.stride + stage.kernel, size) for length in (height, width))
-    axons, filters = rows * columns * channels, min(stage.filters, core.neurons // (height * width))
+    rows, columns = (min((length - 1) * stage.stride + stage.kernel, stage.size) for length in (height, width))
+    axons = rows * columns * _divide(stage.channels // stage.groups, parts)
+    filters = min(stage.filters, core.neurons // (height * width))
     if axons > core.axons or not filters:
         return None
-    neurons, out = height * width * filters, arch.output_size(size, stage)
+    neurons, size = height * width * filters, stage.output_size
     shared = min(core.axons // axons, core.neurons // neurons)
-    blocks = _divide(out, height) * _divide(out, width) * _divide(stage.filters, filters) * stage.groups * parts
+    blocks = _divide(size, height) * _divide(size, width) * _divide(stage.filters, filters) * stage.groups * parts
     return Placement(_divide(blocks, shared), parts, (height, width, filters), axons, neurons, shared)
 
 
-def _divide(a, b):
+def _divide(a: int, b: int) -> int:
+    """Rounded up."""
     return -(-a // b)

@@ -20,18 +20,21 @@ import argparse
 import io
 import json
 from pathlib import Path
+from typing import Sequence
 
 import nir
 import numpy as np
 
 from twba_chip import spiking_file
-from twba_nets import architecture as arch, command_line
+from twba_nets import command_line
+from twba_nets.architecture import FLOAT_STAGES, STAGES, Stage
+from twba_nets.arrays import Arrays
 from twba_nets.files import atomic_write, make_folder
 
 THRESHOLD = 0.5
 
 
-def main(argv=None):
+def main(argv: Sequence[str] = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m twba_chip.export_nir",
         description="Write the on-chip part of an exported network as a NIR graph: from the input spikes (bn0's map, "
@@ -46,7 +49,7 @@ def main(argv=None):
         _export(args.network, args.out)
 
 
-def _export(network, out):
+def _export(network: Path, out: Path) -> None:
     command_line.check_out(out, network)
     graph = build(*spiking_file.load(network))
     make_folder(out.parent)
@@ -54,44 +57,45 @@ def _export(network, out):
     nir.write(buffer, graph)
     with atomic_write(out) as file:
         file.write(buffer.getbuffer())
-    print("%s: NIR %s, %d stages of Conv2d and IF, %.2f MB"
-          % (out, nir.version, len(arch.HIDDEN_STAGES), out.stat().st_size / 1e6))
+    print(f"{out}: NIR {nir.version}, {len(STAGES) - FLOAT_STAGES} stages of Conv2d and IF, {out.stat().st_size / 1e6:.2f} MB")
 
 
-def build(arrays, meta):
+def build(arrays: Arrays, meta: dict, stages: Sequence[Stage] = STAGES) -> nir.NIRGraph:
     """The graph of a network as spiking_file.load gives it: nodes input, cnn1, cnn1_spikes, cnn2, ..., output.
 
     Its metadata are the variant, and where the network comes from (JSON).
     """
-    shapes = {name: (channels, height, width) for name, (height, width, channels) in arch.map_shapes().items()}
-    before = shapes[arch.SPIKE_STAGE.bn]
-    nodes = {"input": nir.Input({"input": np.array(before)})}
-    for stage in arch.HIDDEN_STAGES:
-        nodes[stage.conv] = _convolution(arrays, stage, before)
-        before = shapes[stage.conv]
-        nodes[stage.conv + "_spikes"] = nir.IF(r=np.ones(before, np.float32),
-                                               v_threshold=np.full(before, THRESHOLD, np.float32))
-    nodes["output"] = nir.Output({"output": np.array(before)})
+    nodes = {"input": nir.Input({"input": _shape(stages[FLOAT_STAGES - 1])})}
+    for stage in stages[FLOAT_STAGES:]:
+        nodes[stage.conv] = _convolution(arrays, stage)
+        nodes[f"{stage.conv}_spikes"] = nir.IF(r=np.ones(_shape(stage), np.float32),
+                                               v_threshold=np.full(_shape(stage), THRESHOLD, np.float32))
+    nodes["output"] = nir.Output({"output": _shape(stages[-1])})
     names = list(nodes)
     return nir.NIRGraph(nodes, list(zip(names, names[1:])),
                         metadata={"variant": meta["variant"], "source": json.dumps(meta["source"])})
 
 
-def _convolution(arrays, stage, shape):
-    """The node that adds up a stage's potentials less threshold, plus 1. shape: (C, H, W), of its input."""
-    margin = arch.padding(shape[1], stage)
+def _shape(stage: Stage) -> np.ndarray:
+    """(C, H, W) of a stage's output map."""
+    height, width, channels = stage.map_shape
+    return np.array([channels, height, width])
+
+
+def _convolution(arrays: Arrays, stage: Stage) -> nir.Conv2d:
+    """The node that adds up a stage's potentials less threshold, plus 1."""
     return nir.Conv2d(
-        input_shape=shape[1:], weight=dense(arrays[stage.conv + "/weights"], stage), dilation=(1, 1), groups=1,
-        stride=(stage.stride, stage.stride), padding=(margin, margin),
-        bias=1 - arrays[stage.conv + "/thresholds"].astype(np.float32))
+        input_shape=(stage.size, stage.size), weight=dense(arrays[f"{stage.conv}/weights"], stage), dilation=(1, 1), groups=1,
+        stride=(stage.stride, stage.stride), padding=(stage.margin, stage.margin),
+        bias=1 - arrays[f"{stage.conv}/thresholds"].astype(np.float32))
 
 
-def dense(weights, stage):
+def dense(weights: np.ndarray, stage: Stage) -> np.ndarray:
     """A grouped kernel, int8 [k, k, C / groups, O], without groups: float32 [O, C, k, k], with zeros in it."""
-    kernel = np.zeros((weights.shape[3], weights.shape[2] * stage.groups) + weights.shape[:2], np.float32)
+    kernel = np.zeros((stage.output_channels, stage.channels, stage.kernel, stage.kernel), np.float32)
     for group in range(stage.groups):
         neurons = slice(group * stage.filters, (group + 1) * stage.filters)
-        kernel[neurons, group::stage.groups] = weights[..., neurons].transpose(3, 2, 0, 1)
+        kernel[neurons, group::stage.groups] = weights[..., neurons].transpose(3, 2, 0, 1)  # HWIO -> OIHW
     return kernel
 
 

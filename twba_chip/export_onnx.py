@@ -16,6 +16,7 @@ if __name__ == "__main__":
 import argparse
 import json
 from pathlib import Path
+from typing import Sequence
 
 import numpy as np
 import onnx
@@ -23,6 +24,8 @@ from onnx import helper
 
 from twba_chip import spiking_file
 from twba_nets import architecture as arch, command_line
+from twba_nets.architecture import STAGES, Stage
+from twba_nets.arrays import Arrays
 from twba_nets.files import atomic_write, make_folder
 
 OPSET, IR_VERSION = 17, 8  # of 2022: old enough for most runtimes
@@ -32,7 +35,7 @@ WEIGHT_TYPE = (np.float32(1), np.int8(0))
 IMAGE_WIDTH = 32  # as CIFAR-10 has them
 
 
-def main(argv=None):
+def main(argv: Sequence[str] = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m twba_chip.export_onnx",
         description="Write an exported network as an ONNX model, from images (uint8 [N, 32, 32, 3] as CIFAR-10 has "
@@ -45,35 +48,33 @@ def main(argv=None):
         _export(args.network, args.out)
 
 
-def _export(network, out):
+def _export(network: Path, out: Path) -> None:
     command_line.check_out(out, network)
     model = build(*spiking_file.load(network))
     make_folder(out.parent)
     with atomic_write(out) as file:
         file.write(model.SerializeToString())
-    print("%s: ONNX, opset %d, %d nodes, %.2f MB" % (out, OPSET, len(model.graph.node), out.stat().st_size / 1e6))
+    print(f"{out}: ONNX, opset {OPSET}, {len(model.graph.node)} nodes, {out.stat().st_size / 1e6:.2f} MB")
 
 
-def build(arrays, meta):
+def build(arrays: Arrays, meta: dict, stages: Sequence[Stage] = STAGES) -> onnx.ModelProto:
     """The model of a network as spiking_file.load gives it. Its properties are the variant and the source (JSON)."""
     graph = _Graph()
-    x = _encode(graph, arrays, _prepare(graph, "images"))
-    size = arch.IMAGE_SIZE
-    for stage in arch.HIDDEN_STAGES:
-        x = _fire(graph, arrays, stage, x, size)
-        size = arch.output_size(size, stage)
+    x = _central_crop(graph, "images", stages[0].size)
+    for stage in stages:
+        x = (_fire if stage.quantised else _encode)(graph, arrays, stage, x)
     _classify(graph, arrays, x)
     proto = helper.make_graph(
         graph.nodes, "twba_nets", [_value("images", np.uint8, IMAGE_WIDTH, IMAGE_WIDTH, arch.CHANNELS)],
         [_value("logits", np.float32, arch.CLASSES)], graph.constants,
         value_info=[_value(name, np.uint8, channels, height, width)
-                    for name, (height, width, channels) in arch.map_shapes().items()])
+                    for name, (height, width, channels) in arch.map_shapes(stages).items()])
     model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     helper.set_model_props(model, {"variant": meta["variant"], "source": json.dumps(meta["source"])})
     return model
 
 
-def _value(name, dtype, *shape):
+def _value(name: str, dtype: type, *shape: int) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), ("N",) + shape)
 
 
@@ -83,21 +84,21 @@ class _Graph:
     def __init__(self):
         self.nodes, self.constants = [], []
 
-    def add(self, operator, output, *inputs, **attributes):
+    def add(self, operator: str, output: str, *inputs, **attributes) -> str:
         """Add a node; returns its output's name. inputs: names, or arrays, which become constants."""
         names = []
         for index, value in enumerate(inputs):
-            names.append(value if isinstance(value, str) else "%s/%d" % (output, index))
+            names.append(value if isinstance(value, str) else f"{output}/{index}")
             if not isinstance(value, str):
                 self.constants.append(onnx.numpy_helper.from_array(np.array(value, order="C"), names[-1]))
         self.nodes.append(helper.make_node(operator, names, [output], name=output, **attributes))
         return output
 
 
-def _prepare(graph, images):
-    """spiking_network.prepare: the central 24x24, standardised. Returns the name of a float [N, 3, 24, 24]."""
-    margin, pixels = (IMAGE_WIDTH - arch.IMAGE_SIZE) // 2, arch.IMAGE_SIZE ** 2 * arch.CHANNELS
-    x = graph.add("Slice", "crop", images, [margin] * 2, [margin + arch.IMAGE_SIZE] * 2, [1, 2])
+def _central_crop(graph: _Graph, images: str, size: int) -> str:
+    """spiking_network.central_crop. Returns the name of a float [N, 3, 24, 24]."""
+    margin, pixels = (IMAGE_WIDTH - size) // 2, size ** 2 * arch.CHANNELS
+    x = graph.add("Slice", "crop", images, [margin] * 2, [margin + size] * 2, [1, 2])
     x = graph.add("Transpose", "crop/nchw", x, perm=[0, 3, 1, 2])
     x = graph.add("Cast", "pixels", x, to=onnx.TensorProto.FLOAT)
     mean = graph.add("ReduceMean", "mean", x, axes=[1, 2, 3])
@@ -108,39 +109,36 @@ def _prepare(graph, images):
     return graph.add("Div", "standardised", graph.add("Sub", "centred", x, mean), deviation)
 
 
-def _encode(graph, arrays, x):
-    """spiking_network.encode: the two float convolutions. Returns the name of the input spikes."""
-    x = graph.add("Relu", "relu", _float_convolution(graph, arrays, arch.RELU_STAGE, x))
-    fires = graph.add("GreaterOrEqual", "fires", _float_convolution(graph, arrays, arch.SPIKE_STAGE, x), np.float32(0))
-    return graph.add("Where", arch.SPIKE_STAGE.bn, fires, np.uint8(SPIKE), np.uint8(0))
+def _encode(graph: _Graph, arrays: Arrays, stage: Stage, x: str) -> str:
+    """A float stage; the second one makes the input spikes. Returns the name of its outputs."""
+    kernel = arrays[f"{stage.conv}/kernel"] * arrays[f"{stage.conv}/scale"]
+    x = graph.add("Conv", stage.conv, x, kernel.transpose(3, 2, 0, 1), arrays[f"{stage.conv}/offset"], **_geometry(stage))
+    if not stage.fires:
+        return graph.add("Relu", "relu", x)
+    fires = graph.add("GreaterOrEqual", "fires", x, np.float32(0))
+    return graph.add("Where", stage.map, fires, np.uint8(SPIKE), np.uint8(0))
 
 
-def _float_convolution(graph, arrays, stage, x):
-    kernel = arrays[stage.conv + "/kernel"] * arrays[stage.conv + "/scale"]
-    return graph.add("Conv", stage.conv, x, kernel.transpose(3, 2, 0, 1), arrays[stage.conv + "/offset"],
-                     **_geometry(stage, arch.IMAGE_SIZE))
-
-
-def _fire(graph, arrays, stage, spikes, size):
-    """A hidden stage, on spikes of that height. Returns the name of its spikes."""
-    weights = arrays[stage.conv + "/weights"].transpose(3, 2, 0, 1)
-    thresholds = arrays[stage.conv + "/thresholds"].astype(np.int32)
+def _fire(graph: _Graph, arrays: Arrays, stage: Stage, spikes: str) -> str:
+    """A hidden stage. Returns the name of its spikes."""
+    weights = arrays[f"{stage.conv}/weights"].transpose(3, 2, 0, 1)  # HWIO -> OIHW
+    thresholds = arrays[f"{stage.conv}/thresholds"].astype(np.int32)
     if stage.groups > 1:  # ONNX's groups read adjacent channels: bring i, i + groups, i + 2 groups, ... together
-        order = np.arange(weights.shape[1] * stage.groups).reshape(-1, stage.groups).T.ravel()
-        spikes = graph.add("Gather", stage.conv + "/groups", spikes, order, axis=1)
-    return graph.add("QLinearConv", stage.conv, spikes, *SPIKE_TYPE, weights, *WEIGHT_TYPE, *SPIKE_TYPE,
-                     SPIKE * (1 - thresholds), group=stage.groups, **_geometry(stage, size))
+        order = np.arange(stage.channels).reshape(-1, stage.groups).T.ravel()
+        spikes = graph.add("Gather", f"{stage.conv}/groups", spikes, order, axis=1)
+    return graph.add("QLinearConv", stage.map, spikes, *SPIKE_TYPE, weights, *WEIGHT_TYPE, *SPIKE_TYPE,
+                     SPIKE * (1 - thresholds), group=stage.groups, **_geometry(stage))
 
 
-def _geometry(stage, size):
-    return {"kernel_shape": [stage.kernel] * 2, "strides": [stage.stride] * 2, "pads": [arch.padding(size, stage)] * 4}
+def _geometry(stage: Stage) -> dict:
+    return {"kernel_shape": [stage.kernel] * 2, "strides": [stage.stride] * 2, "pads": [stage.margin] * 4}
 
 
-def _classify(graph, arrays, spikes):
-    """spiking_network.classify: from cnn11's spikes to the logits."""
+def _classify(graph: _Graph, arrays: Arrays, spikes: str) -> None:
+    """spiking_network.classify: from the last map's spikes to the logits."""
     x = graph.add("Flatten", "features", graph.add("DequantizeLinear", "spikes", spikes, *SPIKE_TYPE))
-    graph.add("Gemm", "logits", x, arrays[arch.OUTPUT + "/kernel"] * arrays[arch.OUTPUT + "/scale"],
-              arrays[arch.OUTPUT + "/offset"])
+    graph.add("Gemm", "logits", x, arrays[f"{arch.OUTPUT}/kernel"] * arrays[f"{arch.OUTPUT}/scale"],
+              arrays[f"{arch.OUTPUT}/offset"])
 
 
 if __name__ == "__main__":

@@ -10,34 +10,40 @@ if __name__ == "__main__":
     interrupts.exit_at_once()  # the imports below take seconds
 
 import argparse
-from collections import namedtuple
 from pathlib import Path
+from typing import List, NamedTuple, Sequence
 
 import numpy as np
 from tqdm import tqdm
 
 from twba_chip import cores, figures, robustness, spiking_file, synapses
 from twba_chip.engine import CHUNK, Engine
-from twba_nets import architecture as arch, command_line, datasets
+from twba_nets import command_line, datasets
+from twba_nets.architecture import FLOAT_STAGES, STAGES, Stage
+from twba_nets.arrays import Arrays
 from twba_nets.files import make_folder, write_json
 
 # Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014, 45 nm, 0.9 V: a float32 product
 # takes 3.7 pJ, a float32 sum 0.9 pJ (an int32 sum 0.1 pJ). Arithmetic alone: no memory, no routing, no leakage.
 PICOJOULE_PER_SOP, PICOJOULE_PER_MAC = 0.9, 4.6
 
-Measurement = namedtuple("Measurement", "correct spikes sops")
-Measurement.__doc__ = """What each image gave. correct: bool [N]. spikes: float64 [N, 9], each map's (map_shapes()).
 
-sops: float64 [N, 8], the synaptic operations at each hidden stage's own synapses.
-"""
+class Measurement(NamedTuple):
+    """What each image gave. correct: bool [N]. spikes: float64 [N, 9], each map's (map_shapes()).
+
+    sops: float64 [N, 8], the synaptic operations at each hidden stage's own synapses.
+    """
+    correct: np.ndarray
+    spikes: np.ndarray
+    sops: np.ndarray
 
 
-def main(argv=None):
+def main(argv: Sequence[str] = None) -> None:
     args = _parser().parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):
         arrays, meta = spiking_file.load(args.export)
         core = cores.Core(args.axons, args.neurons)
-        placements = [cores.place(stage, shape[0], shape[2], core) for stage, shape in _stages()]
+        placements = [cores.place(stage, core) for stage in STAGES[FLOAT_STAGES:]]
         make_folder(args.out)
         data = datasets.load(args.dataset or _trained_on(meta), args.data_dir)
         images, labels = data.x_test[:args.limit], data.y_test[:args.limit]
@@ -50,10 +56,10 @@ def main(argv=None):
                       robustness={"images": len(labels[few]), "seed": robustness.SEED, "dropped": robustness.DROPS,
                                   "accuracy": curve.tolist()})
         _write(report, measurement, args.out)
-        print("%s\n\nreport.json and four figures are in %s" % (table(report), args.out))
+        print(f"{table(report)}\n\nreport.json and four figures are in {args.out}")
 
 
-def _parser():
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m twba_chip.report",
         description="What an exported network costs on a neuromorphic chip: for each map neurons, fan-in, fan-out, "
@@ -86,59 +92,55 @@ def _parser():
     return parser
 
 
-def measure(arrays, images, labels):
-    """Run the images through the network. images: uint8 [N, 32, 32, 3], labels: [N]. Returns a Measurement."""
-    engine = Engine(arrays)
-    # each map's neurons count once as a spike, and by their fan-out as SOPs; float64 holds these integers exactly
-    counters = [np.stack([np.ones(driven.size), driven.ravel()], 1) for driven in _fan_outs(arrays)]
-    correct, counts = np.empty(len(images), bool), np.empty((len(images), len(counters), 2))
+def measure(arrays: Arrays, images: np.ndarray, labels: np.ndarray, stages: Sequence[Stage] = STAGES) -> Measurement:
+    """Run the images through the network. images: uint8 [N, 32, 32, 3], labels: [N]."""
+    engine, driven = Engine(arrays, stages=stages), _fan_outs(arrays, stages)
+    correct = np.empty(len(images), bool)
+    spikes, sops = np.empty((len(images), len(driven) + 1)), np.empty((len(images), len(driven)))
     with tqdm(total=len(images), unit=" images", desc="spikes", leave=False, disable=None) as bar:
         for start in range(0, len(images), CHUNK):
             rows = slice(start, min(start + CHUNK, len(images)))
             correct[rows] = engine.run(images[rows]).logits.argmax(1) == labels[rows]
-            for column, spikes in enumerate(engine.unpack(rows.stop - start).values()):
-                counts[rows, column] = spikes.reshape(len(spikes), -1).astype(np.float64) @ counters[column]
+            for index, fired in enumerate(engine.unpack(rows.stop - start).values()):
+                fired = fired.reshape(len(fired), -1).astype(np.float64)  # which holds these integers exactly
+                spikes[rows, index] = fired.sum(1)
+                if index < len(driven):  # the classifier, which reads the last map, is off chip
+                    sops[rows, index] = fired @ driven[index].ravel()
             bar.update(rows.stop - start)
-    return Measurement(correct, counts[..., 0], counts[:, :-1, 1])
+    return Measurement(correct, spikes, sops)
 
 
-def _stages():
-    """(stage, shape of its input map) of the hidden stages."""
-    return list(zip(arch.HIDDEN_STAGES, arch.map_shapes().values()))
+def _fan_outs(arrays: Arrays, stages: Sequence[Stage]) -> List[np.ndarray]:
+    """The fan-out of the neurons that each hidden stage reads, [H, W, C]."""
+    return [synapses.fan_out(arrays[f"{stage.conv}/weights"], stage) for stage in stages[FLOAT_STAGES:]]
 
 
-def _fan_outs(arrays):
-    """The fan-out of each map's neurons, [H, W, C]; 0 for the last map's, since the classifier is off chip."""
-    last = list(arch.map_shapes().values())[-1]
-    return [synapses.fan_out(arrays[stage.conv + "/weights"], stage, shape[0]) for stage, shape in _stages()] + [
-        np.zeros(last)]
-
-
-def summarise(arrays, measurement, placements, picojoule_per_sop, picojoule_per_mac):
+def summarise(arrays: Arrays, measurement: Measurement, placements: Sequence[cores.Placement], picojoule_per_sop: float,
+              picojoule_per_mac: float, stages: Sequence[Stage] = STAGES) -> dict:
     """The report's figures as a dictionary for JSON.
 
-    maps: a row a map, total: all nine. spikes_mean, spikes_sd: spikes an image. firing_rate: share of the neurons that
-    fire for an image. fan_out: nonzero synapses that a spike drives, mean over the map's neurons; null where they are
-    off chip. Null for the input spikes (bn0), which are made off chip: fan_in, synapses of a neuron; fan_in_nonzero,
-    those whose weight is not zero and that see no padding, mean over the neurons; weights; weight_sparsity, the share
-    of zeros; sops_mean, sops_sd: SOPs an image at the map's own synapses; macs: dense MACs an image; sops_over_macs;
-    the fields of its cores.Placement. energy: microjoules an image.
+    placements: of the hidden stages. maps: a row a map, total: all nine. spikes_mean, spikes_sd: spikes an image.
+    firing_rate: share of the neurons that fire for an image. fan_out: nonzero synapses that a spike drives, mean over the
+    map's neurons; null where they are off chip. Null for the input spikes (bn0), which are made off chip: fan_in, synapses
+    of a neuron; fan_in_nonzero, those whose weight is not zero and that see no padding, mean over the neurons; weights;
+    weight_sparsity, the share of zeros; sops_mean, sops_sd: SOPs an image at the map's own synapses; macs: dense MACs an
+    image; sops_over_macs; the fields of its cores.Placement. energy: microjoules an image.
     """
-    driven = _fan_outs(arrays)
-    maps = [_map_row(name, int(np.prod(shape)), measurement.spikes[:, index])
-            for index, (name, shape) in enumerate(arch.map_shapes().items())]
-    for index, ((stage, shape), placement) in enumerate(zip(_stages(), placements)):
-        weights, after = arrays[stage.conv + "/weights"], maps[index + 1]
-        maps[index]["fan_out"] = float(driven[index].mean())
-        after.update(_operations(measurement.sops[:, index], synapses.multiply_accumulates(weights, stage, shape[0])),
-                     fan_in=synapses.fan_in(weights), fan_in_nonzero=float(driven[index].sum() / after["neurons"]),
-                     weights=weights.size, weight_sparsity=float((weights == 0).mean()), **placement._asdict())
+    maps = [_map_row(stage.map, int(np.prod(stage.map_shape)), spikes)
+            for stage, spikes in zip(stages[FLOAT_STAGES - 1:], measurement.spikes.T)]
+    hidden = zip(maps, maps[1:], stages[FLOAT_STAGES:], _fan_outs(arrays, stages), measurement.sops.T, placements)
+    for before, row, stage, driven, sops, placement in hidden:
+        weights = arrays[f"{stage.conv}/weights"]
+        before["fan_out"] = float(driven.mean())
+        row.update(_operations(sops, synapses.multiply_accumulates(weights, stage)),
+                   fan_in=synapses.fan_in(weights), fan_in_nonzero=float(driven.sum() / row["neurons"]),
+                   weights=weights.size, weight_sparsity=float((weights == 0).mean()), **placement._asdict())
     total = _total(maps, measurement)
     return {"images": len(measurement.correct), "accuracy": float(measurement.correct.mean()), "maps": maps,
             "total": total, "energy": _energies(total, picojoule_per_sop, picojoule_per_mac)}
 
 
-def _map_row(name, neurons, spikes):
+def _map_row(name: str, neurons: int, spikes: np.ndarray) -> dict:
     row = dict.fromkeys(("fan_out", "fan_in", "fan_in_nonzero", "weights", "weight_sparsity", "sops_mean", "sops_sd",
                          "macs", "sops_over_macs") + cores.Placement._fields)
     row.update(map=name, neurons=neurons, spikes_mean=float(spikes.mean()), spikes_sd=float(spikes.std()),
@@ -146,12 +148,12 @@ def _map_row(name, neurons, spikes):
     return row
 
 
-def _operations(sops, macs):
+def _operations(sops: np.ndarray, macs: int) -> dict:
     return {"sops_mean": float(sops.mean()), "sops_sd": float(sops.std()), "macs": macs,
             "sops_over_macs": float(sops.mean() / macs)}
 
 
-def _total(maps, measurement):
+def _total(maps: List[dict], measurement: Measurement) -> dict:
     stages = maps[1:]
     total = _map_row("total", sum(row["neurons"] for row in maps), measurement.spikes.sum(1))
     total.update(_operations(measurement.sops.sum(1), sum(row["macs"] for row in stages)),
@@ -160,7 +162,7 @@ def _total(maps, measurement):
     return total
 
 
-def _energies(total, picojoule_per_sop, picojoule_per_mac):
+def _energies(total: dict, picojoule_per_sop: float, picojoule_per_mac: float) -> dict:
     sops, macs = total["sops_mean"] * picojoule_per_sop / 1e6, total["macs"] * picojoule_per_mac / 1e6
     return {"picojoule_per_sop": picojoule_per_sop, "picojoule_per_mac": picojoule_per_mac,
             "sops_microjoule": sops, "macs_microjoule": macs, "sops_over_macs": sops / macs}
@@ -175,26 +177,27 @@ COLUMNS = (  # title, width, key in a row, format
     ("parts", 6, "parts", "{}"))
 
 
-def table(report):
+def table(report: dict) -> str:
     """The report as text: a line a map, then energy and robustness."""
-    energy, curve = report["energy"], report["robustness"]
-    lines = ["{export}: {variant}, {images} test images of {dataset}, accuracy {accuracy:.2%}\n".format(**report),
+    core, energy, curve = report["core"], report["energy"], report["robustness"]
+    lines = [f"{report['export']}: {report['variant']}, {report['images']} test images of {report['dataset']}, accuracy "
+             f"{report['accuracy']:.2%}\n",
              " ".join(title.rjust(width) for title, width, _, _ in COLUMNS)]
     for row in report["maps"] + [report["total"]]:
         cells = ("-" if row[key] is None else text.format(row[key]) for _, _, key, text in COLUMNS)
         lines.append(" ".join(cell.rjust(width) for cell, (_, width, _, _) in zip(cells, COLUMNS)))
+    drops = ", ".join(f"{dropped:.0%}: {accuracy:.1%}" for dropped, accuracy in zip(curve["dropped"], curve["accuracy"]))
     lines += [
         "\nnonzero: a neuron's synapses whose weight is not 0 (mean). SOPs: at the map's own synapses.",
-        "cores: of {axons} axons and {neurons} neurons. parts above 1: the fan-in exceeds a core, and the chip has to "
-        "add as many partial sums.".format(**report["core"]),
-        "energy an image: {sops_microjoule:.2f} uJ ({picojoule_per_sop:g} pJ a SOP); dense: {macs_microjoule:.2f} uJ "
-        "({picojoule_per_mac:g} pJ a MAC); {sops_over_macs:.1%} of it".format(**energy),
-        "accuracy on the first %d images when spikes are dropped: %s" % (curve["images"], ", ".join(
-            "{:.0%}: {:.1%}".format(*point) for point in zip(curve["dropped"], curve["accuracy"])))]
+        f"cores: of {core['axons']} axons and {core['neurons']} neurons. parts above 1: the fan-in exceeds a core, and the "
+        "chip has to add as many partial sums.",
+        f"energy an image: {energy['sops_microjoule']:.2f} uJ ({energy['picojoule_per_sop']:g} pJ a SOP); dense: "
+        f"{energy['macs_microjoule']:.2f} uJ ({energy['picojoule_per_mac']:g} pJ a MAC); {energy['sops_over_macs']:.1%} of it",
+        f"accuracy on the first {curve['images']} images when spikes are dropped: {drops}"]
     return "\n".join(lines)
 
 
-def _write(report, measurement, folder):
+def _write(report: dict, measurement: Measurement, folder: Path) -> None:
     """Write the figures, then report.json: where it is, the figures are its own."""
     path = folder / "report.json"
     if path.exists():
@@ -206,7 +209,7 @@ def _write(report, measurement, folder):
     write_json(path, report)
 
 
-def _trained_on(meta):
+def _trained_on(meta: dict) -> str:
     """The data set that the export's card names; CIFAR-10 where it has none."""
     card = meta["source"].get("card")
     return card["recipe"]["dataset"] if card else "cifar10"

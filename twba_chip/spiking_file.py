@@ -21,12 +21,14 @@ more than one above the highest.
 import hashlib
 import json
 import zipfile
-from collections import OrderedDict
+from pathlib import Path
+from typing import Dict, List, Sequence, Tuple
 
 import numpy as np
 
 from twba_nets import architecture as arch
-from twba_nets.arrays import check_affine, check_finite, open_npz
+from twba_nets.architecture import STAGES, Stage
+from twba_nets.arrays import Arrays, Npz, check_affine, check_finite, open_npz
 from twba_nets.errors import UserError
 from twba_nets.files import write_npz
 from twba_nets.npz import LARGEST_PIXEL
@@ -37,82 +39,81 @@ MAKE_ANEW = "make it anew with python -m twba_tensorflow.export"
 LONGEST_META = 1 << 20  # characters, hundreds of times what there is to say
 
 
-def array_types():
+def array_types(stages: Sequence[Stage] = STAGES) -> Dict[str, Tuple[type, tuple]]:
     """The arrays, name -> (dtype, shape), in the order of the network."""
-    types, channels = OrderedDict(), arch.CHANNELS
+    types = {}
 
     def off_chip(name, shape):
-        types[name + "/kernel"] = (np.float32, shape)
-        types[name + "/scale"] = types[name + "/offset"] = (np.float32, shape[-1:])
+        types[f"{name}/kernel"] = (np.float32, shape)
+        types[f"{name}/scale"] = types[f"{name}/offset"] = (np.float32, shape[-1:])
 
-    for stage in (arch.RELU_STAGE, arch.SPIKE_STAGE):
-        off_chip(stage.conv, (stage.kernel, stage.kernel, channels, stage.filters))
-        channels = stage.filters
-    for stage in arch.HIDDEN_STAGES:
-        filters = stage.groups * stage.filters
-        types[stage.conv + "/weights"] = (np.int8, (stage.kernel, stage.kernel, channels // stage.groups, filters))
-        types[stage.conv + "/thresholds"] = (np.int16, (filters,))
-        channels = filters
-    off_chip(arch.OUTPUT, (channels, arch.CLASSES))
+    for stage in stages:
+        if stage.quantised:
+            types[f"{stage.conv}/weights"] = (np.int8, stage.kernel_shape[:3] + (stage.output_channels,))
+            types[f"{stage.conv}/thresholds"] = (np.int16, (stage.output_channels,))
+        else:
+            off_chip(stage.conv, stage.kernel_shape)
+    off_chip(arch.OUTPUT, (arch.features(stages), arch.CLASSES))
     return types
 
 
-def save(path, arrays, variant, source):
+def save(path: Path, arrays: Arrays, variant: str, source: dict, stages: Sequence[Stage] = STAGES) -> None:
     """Write a network. arrays: as array_types() has them. source: a JSON object that says where they come from."""
-    arrays = OrderedDict((name, arrays[name]) for name in array_types())
+    arrays = {name: arrays[name] for name in array_types(stages)}
     meta = {"format": FORMAT, "version": VERSION, "variant": variant, "sha256": _digest(arrays), "source": source}
     write_npz(path, dict(arrays, meta=np.array(json.dumps(dict(meta, meta_sha256=_meta_digest(meta))))))
 
 
-def load(path):
+def load(path: Path, stages: Sequence[Stage] = STAGES) -> Tuple[Arrays, dict]:
     """(arrays, meta) of a network.
 
     Raises UserError if the file is missing, damaged, altered or of another version, or if its arrays are no network's.
     """
     if not path.is_file():  # to open a pipe would wait for ever
-        raise UserError("%s: no such file: %s" % (path, MAKE_ANEW))
-    if not zipfile.is_zipfile(str(path)):
-        raise UserError("%s: truncated or no npz file: %s" % (path, MAKE_ANEW))
+        raise UserError(f"{path}: no such file: {MAKE_ANEW}")
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path}: truncated or no npz file: {MAKE_ANEW}")
     with open_npz(path, MAKE_ANEW) as archive:
         meta = _read_meta(archive)
         _check_version(path, meta)
-        arrays = OrderedDict((name, _read_array(path, archive, name, *kind)) for name, kind in array_types().items())
+        arrays = {name: _read_array(path, archive, name, *kind) for name, kind in array_types(stages).items()}
     if _digest(arrays) != meta.get("sha256") or meta.get("meta_sha256", _meta_digest(meta)) != _meta_digest(meta):
-        raise UserError("%s: was altered (its digest is not the recorded one): %s" % (path, MAKE_ANEW))
+        raise UserError(f"{path}: was altered (its digest is not the recorded one): {MAKE_ANEW}")
     _check_meta(path, meta)
-    check_network(path, arrays, meta["variant"])
+    check_network(path, arrays, meta["variant"], stages)
     return arrays, meta
 
 
-def check_network(path, arrays, variant):
+def check_network(path: Path, arrays: Arrays, variant: str, stages: Sequence[Stage] = STAGES) -> None:
     """Raise UserError if the arrays' values are not those of the file's description; then readers may differ."""
     try:
         for name, array in arrays.items():
             check_finite(name, array)
-        for stage in arch.HIDDEN_STAGES:
-            _check_stage(stage.conv, arrays[stage.conv + "/weights"], arrays[stage.conv + "/thresholds"], variant)
         inputs = np.full(arch.CHANNELS, LARGEST_PIXEL)
-        for name in (arch.RELU_STAGE.conv, arch.SPIKE_STAGE.conv):
-            inputs = check_affine(name, *_affine(arrays, name), inputs)
-        check_affine(arch.OUTPUT, *_affine(arrays, arch.OUTPUT), np.ones(len(arrays[arch.OUTPUT + "/kernel"])))
+        for stage in stages:
+            if stage.quantised:
+                _check_stage(stage.conv, arrays[f"{stage.conv}/weights"], arrays[f"{stage.conv}/thresholds"], variant)
+            else:
+                inputs = check_affine(stage.conv, *_affine(arrays, stage.conv), inputs)
+        check_affine(arch.OUTPUT, *_affine(arrays, arch.OUTPUT), np.ones(arch.features(stages)))
     except ValueError as error:
-        raise UserError("%s: %s: %s" % (path, error, MAKE_ANEW))
+        raise UserError(f"{path}: {error}: {MAKE_ANEW}")
 
 
-def _affine(arrays, name):
-    return [arrays["%s/%s" % (name, part)] for part in ("kernel", "scale", "offset")]
+def _affine(arrays: Arrays, name: str) -> List[np.ndarray]:
+    return [arrays[f"{name}/{part}"] for part in ("kernel", "scale", "offset")]
 
 
-def _check_stage(name, weights, thresholds, variant):
+def _check_stage(name: str, weights: np.ndarray, thresholds: np.ndarray, variant: str) -> None:
     allowed = (-1, 0, 1) if variant == "twba" else (-1, 1)
     if not np.isin(weights, allowed).all():
-        raise ValueError("%s/weights holds others than %s's, %s" % (name, variant, allowed))
+        raise ValueError(f"{name}/weights holds others than {variant}'s, {allowed}")
     lowest, highest = -(weights < 0).sum((0, 1, 2)), (weights > 0).sum((0, 1, 2))
     if not ((lowest <= thresholds) & (thresholds <= highest + 1)).all():
-        raise ValueError("%s/thresholds holds some beyond the sums that its neurons can receive" % name)
+        raise ValueError(f"{name}/thresholds holds some beyond the sums that its neurons can receive")
 
 
-def _read_meta(archive):
+def _read_meta(archive: Npz) -> dict:
     """The meta, and nothing where there is none: then the npz is another program's."""
     if "meta" not in archive.names:
         return {}
@@ -125,42 +126,41 @@ def _read_meta(archive):
     return meta
 
 
-def _check_version(path, meta):
+def _check_version(path: Path, meta: dict) -> None:
     if meta.get("format") != FORMAT:
-        raise UserError("%s: is no exported spiking network: %s" % (path, MAKE_ANEW))
+        raise UserError(f"{path}: is no exported spiking network: {MAKE_ANEW}")
     if meta.get("version") != VERSION or isinstance(meta["version"], bool):
         raise UserError("%s: has version %s of the format, and this program reads %d: %s"
                         % (path, meta.get("version"), VERSION, MAKE_ANEW))
 
 
-def _check_meta(path, meta):
+def _check_meta(path: Path, meta: dict) -> None:
     """What reports and exports to other formats rely on."""
     if meta.get("variant") not in arch.VARIANTS:
-        raise UserError("%s: its variant, %r, is none of %s: %s"
-                        % (path, meta.get("variant"), ", ".join(arch.VARIANTS), MAKE_ANEW))
+        raise UserError(f"{path}: its variant, {meta.get('variant')!r}, is none of {', '.join(arch.VARIANTS)}: {MAKE_ANEW}")
     try:
         card = meta["source"].get("card")
         known = card is None or card["recipe"]["dataset"] in RECIPES
     except (AttributeError, KeyError, TypeError):
         known = False
     if not known:
-        raise UserError("%s: its source does not say what it was trained on, as a card does: %s" % (path, MAKE_ANEW))
+        raise UserError(f"{path}: its source does not say what it was trained on, as a card does: {MAKE_ANEW}")
 
 
-def _read_array(path, archive, name, dtype, shape):
+def _read_array(path: Path, archive: Npz, name: str, dtype: type, shape: tuple) -> np.ndarray:
     if name not in archive.names or archive.type(name) != (np.dtype(dtype), shape):
-        raise UserError("%s: %s is not there, or not %s %s: %s" % (path, name, np.dtype(dtype), shape, MAKE_ANEW))
+        raise UserError(f"{path}: {name} is not there, or not {np.dtype(dtype)} {shape}: {MAKE_ANEW}")
     return archive.read(name)
 
 
-def _digest(arrays):
+def _digest(arrays: Arrays) -> str:
     digest = hashlib.sha256()
-    for name in array_types():
+    for name, array in arrays.items():
         digest.update(name.encode())
-        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+        digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 
-def _meta_digest(meta):
+def _meta_digest(meta: dict) -> str:
     rest = {key: value for key, value in meta.items() if key != "meta_sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

@@ -89,6 +89,11 @@ class Stage(Row):
         return self.conv if self.quantised else self.bn
 
     @property
+    def map_shape(self) -> Tuple[int, int, int]:
+        """(height, width, channels) of its output map."""
+        return self.output_size, self.output_size, self.output_channels
+
+    @property
     def kernel_shape(self) -> Tuple[int, int, int, int]:
         """Of one group's kernel, HWIO."""
         return self.kernel, self.kernel, self.channels // self.groups, self.filters
@@ -101,10 +106,14 @@ class Stage(Row):
         return [(f"{self.conv}_{i + 1}", f"{self.bn}_{i + 1}") for i in range(self.groups)]
 
     @property
+    def kernel_name(self) -> str:
+        """What TensorLayer calls the kernel in the scope of a convolution."""
+        return "W_conv2d" if self.quantised else "kernel"
+
+    @property
     def variable_names(self) -> List[Tuple[str, str]]:
         """The names of its groups' variables: (kernel, the scope of its batch norm's four)."""
-        kernel = "W_conv2d" if self.quantised else "kernel"
-        return [(f"model/{conv}/{kernel}", f"model/{bn}") for conv, bn in self.group_names]
+        return [(f"model/{conv}/{self.kernel_name}", f"model/{bn}") for conv, bn in self.group_names]
 
 
 def stages_of(table: Sequence[Row], size: int = IMAGE_SIZE) -> Tuple[Stage, ...]:
@@ -117,6 +126,8 @@ def stages_of(table: Sequence[Row], size: int = IMAGE_SIZE) -> Tuple[Stage, ...]
         if channels % row.groups or index and stages[-2].filters % row.groups:
             raise ValueError(f"{row.conv}: {row.groups} groups do not share {channels} channels evenly")
         size, channels = output_size, row.groups * row.filters
+    if size != 1:
+        raise ValueError(f"{table[-1].conv}: the classifier reads one position, and this map has {size} x {size}")
     readers = [Reader(stage.groups, stage.stride, stage.margin) for stage in stages[1:]] + [Reader()]
     return tuple(dataclasses.replace(stage, reader=reader) for stage, reader in zip(stages, readers))
 
@@ -136,7 +147,7 @@ STAGES = stages_of(TABLE)
 
 def map_shapes(stages: Sequence[Stage] = STAGES) -> Dict[str, Tuple[int, int, int]]:
     """Name -> (height, width, channels) of the maps of spikes, in network order: the eight counted, then cnn11's."""
-    return {stage.map: (stage.output_size, stage.output_size, stage.output_channels) for stage in stages if stage.fires}
+    return {stage.map: stage.map_shape for stage in stages if stage.fires}
 
 
 # The maps whose spikes are counted: cnn11 feeds the classifier and is computed off chip with it.

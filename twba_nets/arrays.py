@@ -5,11 +5,14 @@ before an array is read, and the numbers before anything is computed from them.
 """
 import contextlib
 import zipfile
+from pathlib import Path
+from typing import Dict, Iterator, Tuple
 
 import numpy as np
 
 from twba_nets.errors import UserError
 
+Arrays = Dict[str, np.ndarray]  # by name
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -20,45 +23,45 @@ class Npz:
         self.archive = archive
         self.names = [name[:-len(".npy")] for name in archive.namelist() if name.endswith(".npy")]
 
-    def type(self, name):
+    def type(self, name: str) -> Tuple[np.dtype, tuple]:
         """(dtype, shape) of an array, which is not read."""
         with self.archive.open(name + ".npy") as file:
             if np.lib.format.read_magic(file) != (1, 0):  # NumPy writes no other for arrays as simple as these
-                raise ValueError("%s has a header of another version" % name)
+                raise ValueError(f"{name} has a header of another version")
             shape, _, dtype = np.lib.format.read_array_header_1_0(file)
         return dtype, shape
 
-    def read(self, name, allow_pickle=False):
+    def read(self, name: str, allow_pickle: bool = False) -> np.ndarray:
         """An array. Look at its type first. allow_pickle: of Python objects, too, which can run any code."""
         with self.archive.open(name + ".npy") as file:
             array = np.lib.format.read_array(file, allow_pickle=allow_pickle)
             if file.read(1):  # the archive's checksum is compared at the end
-                raise ValueError("%s is longer than its header says" % name)
+                raise ValueError(f"{name} is longer than its header says")
         return array
 
 
 @contextlib.contextmanager
-def open_npz(path, remedy):
+def open_npz(path: Path, remedy: str) -> Iterator[Npz]:
     """Open an npz, as an Npz. What a damaged one raises becomes a UserError that ends with the remedy."""
     try:
-        with zipfile.ZipFile(str(path)) as archive:
+        with zipfile.ZipFile(path) as archive:
             yield Npz(archive)
     except UserError:
         raise
     except Exception as error:  # a damaged archive can raise anything, and NumPy prints whole headers
         text = (str(error) or type(error).__name__).splitlines()[0][:200]
-        raise UserError("%s: damaged (%s): %s" % (path, text, remedy))
+        raise UserError(f"{path}: damaged ({text}): {remedy}")
 
 
-def check_finite(name, value):
+def check_finite(name: str, value: np.ndarray) -> None:
     """Raise ValueError if a number is NaN or infinite, in float32 too."""
     with np.errstate(over="ignore"):
         finite = np.isfinite(value.astype(np.float32))
     if not finite.all():
-        raise ValueError("%s holds values that are not finite" % name)
+        raise ValueError(f"{name} holds values that are not finite")
 
 
-def check_affine(name, kernel, scale, offset, inputs):
+def check_affine(name: str, kernel: np.ndarray, scale: np.ndarray, offset: np.ndarray, inputs: np.ndarray) -> np.ndarray:
     """The largest absolute outputs of kernel, scale and offset, float64 [O], given the inputs' largest, [C].
 
     kernel: [..., C, O]. Raises ValueError if float32 may not hold them: infinity less infinity is NaN, and that never
@@ -68,5 +71,5 @@ def check_affine(name, kernel, scale, offset, inputs):
     sums = inputs @ kernel.sum(tuple(range(kernel.ndim - 2)))
     outputs = sums * scale + offset
     if not (np.maximum(sums, outputs) <= LARGEST).all():
-        raise ValueError("%s and its batch norm hold values so large that their sums overflow" % name)
+        raise ValueError(f"{name} and its batch norm hold values so large that their sums overflow")
     return outputs

@@ -3,6 +3,8 @@ import contextlib
 import os
 import signal
 import sys
+from types import FrameType
+from typing import Callable, Dict, Iterator, Union
 
 from twba_nets.errors import UserError
 
@@ -10,13 +12,13 @@ PATIENCE = 2  # seconds that an interruption has to end the program
 _at_once = []
 
 
-def exit_at_once():
+def exit_at_once() -> None:
     """From now on end the program in one line on Ctrl-C or SIGTERM: for its imports, which leave nothing half done."""
     _handle(lambda number, frame: _leave("stopped"))
 
 
 @contextlib.contextmanager
-def exiting_at_once():
+def exiting_at_once() -> Iterator[None]:
     """The same within one_line_for_mistakes: for imports and TensorFlow's graphs, which leave nothing half done either.
 
     An exception would be swallowed, or shown with its traceback, by what is imported; TensorFlow's C code crashes of it.
@@ -29,17 +31,17 @@ def exiting_at_once():
 
 
 @contextlib.contextmanager
-def one_line_for_mistakes(stopped):
+def one_line_for_mistakes(stopped: Union[str, Callable[[], str]]) -> Iterator[None]:
     """One line on stderr and a non-zero exit for what the user can mend.
 
     stopped: what Ctrl-C gets, or a function that says it then.
     """
     interrupts = []
 
-    def say():
+    def say() -> str:
         return stopped() if callable(stopped) else stopped
 
-    def interrupt(number, frame):
+    def interrupt(number: int, frame: FrameType) -> None:
         if _at_once:
             _leave(say())
         interrupts.append(number)
@@ -57,21 +59,21 @@ def one_line_for_mistakes(stopped):
             print("\n" + say(), file=sys.stderr)
             sys.exit(130)
         if isinstance(error, (UserError, OSError)):
-            sys.exit("error: %s" % error)
+            sys.exit(f"error: {error}")
         raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)  # None: not set by Python
 
 
-def _leave(line):
+def _leave(line: str) -> None:
     with contextlib.suppress(Exception):
         print("\n" + line, file=sys.stderr)
         sys.stdout.flush()
     os._exit(130)
 
 
-def _handle(handler):
+def _handle(handler: Callable[[int, FrameType], None]) -> Dict[int, object]:
     """Set the signals' handler; returns those before, by signal. `docker stop` ends a run as Ctrl-C does."""
     numbers = [signal.SIGTERM, signal.SIGALRM]
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as it is in the background of a shell script

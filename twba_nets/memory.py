@@ -6,7 +6,7 @@ import ctypes
 MALLOC = {-4: 0, -1: -1, -8: 1, -2: 1 << 28}
 
 
-def keep_freed():
+def keep_freed() -> None:
     """Have glibc keep freed memory for the next step: fetching it anew, zeroed, costs a third of a step."""
     with contextlib.suppress(AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,18 +1,22 @@
 """Spike statistics of an evaluation, as a table and as JSON. No framework is imported here."""
-from collections import namedtuple
+from typing import NamedTuple
 
 import numpy as np
 
 from twba_nets.architecture import COUNTED_MAPS, map_shapes
 
-Result = namedtuple("Result", "loss accuracy spikes")
-Result.__doc__ = """What an evaluation gives. loss: mean cross entropy. accuracy: share of images classified rightly.
 
-spikes: float64 [images, 8], the sum of activations of each counted map (architecture.COUNTED_MAPS) for each image.
-"""
+class Result(NamedTuple):
+    """What an evaluation gives. loss: mean cross entropy. accuracy: share of images classified rightly.
+
+    spikes: float64 [images, 8], the sum of activations of each counted map (architecture.COUNTED_MAPS) for each image.
+    """
+    loss: float
+    accuracy: float
+    spikes: np.ndarray
 
 
-def summarise(result, batch_size):
+def summarise(result: Result, batch_size: int) -> dict:
     """Statistics of a Result as a dictionary for JSON.
 
     batch_sums: for each batch the sum of activations over all counted maps, as the published script prints it.
@@ -34,16 +38,15 @@ def summarise(result, batch_size):
     }
 
 
-def _statistics(name, neurons, spikes):
+def _statistics(name: str, neurons: int, spikes: np.ndarray) -> dict:
     return {"map": name, "neurons": neurons, "spikes_mean": float(spikes.mean()), "spikes_sd": float(spikes.std()),
             "firing_rate": float(spikes.mean() / neurons), "spikes_total": float(spikes.sum())}
 
 
-def table(summary):
+def table(summary: dict) -> str:
     """The statistics as text, a line a map and one for the total."""
-    lines = ["%-8s %9s %14s %9s %12s %16s" % ("map", "neurons", "spikes/image", "sd", "firing rate", "spikes in all")]
+    lines = [f"{'map':8} {'neurons':>9} {'spikes/image':>14} {'sd':>9} {'firing rate':>12} {'spikes in all':>16}"]
     for row in summary["maps"] + [summary["total"]]:
-        lines.append("%-8s %9d %14.1f %9.1f %11.2f%% %16s"
-                     % (row["map"], row["neurons"], row["spikes_mean"], row["spikes_sd"], 100 * row["firing_rate"],
-                        "{:,.10g}".format(row["spikes_total"])))
+        lines.append(f"{row['map']:8} {row['neurons']:9d} {row['spikes_mean']:14.1f} {row['spikes_sd']:9.1f} "
+                     f"{row['firing_rate']:12.2%} {row['spikes_total']:16,.10g}")
     return "\n".join(lines)

@@ -17,7 +17,7 @@ from twba_nets.errors import UserError
 from twba_nets.interrupts import exiting_at_once
 
 
-def quieten_tensorflow():
+def quieten_tensorflow() -> None:
     """Keep pages of deprecation notes, and errors about the GPU that a CPU machine lacks, off the screen.
 
     Raises UserError where TensorLayer is not patched.

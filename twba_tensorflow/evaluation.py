@@ -20,7 +20,7 @@ class Evaluator:
         self.images = len(x)
         self.batches = evaluation_batches(x, y, batch_size)
         net = GRAPHS[graph].build(self.batches.images, variant, activation, is_train=False, reuse=reuse)
-        self.prepare = net.prepare
+        self.prepare = net.refresh
         self.fetches = (cross_entropy(net.logits, self.batches.labels), correct(net.logits, self.batches.labels),
                         net.spikes)  # a map has at most 73,728 neurons: each image's sum is exact in float32
 

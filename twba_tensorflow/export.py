@@ -6,18 +6,17 @@ if __name__ == "__main__":
 
 import argparse
 from pathlib import Path
+from typing import Sequence, Tuple
 
 import numpy as np
 
 from twba_chip import spiking_file
 from twba_nets import architecture as arch, card, command_line, npz
+from twba_nets.architecture import STAGES, Stage
+from twba_nets.arrays import Arrays
 from twba_nets.errors import UserError
 from twba_nets.files import make_folder
 from twba_tensorflow import quieten_tensorflow
-
-# name in the file, kernel and batch norm of the float layers
-OFF_CHIP = [(stage.conv, stage.conv + "/kernel", stage.bn) for stage in (arch.RELU_STAGE, arch.SPIKE_STAGE)] + [
-    (arch.OUTPUT, arch.OUTPUT + "/W", arch.OUTPUT_BN)]
 
 
 def main(argv=None):
@@ -61,7 +60,7 @@ def _export(args):
     make_folder(out.parent)
     spiking_file.save(out, arrays, variant, {"checkpoint": path.name, "card": card.read(path), "commit": card.commit()})
     print("%s: %s, %d hidden neurons' filters, %.2f MB\n%s"
-          % (out, variant.upper(), sum(stage.groups * stage.filters for stage in arch.HIDDEN_STAGES),
+          % (out, variant.upper(), sum(stage.groups * stage.filters for stage in STAGES[arch.FLOAT_STAGES:]),
              out.stat().st_size / 1e6, _constant_filters(arrays)))
 
 
@@ -78,51 +77,52 @@ def require_binary(activation, path):
 
 
 @interrupts.exiting_at_once()
-def fold(values, variant):
-    """The arrays of spiking_file.array_types() from the 270 model variables, name -> array."""
+def fold(values: Arrays, variant: str, stages: Sequence[Stage] = STAGES) -> Arrays:
+    """The arrays of spiking_file.array_types() from the model's variables (270 in this network), name -> array."""
     import tensorflow as tf
     from twba_tensorflow import checkpoint
     with tf.Graph().as_default(), tf.Session() as session:
-        groups = {stage: [_group(values, variant, *names) for names in arch.group_names(stage)]
-                  for stage in arch.HIDDEN_STAGES}
-        off_chip = [_off_chip(values, *layer) for layer in OFF_CHIP]
+        float_layers = [(stage.conv, *stage.variable_names[0]) for stage in stages if not stage.quantised]
+        float_layers.append((arch.OUTPUT, f"model/{arch.OUTPUT}/W", f"model/{arch.OUTPUT_BN}"))
+        off_chip = [_off_chip(values, *layer) for layer in float_layers]
+        groups = {stage.conv: [_group(values, variant, *names) for names in zip(stage.group_names, stage.variable_names)]
+                  for stage in stages if stage.quantised}
         checkpoint.assign(session, values)
-        groups, off_chip = session.run([groups, off_chip])
+        off_chip, groups = session.run([off_chip, groups])
     arrays = {name: array for layer in off_chip for name, array in layer.items()}
-    for stage in arch.HIDDEN_STAGES:
-        weights, thresholds = zip(*(threshold(fires > 0, weights.astype(np.int8))
-                                    for fires, weights in groups[stage]))
-        arrays[stage.conv + "/weights"] = np.concatenate(weights, axis=3)
-        arrays[stage.conv + "/thresholds"] = np.concatenate(thresholds)
+    for conv, decided in groups.items():
+        weights, thresholds = zip(*(threshold(fires > 0, weights.astype(np.int8)) for fires, weights in decided))
+        arrays[f"{conv}/weights"] = np.concatenate(weights, axis=3)
+        arrays[f"{conv}/thresholds"] = np.concatenate(thresholds)
     return arrays
 
 
-def _off_chip(values, name, kernel, bn):
+def _off_chip(values: Arrays, name: str, kernel: str, bn: str) -> dict:
     """A float layer's tensors; batch norm as TensorFlow computes it in evaluation, x * scale + offset."""
     import tensorflow as tf
-    beta, gamma, mean, variance = (tf.constant(values["model/%s/%s" % (bn, part)])
-                                   for part in ("beta", "gamma", "moving_mean", "moving_variance"))
-    scale = tf.rsqrt(variance + arch.BN_EPSILON) * gamma
-    return {name + "/kernel": tf.constant(values["model/" + kernel]), name + "/scale": scale,
-            name + "/offset": beta - mean * scale}
+    from twba_tensorflow.fast_stages import fold_batch_norm
+    scale, offset = fold_batch_norm(*(tf.constant(values[f"{bn}/{part}"])
+                                      for part in ("gamma", "beta", "moving_mean", "moving_variance")))
+    return {f"{name}/kernel": tf.constant(values[kernel]), f"{name}/scale": scale, f"{name}/offset": offset}
 
 
-def _group(values, variant, conv, bn):
+def _group(values: Arrays, variant: str, names: Tuple[str, str], variable_names: Tuple[str, str]) -> tuple:
     """Tensors of a group: what its neurons answer to the sums -fan_in ... fan_in, and its quantised weights."""
     import tensorflow as tf
     from twba_tensorflow import fast_network, quantisers
-    latent = values["model/%s/W_conv2d" % conv].astype(np.float32)
-    sums = np.arange(-latent[..., 0].size, latent[..., 0].size + 1, dtype=np.float32).reshape(-1, 1)
-    spikes = fast_network.build_neurons(tf.constant(np.tile(sums, latent.shape[3])), bn)
+    latent = values[variable_names[0]].astype(np.float32)
+    fan_in, filters = latent[..., 0].size, latent.shape[3]
+    sums = np.arange(-fan_in, fan_in + 1, dtype=np.float32).reshape(-1, 1)
+    spikes = fast_network.build_neurons(tf.constant(np.tile(sums, filters)), names[1])
     return spikes, quantisers.WEIGHTS[variant](tf.constant(latent))
 
 
-def threshold(decisions, weights):
+def threshold(decisions: np.ndarray, weights: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     """Weights and thresholds of the neurons that decide like this.
 
     decisions: bool [2 * fan_in + 1, filters], whether a neuron fires at the sums -fan_in ... fan_in.
-    weights: int8 [k, k, channels, filters]. Returns (weights, the signs of filters that fire at *low* sums, those of
-    negative gamma, turned round; int16 [filters], the lowest sum at which each fires).
+    weights: int8 [k, k, channels, filters]. Returns (weights, int16 [filters]: the lowest sum at which each fires).
+    A filter with negative gamma fires at *low* sums: the signs of its weights are turned.
     """
     falling = decisions[0] & ~decisions[-1]
     decisions = np.where(falling, decisions[::-1], decisions)
@@ -132,18 +132,20 @@ def threshold(decisions, weights):
                         "cannot be exported")
     lowest = -(weights < 0).sum((0, 1, 2))  # of the sums that can be reached
     highest = (weights > 0).sum((0, 1, 2))
-    # the sums begin at -fan_in, and all those that do not fire lie below the first that does
-    first = (~decisions).sum(0) - len(decisions) // 2
+    # decisions rise from no to yes once, so the number of sums that do not fire is the index of the first that does;
+    # index 0 is the sum -fan_in
+    fan_in = len(decisions) // 2
+    first = (~decisions).sum(0) - fan_in
     return weights, np.clip(first, lowest, highest + 1).astype(np.int16)
 
 
-def _constant_filters(arrays):
+def _constant_filters(arrays: Arrays) -> str:
     always = never = 0
-    for stage in arch.HIDDEN_STAGES:
-        weights, thresholds = arrays[stage.conv + "/weights"], arrays[stage.conv + "/thresholds"]
+    for stage in STAGES[arch.FLOAT_STAGES:]:
+        weights, thresholds = arrays[f"{stage.conv}/weights"], arrays[f"{stage.conv}/thresholds"]
         always += (thresholds <= -(weights < 0).sum((0, 1, 2))).sum()
         never += (thresholds > (weights > 0).sum((0, 1, 2))).sum()
-    return "filters whose neurons always fire: %d, never fire: %d" % (always, never)
+    return f"filters whose neurons always fire: {always}, never fire: {never}"
 
 
 if __name__ == "__main__":

@@ -3,65 +3,72 @@
 fast_stages.py has the operations of a stage.
 """
 import contextlib
-from collections import OrderedDict, namedtuple
+from typing import List, NamedTuple, Sequence, Tuple, Union
 
 import tensorflow as tf
 import tensorlayer as tl
 from tensorlayer.layers import BatchNormLayer, DenseLayer, InputLayer
 
 from twba_nets import architecture as arch
+from twba_nets.architecture import STAGES, Stage
 from twba_tensorflow import quantisers
-from twba_tensorflow.fast_stages import StageGraph
+from twba_tensorflow.fast_stages import StageGraph, fold_batch_norm
 from twba_tensorflow.published_network import Network
 from twba_tensorflow.session import session_config  # noqa: F401 (published_network has its own)
 
-BatchNorm = namedtuple("BatchNorm", "beta gamma moving_mean moving_variance")
+
+class BatchNorm(NamedTuple):
+    """The variables of a group's batch norm, [filters]."""
+    beta: tf.Variable
+    gamma: tf.Variable
+    moving_mean: tf.Variable
+    moving_variance: tf.Variable
 
 
-def build(x, variant, activation="binary", is_train=False, reuse=False):
-    """Build the network on the images x, [batch, 24, 24, 3], in x's type, float32 or float64. Returns a Network.
+def build(x: tf.Tensor, variant: str, activation: str = "binary", is_train: bool = False, reuse: Union[bool, object] = False,
+          stages: Sequence[Stage] = STAGES) -> Network:
+    """Build the network on the images x, [batch, 24, 24, 3], in x's type, float32 or float64.
 
     The variables live under scope `model` and carry the published code's names. With is_train batch norm
     uses (and updates) the batch's statistics, else the moving ones.
     Source: the table of the published code; see architecture.py.
     """
     if x.dtype not in (tf.float32, tf.float64):
-        raise ValueError("the images are %s: 16 bits do not hold the sums of two filters in one number, nor the count of "
-                         "a batch's pixels" % x.dtype.name)
-    x, size = x[tf.newaxis], arch.IMAGE_SIZE
-    maps, spikes, all_params, assignments = OrderedDict(), [], [], []
+        raise ValueError(f"the images are {x.dtype.name}: 16 bits do not hold the sums of two filters in one number, nor the "
+                         "count of a batch's pixels")
+    x, maps, spikes, all_params, assignments = x[tf.newaxis], {}, [], [], []
     with _scope(x.dtype, reuse):
-        for stage in arch.STAGES:
-            weights, norms = _variables(stage, int(x.shape[-1]), variant, x.dtype)
+        for stage in stages:
+            weights, norms = _variables(stage, variant, x.dtype)
             for w, norm in zip(weights, norms):
                 all_params += [w, *norm]
-            graph = StageGraph(stage, size, "relu" if stage is arch.RELU_STAGE else activation)
-            x = (_train if is_train else _evaluate)(graph, x, tf.stack(weights), norms, assignments)
-            size = graph.size
-            if stage is not arch.RELU_STAGE:
-                name = stage.bn if stage is arch.SPIKE_STAGE else stage.conv
-                maps[name] = graph.outputs_in_order(x)
+            graph = StageGraph(stage, activation if stage.fires else "relu")
+            x, assigned = (_train if is_train else _evaluate)(graph, x, tf.stack(weights), norms)
+            assignments += assigned
+            if stage.fires:
+                maps[stage.map] = graph.outputs_in_order(x)
                 spikes.append(_sum_images(x))
 
+        # [1 group, batch, 1, 1, features] -> [batch, features]
         net = DenseLayer(InputLayer(tf.squeeze(x, [0, 2, 3]), name="input"), arch.CLASSES, b_init=None,
                          name=arch.OUTPUT, W_init=tf.truncated_normal_initializer(stddev=arch.DENSE_STDDEV))
         net = BatchNormLayer(net, decay=arch.BN_DECAY, epsilon=arch.BN_EPSILON, is_train=is_train, name=arch.OUTPUT_BN)
     with tf.control_dependencies(assignments if is_train else []):
         logits = tf.identity(net.outputs)
-    return Network(logits, maps, tf.stack(spikes[:len(arch.COUNTED_MAPS)], axis=1), all_params + net.all_params,
+    return Network(logits, maps, tf.stack(spikes[:-1], axis=1), all_params + net.all_params,
                    tf.no_op() if is_train else tf.group(assignments))
 
 
-def build_neurons(sums, bn):
+def build_neurons(sums: tf.Tensor, bn: str) -> tf.Tensor:
     """The evaluation graph's neurons with batch norm `bn` alone: sums [n, channels] -> spikes {0, 1}."""
     with _scope(sums.dtype, reuse=tf.AUTO_REUSE):
         norm = _batch_norm(bn, int(sums.shape[-1]), sums.dtype)
-        scale = tf.rsqrt(norm.moving_variance + arch.BN_EPSILON) * norm.gamma
-        return quantisers.fire(sums * scale, norm.beta - norm.moving_mean * scale)
+        scale, shift = fold_batch_norm(norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)
+        return quantisers.fire(sums * scale, shift)
 
 
 @contextlib.contextmanager
-def _scope(dtype, reuse):
+def _scope(dtype: tf.DType, reuse: Union[bool, object]):
     """Where the variables live. TensorLayer keeps the type of new ones in a global; this gives it back."""
     before = tl.layers.LayersConfig.tf_dtype
     tl.layers.LayersConfig.tf_dtype = dtype
@@ -72,22 +79,18 @@ def _scope(dtype, reuse):
         tl.layers.LayersConfig.tf_dtype = before
 
 
-def _variables(stage, channels, variant, dtype):
+def _variables(stage: Stage, variant: str, dtype: tf.DType) -> Tuple[List[tf.Tensor], List[BatchNorm]]:
     """A stage's weights as they are multiplied, [kernel, kernel, channels, filters], and batch norms, by group."""
-    quantised = stage in arch.HIDDEN_STAGES
-    channels //= stage.stride ** 2  # a block's pixels are channels here
-    names = arch.group_names(stage) if quantised else [(stage.conv, stage.bn)]
     weights, norms = [], []
-    for conv, bn in names:
-        w = tf.get_variable(conv + ("/W_conv2d" if quantised else "/kernel"),
-                            [stage.kernel, stage.kernel, channels, stage.filters], dtype,
+    for conv, bn in stage.group_names:
+        w = tf.get_variable(f"{conv}/{stage.kernel_name}", stage.kernel_shape, dtype,
                             tf.truncated_normal_initializer(stddev=arch.CONV_STDDEV))
-        weights.append(quantisers.WEIGHTS[variant](w) if quantised else w)
+        weights.append(quantisers.WEIGHTS[variant](w) if stage.quantised else w)
         norms.append(_batch_norm(bn, stage.filters, dtype))
     return weights, norms
 
 
-def _batch_norm(name, filters, dtype):
+def _batch_norm(name: str, filters: int, dtype: tf.DType) -> BatchNorm:
     with tf.variable_scope(name):
         return BatchNorm(
             tf.get_variable("beta", [filters], dtype, tf.zeros_initializer()),
@@ -96,30 +99,32 @@ def _batch_norm(name, filters, dtype):
             tf.get_variable("moving_variance", [filters], dtype, tf.ones_initializer(), trainable=False))
 
 
-def _train(graph, x, weights, norms, assignments):
-    """A stage's outputs by the batch's statistics. Assigned: the moving statistics."""
+def _train(graph: StageGraph, x: tf.Tensor, weights: tf.Tensor,
+           norms: Sequence[BatchNorm]) -> Tuple[tf.Tensor, List[tf.Tensor]]:
+    """A stage's outputs by the batch's statistics, and the operations that update the moving ones."""
     beta, gamma, moving_mean, moving_variance = (tf.stack(parts) for parts in zip(*norms))
     x, mean, variance = graph.train(x, weights, gamma, beta)
     # assign_moving_average for all groups at once; it has this number in float32, whatever the variables' type
     rate = tf.cast(tf.constant(1 - arch.BN_DECAY, tf.float32), x.dtype)
+    updates = []
     for name, moving, value in (("moving_mean", moving_mean, mean), ("moving_variance", moving_variance, variance)):
         for norm, change in zip(norms, tf.unstack((moving - value) * rate)):
-            assignments.append(tf.assign_sub(getattr(norm, name), change))
-    return x
+            updates.append(tf.assign_sub(getattr(norm, name), change))
+    return x, updates
 
 
-def _evaluate(graph, x, weights, norms, assignments):
-    """A stage's outputs by the moving statistics. Assigned: the quantised weights, so that batches need not quantise them
-    anew."""
+def _evaluate(graph: StageGraph, x: tf.Tensor, weights: tf.Tensor,
+              norms: Sequence[BatchNorm]) -> Tuple[tf.Tensor, List[tf.Operation]]:
+    """A stage's outputs by the moving statistics, and the operation that keeps its quantised weights for all batches."""
     factors = graph.factors(weights)
-    held = tf.Variable(tf.zeros(factors.shape, factors.dtype), trainable=False,
+    kept = tf.Variable(tf.zeros(factors.shape, factors.dtype), trainable=False,
                        collections=[tf.GraphKeys.LOCAL_VARIABLES])
-    assignments.append(tf.assign(held, factors).op)
-    return graph.evaluate(x, held, *(tf.stack([getattr(norm, name) for norm in norms]) for name in (
-        "gamma", "beta", "moving_mean", "moving_variance")))
+    statistics = (tf.stack([getattr(norm, name) for norm in norms])
+                  for name in ("gamma", "beta", "moving_mean", "moving_variance"))
+    return graph.evaluate(x, kept, *statistics), [tf.assign(kept, factors).op]
 
 
-def _sum_images(x):
+def _sum_images(x: tf.Tensor) -> tf.Tensor:
     """Each image's sum of a map in a stage's layout, [groups, batch, ...]. The last axis first: that is several times as
     fast as all at once. Pixels and margins change no sum."""
     return tf.reduce_sum(tf.reduce_sum(tf.reshape(x, [x.shape[0], -1, x.shape[2:].num_elements()]), 2), 0)

@@ -11,46 +11,57 @@ This module computes the same numbers in fewer operations (published_network.py 
 - Hidden sums are small integers (or halves), so one float holds those of two filters: half of the multiplications.
 - Batch norm, quantiser and the next stage's layout are one pass over memory, compiled by XLA.
 """
+from typing import Callable, Iterator, List, Tuple
+
 import tensorflow as tf
 
-from twba_nets import architecture as arch
+from twba_nets.architecture import BN_EPSILON, Stage
 from twba_tensorflow.quantisers import ACTIVATIONS
 
-PAIR = 4096.0  # a pair of sums is low + PAIR * high: none exceeds 512, and 24 bits hold both, in halves too
+# a pair of sums is low + PAIR * high: where none exceeds LARGEST_PAIRED, 24 bits hold both, in halves too
+PAIR, LARGEST_PAIRED = 4096.0, 512
 
 compiled = tf.xla.experimental.compile
+
+
+def fold_batch_norm(gamma: tf.Tensor, beta: tf.Tensor, mean: tf.Tensor,
+                    variance: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
+    """(scale, shift) of a batch norm as x * scale + shift, to the bit as tf.nn.batch_normalization computes it."""
+    scale = tf.rsqrt(variance + BN_EPSILON) * gamma
+    return scale, beta - mean * scale
 
 
 class StageGraph:
     """Builds one stage's operations.
 
-    stage: of arch.STAGES. size: the height (= width) of its input, before padding. activation: how its neurons fire, a
-    key of quantisers.ACTIVATIONS. `pairs` below is 2 where a sum holds two filters', else 1.
+    activation: how its neurons fire, a key of quantisers.ACTIVATIONS. In shapes below, `pairs` is 2 where a float holds
+    the sums of two filters, else 1; `readers` are the groups of the next stage, each of which reads `per_reader` filters
+    of a group; `next_block` is that stage's stride. Raises ValueError where a stride does not divide kernel and map.
     """
 
-    def __init__(self, stage, size, activation):
+    def __init__(self, stage: Stage, activation: str):
         self.stage, self.activation = stage, activation
         self.fire, self.fire_gradient = ACTIVATIONS[activation]
+        if stage.kernel % stage.stride or (stage.size + 2 * stage.margin) % stage.stride:
+            raise ValueError(f"{stage.conv}: stride {stage.stride} does not divide its kernel and its input map")
         self.block, self.kernel = stage.stride, stage.kernel // stage.stride
-        # with blocks the stage before has padded
-        self.margin = arch.padding(size, stage) if self.block == 1 else 0
-        self.size = arch.output_size(size, stage)
-        self.readers = arch.next_groups(stage)
-        self.pairs = 2 if stage in arch.HIDDEN_STAGES and self.readers % 2 == 0 else 1
-        self.next_block, self.next_margin = 1, 0
-        following = arch.following(stage)
-        if following and following.stride > 1:
-            self.next_block, self.next_margin = following.stride, arch.padding(self.size, following)
+        self.margin = stage.margin if self.block == 1 else 0  # with blocks the stage before has padded
+        self.size, self.readers = stage.output_size, stage.reader.groups
+        small = stage.kernel ** 2 * stage.channels // stage.groups <= LARGEST_PAIRED
+        self.pairs = 2 if stage.quantised and small and self.readers % 2 == 0 else 1
+        self.next_block = stage.reader.stride
+        self.next_margin = stage.reader.margin if self.next_block > 1 else 0
         self.per_reader = stage.filters // self.readers
 
-    def train(self, x, weights, gamma, beta):
+    def train(self, x: tf.Tensor, weights: tf.Tensor, gamma: tf.Tensor,
+              beta: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Outputs in the next stage's layout, and the batch's mean and variance, [groups, filters] both.
 
         x: [groups, batch, height, width, channels]. weights: [groups, kernel, kernel, channels, filters] as they are
         multiplied (quantised). gamma, beta: [groups, filters].
         """
         @tf.custom_gradient
-        def run(x, w, gamma, beta):
+        def forward(x, w, gamma, beta):
             sums = self._sums(x, self._paired(w))
             outputs, mean, variance = compiled(self._neurons, [sums, gamma, beta])
 
@@ -61,20 +72,20 @@ class StageGraph:
 
             return (outputs, mean, variance), gradient
 
-        outputs, mean, variance = run(x, self._arrange_weights(weights), self._arrange(gamma), self._arrange(beta))
+        outputs, mean, variance = forward(x, self._arrange_weights(weights), self._arrange(gamma), self._arrange(beta))
         return self._as_input(outputs), self._restore(mean), self._restore(variance)
 
-    def factors(self, weights):
+    def factors(self, weights: tf.Tensor) -> tf.Tensor:
         """train's weights as the convolution has them: in its layout, and those of two filters in one."""
         return self._paired(self._arrange_weights(weights))
 
-    def evaluate(self, x, factors, gamma, beta, mean, variance):
+    def evaluate(self, x: tf.Tensor, factors: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, mean: tf.Tensor,
+                 variance: tf.Tensor) -> tf.Tensor:
         """Outputs in the next stage's layout, by the moving mean and variance, [groups, filters].
 
         factors: what factors() gives. x etc. are train's.
         """
-        scale = tf.rsqrt(variance + arch.BN_EPSILON) * gamma  # as tf.nn.batch_normalization has it, to the bit
-        shift = beta - mean * scale
+        scale, shift = fold_batch_norm(gamma, beta, mean, variance)
 
         def neurons(sums, scale, shift):
             return self._lay_out(self.fire(self._unpaired(sums) * scale, shift))
@@ -83,34 +94,38 @@ class StageGraph:
         # ReLU's sum is left to TensorFlow: compiled, it would be rounded once and not twice
         return self._as_input(neurons(*arguments) if self.activation == "relu" else compiled(neurons, arguments)[0])
 
-    def outputs_in_order(self, x):
+    def outputs_in_order(self, x: tf.Tensor) -> tf.Tensor:
         """From the next stage's layout to [batch, height, width, channels], as the published graph has the outputs."""
+        # [pairs, groups, batch, h, w, readers / pairs, per_reader] -> [batch, h, w, groups, per_reader, pairs, readers / pairs]
         images = tf.transpose(self._undo_layout(x), [2, 3, 4, 1, 6, 0, 5])
-        return tf.reshape(images, [-1, self.size, self.size, self.stage.groups * self.stage.filters])
+        return tf.reshape(images, [-1, *self.stage.map_shape])
 
     # shapes
 
-    def _arrange(self, values):
+    def _arrange(self, values: tf.Tensor) -> tf.Tensor:
         """A value per filter: [groups, filters] -> [pairs, groups, 1, 1, 1, readers / pairs, per_reader]."""
         values = tf.reshape(values, [self.stage.groups, self.per_reader, self.pairs, -1])
-        return tf.transpose(values, [2, 0, 3, 1])[:, :, tf.newaxis, tf.newaxis, tf.newaxis]
+        values = tf.transpose(values, [2, 0, 3, 1])  # -> [pairs, groups, readers / pairs, per_reader]
+        return values[:, :, tf.newaxis, tf.newaxis, tf.newaxis]
 
-    def _restore(self, values):
+    def _restore(self, values: tf.Tensor) -> tf.Tensor:
         """The inverse of _arrange."""
-        values = tf.transpose(tf.squeeze(values, [2, 3, 4]), [1, 3, 0, 2])
+        values = tf.squeeze(values, [2, 3, 4])  # [pairs, groups, readers / pairs, per_reader]
+        values = tf.transpose(values, [1, 3, 0, 2])  # -> [groups, per_reader, pairs, readers / pairs]
         return tf.reshape(values, [self.stage.groups, self.stage.filters])
 
-    def _arrange_weights(self, weights):
-        """[groups, kernel, kernel, channels, filters], pixels of a block as channels, filters by their readers."""
+    def _arrange_weights(self, weights: tf.Tensor) -> tf.Tensor:
+        """[groups, kernel, kernel, channels, filters] -> the same with a block's pixels as channels, filters by readers."""
         groups, kernel, _, channels, filters = weights.shape.as_list()
         blocks = (self.kernel, self.block)
         w = tf.reshape(weights, [groups, *blocks, *blocks, channels, self.per_reader, self.readers])
+        # -> [groups, kernel / block (rows, columns), block (rows, columns), channels, readers, per_reader]
         w = tf.transpose(w, [0, 1, 3, 2, 4, 5, 7, 6])
         return tf.reshape(w, [groups, self.kernel, self.kernel, self.block ** 2 * channels, filters])
 
-    def _lay_out(self, values):
+    def _lay_out(self, values: tf.Tensor) -> tf.Tensor:
         """[pairs, groups, batch, h, w, readers / pairs, per_reader] -> the same values as the next stage reads them."""
-        x = tf.transpose(values, [0, 5, 2, 3, 4, 1, 6])
+        x = tf.transpose(values, [0, 5, 2, 3, 4, 1, 6])  # -> [pairs, readers / pairs, batch, h, w, groups, per_reader]
         if self.next_block == 1:
             return x
         margin = [self.next_margin] * 2
@@ -118,20 +133,23 @@ class StageGraph:
         pairs, readers, _, height, _, groups, per_reader = x.shape.as_list()
         blocks = [height // self.next_block, self.next_block]
         x = tf.reshape(x, [pairs, readers, -1, *blocks, *blocks, groups, per_reader])
+        # -> [pairs, readers / pairs, batch, h / block, w / block, block (rows, columns), groups, per_reader]
         return tf.transpose(x, [0, 1, 2, 3, 5, 4, 6, 7, 8])
 
-    def _undo_layout(self, x):
+    def _undo_layout(self, x: tf.Tensor) -> tf.Tensor:
         """The inverse of _lay_out, from its result in any shape."""
         block, padded = self.next_block, self.size + 2 * self.next_margin
         x = tf.reshape(x, [self.pairs, self.readers // self.pairs, -1, padded // block, padded // block, block, block,
                            self.stage.groups, self.per_reader])
+        # -> [pairs, readers / pairs, batch, h / block, block, w / block, block, groups, per_reader]
         x = tf.transpose(x, [0, 1, 2, 3, 5, 4, 6, 7, 8])
         x = tf.reshape(x, [self.pairs, self.readers // self.pairs, -1, padded, padded, self.stage.groups,
                            self.per_reader])
         inner = slice(self.next_margin, padded - self.next_margin)
+        # -> [pairs, groups, batch, h, w, readers / pairs, per_reader]
         return tf.transpose(x[:, :, :, inner, inner], [0, 5, 2, 3, 4, 1, 6])
 
-    def _as_input(self, x):
+    def _as_input(self, x: tf.Tensor) -> tf.Tensor:
         """The next stage's input: [readers, batch, height, width, channels]."""
         block, padded = self.next_block, self.size + 2 * self.next_margin
         return tf.reshape(x, [self.readers, -1, padded // block, padded // block,
@@ -139,7 +157,7 @@ class StageGraph:
 
     # convolutions: x [groups, batch, height, width, channels], w [groups, kernel, kernel, channels, filters]
 
-    def _paired(self, w):
+    def _paired(self, w: tf.Tensor) -> tf.Tensor:
         if self.pairs == 1:
             return w
         low, high = tf.split(w, 2, axis=4)
@@ -154,7 +172,7 @@ class StageGraph:
         return tf.reshape(sums, [self.stage.groups, -1, self.size, self.size, self.readers // self.pairs,
                                  self.per_reader])
 
-    def _unpaired(self, sums):
+    def _unpaired(self, sums: tf.Tensor) -> tf.Tensor:
         """[pairs, groups, batch, height, width, readers / pairs, per_reader]; exact."""
         if self.pairs == 1:
             return sums[tf.newaxis]
@@ -168,19 +186,20 @@ class StageGraph:
             size = self.size
             return tf.reshape(tf.matmul(_flat(d_sums), tf.squeeze(w, [1, 2]), transpose_b=True),
                               [groups, -1, size, size, channels])
-        turned = tf.transpose(tf.reverse(w, [1, 2]), [0, 1, 2, 4, 3])
+        turned = tf.transpose(tf.reverse(w, [1, 2]), [0, 1, 2, 4, 3])  # [groups, kernel, kernel, filters, channels]
         padding = _padding(kernel - 1 - self.margin)
         return tf.stack([tf.nn.conv2d(*group, 1, padding) for group in _groups(d_sums, turned)])
 
     def _weight_gradient(self, x, d_sums, w):
         if self.kernel == 1:
             product = tf.matmul(_flat(d_sums), _flat(x), transpose_a=True)  # the smaller one is transposed
-            return tf.reshape(tf.transpose(product, [0, 2, 1]), w.shape)
-        # channels as images, images as channels, and the errors as the filter: a convolution forward once more
+            return tf.reshape(tf.transpose(product, [0, 2, 1]), w.shape)  # [groups, channels, filters]
+        # channels as images, images as channels, and the errors as the filter: a convolution forward once more.
+        # x: [groups, channels, height, width, batch]. d_sums: [groups, height, width, batch, filters]
         turned = compiled(lambda x, d_sums: (tf.transpose(x, [0, 4, 2, 3, 1]), tf.transpose(d_sums, [0, 2, 3, 1, 4])),
                           [x, d_sums])
         by_channel = tf.stack([tf.nn.conv2d(*group, 1, _padding(self.margin)) for group in _groups(*turned)])
-        return tf.transpose(by_channel, [0, 2, 3, 1, 4])
+        return tf.transpose(by_channel, [0, 2, 3, 1, 4])  # -> [groups, kernel, kernel, channels, filters]
 
     # batch norm and quantiser, compiled
 
@@ -188,34 +207,35 @@ class StageGraph:
         sums = self._unpaired(sums)
         mean = _over_batch(tf.reduce_mean, sums)
         variance = _over_batch(tf.reduce_mean, tf.squared_difference(sums, mean))
-        scale = tf.rsqrt(variance + arch.BN_EPSILON) * gamma
-        return self._lay_out(self.fire(sums * scale, beta - mean * scale)), mean, variance
+        scale, shift = fold_batch_norm(gamma, beta, mean, variance)
+        return self._lay_out(self.fire(sums * scale, shift)), mean, variance
 
     def _neurons_gradient(self, sums, gamma, beta, mean, variance, d_outputs):
         sums = self._unpaired(sums)
-        deviation = tf.rsqrt(variance + arch.BN_EPSILON)
+        deviation = tf.rsqrt(variance + BN_EPSILON)
         normed = (sums - mean) * deviation
         errors = self.fire_gradient(normed * gamma + beta, self._undo_layout(d_outputs))
         count = tf.cast(tf.reduce_prod(tf.shape(sums)[2:5]), sums.dtype)
         d_gamma, d_beta = _over_batch(tf.reduce_sum, errors * normed), _over_batch(tf.reduce_sum, errors)
         d_sums = gamma * deviation * (errors - d_beta / count - normed * (d_gamma / count))
+        # -> [groups, batch, h, w, pairs, readers / pairs, per_reader]
         d_sums = tf.transpose(d_sums, [1, 2, 3, 4, 0, 5, 6])
         return tf.reshape(d_sums, [self.stage.groups, -1, self.size, self.size, self.stage.filters]), d_gamma, d_beta
 
 
-def _over_batch(reduce, values):
+def _over_batch(reduce: Callable, values: tf.Tensor) -> tf.Tensor:
     """Reduce over batch, height and width, the last two first, so that threads can share the work."""
     return reduce(reduce(values, [3, 4], keepdims=True), 2, keepdims=True)
 
 
-def _flat(x):
+def _flat(x: tf.Tensor) -> tf.Tensor:
     """All axes between the groups and the last one as one."""
     return tf.reshape(x, [x.shape[0], -1, x.shape[-1]])
 
 
-def _groups(x, w):
+def _groups(x: tf.Tensor, w: tf.Tensor) -> Iterator[Tuple[tf.Tensor, tf.Tensor]]:
     return zip(tf.unstack(x), tf.unstack(w))
 
 
-def _padding(margin):
+def _padding(margin: int) -> List[List[int]]:
     return [[0, 0], [margin, margin], [margin, margin], [0, 0]]

@@ -4,7 +4,7 @@ Read this one first: it is the table of architecture.py, in TernaryConv2d (or Bi
 fast_network.py computes the same in fewer operations, and is the default (--graph). The tests compare the two,
 `make bench-train` times them.
 """
-from collections import OrderedDict, namedtuple
+from typing import Dict, List, NamedTuple, Sequence, Union
 
 import tensorflow as tf
 import tensorlayer as tl
@@ -13,51 +13,59 @@ from tensorlayer.layers import (BatchNormLayer, ConcatLayer, Conv2d, DenseLayer,
 from tensorlayer.layers.binary import BinaryConv2d, SignLayer, TernaryConv2d
 
 from twba_nets import architecture as arch
+from twba_nets.architecture import STAGES, Stage
 
-Network = namedtuple("Network", "logits maps spikes all_params prepare")
-Network.__doc__ = """A built network.
 
-logits: [batch, 10]. maps: name -> activations [batch, height, width, channels] of every stage that fires: the counted
-maps (architecture.COUNTED_MAPS), then cnn11's. spikes: [batch, 8], the sum of each counted map.
-all_params: the 270 tensors of TensorLayer's list of that name: the *quantised* weights, and all other variables.
-prepare: an operation to be run before an evaluation, whenever variables have changed; of the fast graph, which quantises
-the weights once.
-"""
+class Network(NamedTuple):
+    """A built network.
+
+    logits: [batch, 10]. maps: name -> activations [batch, height, width, channels] of every stage that fires: the counted
+    maps (architecture.COUNTED_MAPS), then cnn11's. spikes: [batch, 8], the sum of each counted map.
+    all_params: the 270 tensors of TensorLayer's list of that name: the *quantised* weights, and all other variables.
+    refresh: an operation to be run before an evaluation, whenever variables have changed; of the fast graph, which
+    quantises the weights once.
+    """
+    logits: tf.Tensor
+    maps: Dict[str, tf.Tensor]
+    spikes: tf.Tensor
+    all_params: List[tf.Tensor]
+    refresh: tf.Operation
+
 
 QUANTISED_CONV = {"twba": TernaryConv2d, "bwba": BinaryConv2d}
 
 
-def build(x, variant, activation="binary", is_train=False, reuse=False):
-    """Build the network on the images x, [batch, 24, 24, 3], in x's type, float32 or float64. Returns a Network.
+def build(x: tf.Tensor, variant: str, activation: str = "binary", is_train: bool = False, reuse: Union[bool, object] = False,
+          stages: Sequence[Stage] = STAGES) -> Network:
+    """Build the network on the images x, [batch, 24, 24, 3], in x's type, float32 or float64.
 
     The variables live under scope `model` and carry the published code's names. With is_train batch norm uses (and
     updates) the batch's statistics, else the moving ones. reuse: share the variables of a network built before.
     """
-    conv, maps = QUANTISED_CONV[variant], OrderedDict()
+    conv, maps = QUANTISED_CONV[variant], {}
+    relu_stage, spike_stage, *hidden_stages = stages
     tl.layers.LayersConfig.tf_dtype = x.dtype
     with tf.variable_scope("model", reuse=reuse):
         net = InputLayer(x, name="input")
-        net = _batch_norm(_convolve(Conv2d, net, arch.RELU_STAGE, arch.RELU_STAGE.conv), arch.RELU_STAGE.bn,
-                          tf.nn.relu, is_train)
-        net = _fire(_convolve(Conv2d, net, arch.SPIKE_STAGE, arch.SPIKE_STAGE.conv), arch.SPIKE_STAGE.bn, activation,
-                    is_train)
-        maps[arch.SPIKE_STAGE.bn] = net.outputs
-        for stage in arch.HIDDEN_STAGES:
+        net = _batch_norm(_convolve(Conv2d, net, relu_stage, relu_stage.conv), relu_stage.bn, tf.nn.relu, is_train)
+        net = _fire(_convolve(Conv2d, net, spike_stage, spike_stage.conv), spike_stage.bn, activation, is_train)
+        maps[spike_stage.map] = net.outputs
+        for stage in hidden_stages:
             groups = [
                 _fire(_convolve(conv, net[:, :, :, i::stage.groups], stage, conv_name), bn_name, activation, is_train)
-                for i, (conv_name, bn_name) in enumerate(arch.group_names(stage))
+                for i, (conv_name, bn_name) in enumerate(stage.group_names)
             ]
-            net = ConcatLayer(groups, name="concat_" + stage.conv)
-            maps[stage.conv] = net.outputs
+            net = ConcatLayer(groups, name=f"concat_{stage.conv}")
+            maps[stage.map] = net.outputs
         net = DenseLayer(FlattenLayer(net, name="flatten"), arch.CLASSES, b_init=None, name=arch.OUTPUT,
                          W_init=tf.truncated_normal_initializer(stddev=arch.DENSE_STDDEV))
         net = _batch_norm(net, arch.OUTPUT_BN, None, is_train)
     tl.layers.LayersConfig.tf_dtype = tf.float32
-    spikes = tf.stack([tf.reduce_sum(maps[name], [1, 2, 3]) for name in arch.COUNTED_MAPS], axis=1)
+    spikes = tf.stack([tf.reduce_sum(activations, [1, 2, 3]) for activations in list(maps.values())[:-1]], axis=1)
     return Network(net.outputs, maps, spikes, net.all_params, tf.no_op())
 
 
-def session_config(threads):
+def session_config(threads: int) -> tf.ConfigProto:
     """A session as TensorFlow has it."""
     return tf.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads)
 

@@ -9,7 +9,7 @@ from twba_nets import memory
 os.environ.setdefault("XLA_FLAGS", "--xla_llvm_disable_expensive_passes=true")
 
 
-def session_config(threads):
+def session_config(threads: int) -> tf.ConfigProto:
     """A session's configuration. threads: how many cores to use, 0 for all."""
     memory.keep_freed()
     config = tf.ConfigProto(allow_soft_placement=True, intra_op_parallelism_threads=threads,

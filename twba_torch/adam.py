@@ -1,4 +1,6 @@
 """Adam as TensorFlow 1 computes it, constants rounded to float32 and all."""
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 
@@ -15,14 +17,14 @@ class Adam:
     TensorFlow.
     """
 
-    def __init__(self, parameters, compiled=False):
+    def __init__(self, parameters: Iterable[torch.Tensor], compiled: bool = False):
         self.moments = {p: (torch.zeros_like(p), torch.zeros_like(p)) for p in parameters}
         device = next(iter(self.moments)).device
         self.powers = tuple(torch.tensor(beta, dtype=torch.float32, device=device) for beta in (BETA1, BETA2))
         self.update = torch.compile(_update, dynamic=False, fullgraph=True) if compiled else _update
 
     @torch.no_grad()
-    def step(self, rate):
+    def step(self, rate: torch.Tensor) -> None:
         """One step from the parameters' gradients. rate: a float32 tensor without axes."""
         power1, power2 = self.powers
         first, second = zip(*self.moments.values())

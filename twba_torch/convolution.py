@@ -14,7 +14,8 @@ from torch.library import custom_op
 CPU_HAS_BFLOAT16 = torch.cpu._is_avx512_bf16_supported()  # asked here: torch.compile cannot trace the question
 
 
-def exact_convolution(spikes, weights, stride, padding, groups):
+def exact_convolution(spikes: torch.Tensor, weights: torch.Tensor, stride: int, padding: int,
+                      groups: int) -> torch.Tensor:
     """A grouped convolution of spikes in {0, 1/2, 1}, [N, H, W, C], with weights in {-1, 0, 1}, [O, C / groups, k, k].
 
     Returns float32 [N, H', W', O], without any rounding; the gradients are float32 values of backward_type()'s precision.
@@ -39,12 +40,12 @@ class ExactConvolution(Function):
         return spikes.float(), weights.float(), None, None, None
 
 
-def backward_type(device):
+def backward_type(device: torch.device) -> torch.dtype:
     """In what type a device takes the products of the backward pass."""
     return torch.bfloat16 if device.type != "cpu" or CPU_HAS_BFLOAT16 else torch.float32
 
 
-def plain_convolution(x, weights, stride, padding, groups):
+def plain_convolution(x: torch.Tensor, weights: torch.Tensor, stride: int, padding: int, groups: int) -> torch.Tensor:
     """The same in x's own type. x: [N, H, W, C]; weights: [O, C / groups, k, k]."""
     weights = weights.to(memory_format=torch.channels_last)
     return F.conv2d(x.permute(0, 3, 1, 2), weights, None, stride, padding, 1, groups).permute(0, 2, 3, 1)
@@ -56,7 +57,7 @@ def float16_convolution(halves: torch.Tensor, signs: torch.Tensor, stride: int, 
     return plain_convolution(halves.half() / 2, signs.half(), stride, padding, groups).float()
 
 
-def int8_convolution(halves, signs, stride, padding, groups):
+def int8_convolution(halves: torch.Tensor, signs: torch.Tensor, stride: int, padding: int, groups: int) -> torch.Tensor:
     """On a CPU."""
     x = halves.permute(0, 3, 1, 2)
     geometry = [stride] * 2, [padding] * 2, [1, 1], groups

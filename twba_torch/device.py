@@ -4,6 +4,7 @@ import itertools
 import os
 import shlex
 import shutil
+from collections.abc import Iterator
 
 import torch
 
@@ -14,7 +15,7 @@ KINDS = ("cpu", "cuda")
 
 
 @contextlib.contextmanager
-def prepared(name=None, threads=0):
+def prepared(name: str = None, threads: int = 0) -> Iterator[torch.device]:
     """The torch.device of this name (default: a GPU if there is one), joined to the other processes under torchrun."""
     keep_memory()
     if threads:
@@ -30,13 +31,13 @@ def prepared(name=None, threads=0):
         torch.distributed.destroy_process_group()
 
 
-def keep_memory():
+def keep_memory() -> None:
     """Have freed memory kept for the next step, in huge pages."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch reads it at its first allocation
     memory.keep_freed()
 
 
-def check_cpu(exact, compiled):
+def check_cpu(exact: bool, compiled: bool) -> None:
     """Raise UserError if this machine lacks what the trainer needs of a CPU."""
     if exact and "onednn" not in torch.backends.quantized.supported_engines:
         raise UserError("this build of PyTorch has no int8 convolutions (oneDNN): add --precision float32")
@@ -44,32 +45,32 @@ def check_cpu(exact, compiled):
         os.environ["CXX"] = _compiler()  # torch.compile reads it at its first use
 
 
-def _compiler():
+def _compiler() -> str:
     """The C++ compiler that CXX names; torch.compile cannot take the launcher or the flags that may be there too."""
     try:
         words = shlex.split(os.environ.get("CXX", "")) or ["g++"]
     except ValueError as error:
-        raise UserError("CXX=%s: no command (%s): set it to a compiler, as g++" % (os.environ["CXX"], error))
+        raise UserError("CXX={}: no command ({}): set it to a compiler, as g++".format(os.environ["CXX"], error))
     before_flags = list(itertools.takewhile(lambda word: not word.startswith("-"), words))  # of "ccache g++ -m64"
     compiler = (before_flags or words)[-1]
     if not shutil.which(compiler):
-        raise UserError("%s: not there, and torch.compile needs it: install it, or add --no-compile" % compiler)
+        raise UserError(f"{compiler}: not there, and torch.compile needs it: install it, or add --no-compile")
     return compiler
 
 
-def find(name):
+def find(name: str) -> torch.device:
     """The torch.device of this name (default: a GPU if there is one). Raises UserError if it cannot be used."""
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and "LOCAL_RANK" in os.environ:
-        name = "cuda:%s" % os.environ["LOCAL_RANK"]
+        name = "cuda:{}".format(os.environ["LOCAL_RANK"])
     if name.partition(":")[0] not in KINDS:
-        raise UserError("--device %s: networks are trained on %s, or cuda:N" % (name, " or ".join(KINDS)))
+        raise UserError("--device {}: networks are trained on {}, or cuda:N".format(name, " or ".join(KINDS)))
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError("--device %s: not usable (%s): leave it out, or take cpu" % (name, str(error).splitlines()[0]))
+        raise UserError(f"--device {name}: not usable ({str(error).splitlines()[0]}): leave it out, or take cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
         torch.backends.cudnn.allow_tf32 = False  # the float stages decide the input spikes: no bit may be lost there

@@ -1,74 +1,91 @@
-/* The exported network on a CPU. __init__.py builds and calls this. */
-#include "network.h"
+/* The exported network on a CPU. __init__.py calls these functions. */
+#include <omp.h>
 
 #include "floats.h"
 #include "planes.h"
 #include "words.h"
 
-/* Spikes of an image in a map; bytes: a multiple of 8. */
-static int count(const uint8_t *map, int bytes) {
-    int spikes = 0;
-    for (int i = 0; i < bytes; i += 8) {
-        uint64_t eight;
-        memcpy(&eight, map + i, sizeof eight);
-        spikes += __builtin_popcountll(eight);
+enum { FLOAT_STAGES = 2 };
+
+/* Adds the time since `started` to a stage's; returns what the clock says now. */
+static double add_time(Stage *s, double started) {
+    double now = omp_get_wtime();
+    s->seconds += now - started;
+    return now;
+}
+
+/* Images [first, last) to the input spikes. */
+static void encode(Stage *stages, const uint8_t *images, int first, int last) {
+    for (int i = first; i < last; i++)
+        standardise(stages, images + (ptrdiff_t)i * IMAGE * IMAGE * CHANNELS, i);
+    double time = omp_get_wtime();
+    relu_stage(stages, first, last);
+    time = add_time(stages, time);
+    spike_stage(stages + 1, first, last);
+    add_time(stages + 1, time);
+}
+
+/* The input spikes of images [first, last) through all hidden stages. */
+static void hidden_stages_by_words(Network *network, int first, int last) {
+    double time = omp_get_wtime();
+    for (Stage *s = network->stages + FLOAT_STAGES; s < network->stages + network->number_of_stages; s++) {
+        hidden_by_words(s, first, last);
+        time = add_time(s, time);
     }
-    return spikes;
 }
 
-/* A stage of images [first, last); of all of the chunk where they are many and it is hidden. */
-static void run_stage(Stage *s, int i, int first, int last, int many) {
-    double started = omp_get_wtime();
-    int begin = first * s->positions, end = last * s->positions;
-    if (i == 0)
-        relu_stage(s, begin, end);
-    else if (i == 1)
-        spike_stage(s, begin, end);
-    else if (many)
+/* The same for all images of the chunk. The last map alone comes back from planes, for the classifier. */
+static void hidden_stages_by_planes(Network *network) {
+    Stage *input = network->stages + 1, *last = network->stages + network->number_of_stages - 1;
+    to_planes(input->output, input->geometry.output_image, input->planes.output);
+    double time = omp_get_wtime();
+    for (Stage *s = input + 1; s <= last; s++) {
         hidden_by_planes(s);
-    else
-        hidden_by_words(s, begin, end);
-    s->seconds += omp_get_wtime() - started;
+        time = add_time(s, time);
+    }
+    from_planes(last->planes.output, last->geometry.output_image, last->output);
 }
 
-/* Run a chunk of images, [image][row][column][channel]; without them, run on the input spikes that are in their map.
-   logits: [image][class]. spikes: [image][map]. */
-void run(Network *network, const uint8_t *images, int number, float *logits, double *spikes) {
-    Stage *stages = network->stages;
+/* Spikes of the stages' output maps but the last, whose spikes the classifier reads. spikes: [image][map]. */
+static void count_spikes(const Network *network, int number, int many, double *spikes) {
+    int maps = network->number_of_stages - FLOAT_STAGES;
+#pragma omp parallel for schedule(dynamic)
+    for (int map = 0; map < maps; map++) {
+        const Stage *s = network->stages + 1 + map;
+        int bytes = s->geometry.output_image;
+        if (many)
+            count_by_planes(s->planes.output, bytes, number, spikes + map, maps);
+        else
+            for (int i = 0; i < number; i++)
+                spikes[i * maps + map] = count_by_words(s->output + (ptrdiff_t)i * bytes, bytes);
+    }
+}
+
+/* A forward pass of a chunk of images, [image][row][column][channel]; without them, of the input spikes that are in their
+   map. logits: [image][class]. spikes: [image][map]. */
+void forward(Network *network, const uint8_t *images, int number, float *logits, double *spikes) {
     int many = number >= network->many;
     for (int first = 0; first < number; first += network->part) {
         int last = first + network->part < number ? first + network->part : number;
-        for (int i = first; i < last && images; i++)
-            prepare(stages, images + (ptrdiff_t)i * IMAGE * IMAGE * CHANNELS,
-                    (float *)stages->input + stages->from[i * stages->positions] + stages->input_row + CHANNELS);
-        for (int i = images ? 0 : 2; i < (many ? 2 : STAGES); i++)
-            run_stage(stages + i, i, first, last, 0);
+        if (images)
+            encode(network->stages, images, first, last);
+        if (!many)
+            hidden_stages_by_words(network, first, last);
     }
-    if (many) {
-        to_planes(stages[1].output, stages[1].image_bytes, (uint8_t *)stages[2].input_planes);
-        for (int i = 2; i < STAGES; i++)
-            run_stage(stages + i, i, 0, number, 1);
-        from_planes(stages[STAGES - 1].output_planes, stages[STAGES - 1].image_bytes, stages[STAGES - 1].output);
-    }
+    if (many)
+        hidden_stages_by_planes(network);
+    const Classifier *classifier = &network->classifier;
+    const uint64_t *features = (const uint64_t *)network->stages[network->number_of_stages - 1].output;
 #pragma omp parallel for schedule(static)
     for (int i = 0; i < number; i++)
-        classify(network, (const uint64_t *)stages[STAGES - 1].output + i * (FEATURES / 64), logits + i * CLASSES);
-#pragma omp parallel for schedule(dynamic)
-    for (int map = 0; map < MAPS; map++) { /* the last stage's is not counted */
-        const Stage *reader = stages + map + 2;
-        int bytes = stages[map + 1].image_bytes;
-        if (many)
-            count_by_planes(reader->input_planes, bytes, reader->synapses, number, spikes + map);
-        else
-            for (int i = 0; i < number; i++)
-                spikes[i * MAPS + map] = count((const uint8_t *)reader->input + (ptrdiff_t)i * bytes, bytes);
-    }
+        classify(classifier, features + i * (classifier->features / 64), logits + i * CLASSES);
+    count_spikes(network, number, many, spikes);
 }
 
-/* The maps of the images that `run` computed by planes, to where it leaves those that it computes by words. */
-void show(Network *network) {
-    for (Stage *s = network->stages + 2; s < network->stages + STAGES; s++)
-        from_planes(s->output_planes, s->image_bytes, s->output);
+/* The hidden stages' maps, where `forward` has them as planes, to where it has those that it computes by words. */
+void unpack_planes(Network *network) {
+    for (Stage *s = network->stages + FLOAT_STAGES; s < network->stages + network->number_of_stages; s++)
+        from_planes(s->planes.output, s->geometry.output_image, s->output);
 }
 
 void set_threads(int threads) { omp_set_num_threads(threads); }

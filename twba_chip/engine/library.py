@@ -9,54 +9,41 @@ import stat
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import List, Optional
 
-from twba_nets import architecture as arch
+from twba_chip.engine import structs
 from twba_nets.errors import UserError
 from twba_nets.files import sync
 
 FOLDER = Path(__file__).parent
-SOURCE = FOLDER / "engine.c"
+SOURCES, HEADERS = (sorted(FOLDER.glob(pattern)) for pattern in ("*.c", "*.h"))
 ELSEWHERE = "set XDG_CACHE_HOME to a folder of your own that can be written and whose files may be executed"
 FLAGS = ["-O3", "-fno-math-errno", "-march=native", "-mprefer-vector-width=512", "-fopenmp", "-shared", "-fPIC"]
 
 _runs_in = None  # the process that started OpenMP's threads
 
 
-class Stage(ctypes.Structure):
-    """network.h's struct of this name."""
-    _fields_ = ([(name, ctypes.c_int32) for name in (
-        "groups", "filters", "kernel", "positions", "channels", "words", "input_row", "output_row", "position_bytes",
-        "image_bytes")] + [(name, ctypes.c_void_p) for name in (
-            "input", "output", "from", "to", "offsets", "thresholds", "bytes", "plus", "minus", "seen", "input_planes",
-            "output_planes", "neurons", "synapses", "weights", "scale", "offset")] + [("seconds", ctypes.c_double)])
-
-
-class Network(ctypes.Structure):
-    """network.h's struct of this name."""
-    _fields_ = [("stages", Stage * len(arch.STAGES)), ("many", ctypes.c_int32), ("part", ctypes.c_int32)] + [
-        (name, ctypes.c_void_p) for name in ("classes", "scale", "offset")]
-
-
-def load(source=SOURCE):
-    """engine.c (or another file that includes it) compiled. Raises UserError where that or loading it fails."""
+def load(*more: Path) -> ctypes.CDLL:
+    """The engine's C, with more C files where these are given, compiled. Raises UserError where that or loading it fails."""
     compiler = os.environ.get("CC") or "cc"
-    files = sorted(FOLDER.glob("*.[ch]")) + [source]
-    what = b"".join(file.read_bytes() for file in files) + repr((FLAGS, compiler, _processor())).encode()
-    folder, name = _cache(), "%s-%s" % (source.stem, hashlib.sha256(what).hexdigest()[:16])
-    path = _kept(folder, name) or _compile(compiler, source, folder, name)
+    sources = SOURCES + list(more)
+    what = b"".join(file.read_bytes() for file in HEADERS + sources) + repr((FLAGS, compiler, _processor())).encode()
+    folder, name = _cache(), "-".join(["engine"] + [file.stem for file in more] + [hashlib.sha256(what).hexdigest()[:16]])
+    path = _kept(folder, name) or _compile(compiler, sources, folder, name)
     # how often OpenMP's threads look before they sleep: on a busy machine its own default burns what the others need
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         library = ctypes.CDLL(str(path))
-        library.run.argtypes = [ctypes.POINTER(Network), ctypes.c_void_p, ctypes.c_int] + 2 * [ctypes.c_void_p]
-        library.show.argtypes = [ctypes.POINTER(Network)]
-        library.run.restype = library.show.restype = library.set_threads.restype = None
+        network = ctypes.POINTER(structs.Network)
+        library.forward.argtypes = [network, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
+        library.unpack_planes.argtypes = [network]
+        library.forward.restype = library.unpack_planes.restype = library.set_threads.restype = None
     except (OSError, AttributeError) as error:
-        raise UserError("%s: cannot be loaded (%s): remove it, name gcc in CC, or %s" % (path, error, ELSEWHERE))
+        raise UserError(f"{path}: cannot be loaded ({error}): remove it, name gcc in CC, or {ELSEWHERE}")
     return library
 
 
-def check_process():
+def check_process() -> None:
     """Raise RuntimeError in a child of a process that has run the engine: it would wait for its parent's threads."""
     global _runs_in
     _runs_in = _runs_in or os.getpid()
@@ -65,7 +52,7 @@ def check_process():
                            "start it by multiprocessing's method spawn, or run the engine in children only")
 
 
-def _processor():
+def _processor() -> str:
     """What the compiled code depends on: the instruction set."""
     try:
         return next(line for line in open("/proc/cpuinfo") if line.startswith(("flags", "Features")))
@@ -73,15 +60,15 @@ def _processor():
         return platform.processor()
 
 
-def _cache():
+def _cache() -> Path:
     """The folder of compiled libraries, which nobody else can write to: what lies there is run."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "twba_nets"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = os.lstat(str(folder))
+        status = os.lstat(folder)
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-            raise UserError("%s: a link or another user's, so that others may replace the compiled engine: remove it, "
-                            "or %s" % (folder, ELSEWHERE))
+            raise UserError(f"{folder}: a link or another user's, so that others may replace the compiled engine: remove it, "
+                            f"or {ELSEWHERE}")
         if status.st_mode & 0o077:
             folder.chmod(0o700)
     except OSError as error:
@@ -89,14 +76,14 @@ def _cache():
     return folder
 
 
-def _unwritable(folder, error):
-    return UserError("%s: the compiled engine cannot be kept there (%s): %s" % (folder, error.strerror, ELSEWHERE))
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    return UserError(f"{folder}: the compiled engine cannot be kept there ({error.strerror}): {ELSEWHERE}")
 
 
-def _kept(folder, name):
+def _kept(folder: Path, name: str) -> Optional[Path]:
     """The library that was compiled before, or None. A file that is not the user's own, or not whole, is none."""
-    for path in folder.glob(name + "-*.so"):
-        status = os.lstat(str(path))
+    for path in folder.glob(f"{name}-*.so"):
+        status = os.lstat(path)
         own = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022
         with contextlib.suppress(OSError):  # one that cannot be read
             if own and path.name == _file_name(name, path):
@@ -104,17 +91,17 @@ def _kept(folder, name):
     return None
 
 
-def _file_name(name, library):
+def _file_name(name: str, library: Path) -> str:
     """The name that a library is kept under holds its digest, so that damage is found out before it is loaded."""
-    return "%s-%s.so" % (name, hashlib.sha256(library.read_bytes()).hexdigest()[:32])
+    return f"{name}-{hashlib.sha256(library.read_bytes()).hexdigest()[:32]}.so"
 
 
-def _compile(compiler, source, folder, name):
-    """Compile the source into the folder. Returns the library's path."""
+def _compile(compiler: str, sources: List[Path], folder: Path, name: str) -> Path:
+    """Compile the sources into the folder. Returns the library's path."""
     try:
         with tempfile.TemporaryDirectory(dir=str(folder)) as temporary:
             built = Path(temporary) / "built.so"
-            _call(compiler, source, built)
+            _call(compiler, sources, built)
             built.chmod(0o700)  # whatever the umask
             path = folder / _file_name(name, built)
             sync(built)
@@ -125,12 +112,12 @@ def _compile(compiler, source, folder, name):
     return path
 
 
-def _call(compiler, source, built):
+def _call(compiler: str, sources: List[Path], built: Path) -> None:
     try:
-        done = subprocess.run(shlex.split(compiler) + FLAGS + ["-o", str(built), str(source)], stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, universal_newlines=True, errors="replace")
+        done = subprocess.run(shlex.split(compiler) + FLAGS + ["-o", str(built)] + [str(source) for source in sources],
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, errors="replace")
     except (OSError, ValueError):
-        raise UserError("%s: no such C compiler, and the engine needs one: install gcc, or name one in CC" % compiler)
+        raise UserError(f"{compiler}: no such C compiler, and the engine needs one: install gcc, or name one in CC")
     if done.returncode or not built.is_file():
-        raise UserError("%s: cannot compile %s (%s): use gcc, or leave the engine out"
-                        % (compiler, source.name, (done.stdout.splitlines() or ["no message"])[0]))
+        raise UserError(f"{compiler}: cannot compile {sources[-1].parent.name}/*.c "
+                        f"({(done.stdout.splitlines() or ['no message'])[0]}): use gcc, or leave the engine out")

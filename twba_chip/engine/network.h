@@ -1,58 +1,82 @@
-/* What the stages share: the vectors of floats, and the structs that Python fills in. */
-#include <math.h>
-#include <omp.h>
+/* The network as Python hands it over: structs.py mirrors these structs, network.py fills them in. */
+#ifndef NETWORK_H
+#define NETWORK_H
 #include <stddef.h>
 #include <stdint.h>
-#include <string.h>
-#ifdef __AVX2__
-#include <immintrin.h>
-#endif
 
-#ifdef __AVX512F__
-enum { LANES = 16 }; /* floats in a vector */
-#else
-enum { LANES = 8 };
-#endif
-enum { IMAGE = 32, CROP = 24, CHANNELS = 3, FEATURES = 512, CLASSES = 10, PADDED_CLASSES = 16, STAGES = 10, MAPS = 8 };
+enum { IMAGE = 32, CROP = 24, CHANNELS = 3, CLASSES = 10, PADDED_CLASSES = 16 };
 
-typedef float floats __attribute__((vector_size(4 * LANES)));
-typedef int32_t masks __attribute__((vector_size(4 * LANES)));
-
-/* As planes.h computes it: its synapses of weight 1, then those of -1. */
+/* Where a stage reads and writes. A map has the zeros around it that its reader pads it with; no stage writes those. A float
+   stage counts its input in floats, a hidden stage in words, which hold the spikes of 32 channels. */
 typedef struct {
-    int32_t synapses, plus, minus;         /* where they begin, and how many they are */
+    int32_t groups, filters, kernel; /* filters of one group; the kernel's height and width */
+    int32_t channels;                /* words (or floats) of one group at an input position */
+    int32_t fan_in;                  /* words (or floats) that a neuron sees: kernel * kernel * channels */
+    int32_t positions;               /* of an image's output map, without the zeros */
+    int32_t input_row;               /* words (or floats) from an input row to the next */
+    int32_t output_row;              /* bytes from an output row to the next */
+    int32_t output_position;         /* bytes of an output position */
+    int32_t output_image;            /* bytes of an image's output map */
+    const int32_t *input_starts;     /* [image * positions]: words (or floats) before the first that the position sees */
+    const int32_t *output_starts;    /* [image * positions]: bytes before the position */
+    const int32_t *offsets;          /* [fan_in]: words from the first that a group's neurons see to each of them */
+} Geometry;
+
+/* A float stage. */
+typedef struct {
+    const float *weights;            /* first: [row][column][channel][filter]; second: [filter / 16][point][channel][16], the
+                                        kernels transformed (packing.winograd) */
+    const float *scale, *offset;     /* [filter]: batch norm */
+} Floats;
+
+/* A hidden stage of few images: words.c. A block is 32 filters. */
+typedef struct {
+    const void *plus, *minus;        /* where weights are 1, and -1. With a population count: uint32 [block][fan_in][32].
+                                        With look-ups: uint8 [block][4 * fan_in][2][2][16] (packing.sets_of_four).
+                                        minus: only where the stage is ternary */
+    const int16_t *thresholds;       /* [group * filters] */
+    const int32_t *bytes;            /* [group * filters / 8]: which bytes of an output position hold eight filters' spikes */
+    int16_t *seen;                   /* [image * positions][group]: room for the number of spikes that its neurons see */
+} Words;
+
+/* A neuron of planes.c. Its synapses are two lists, one after the other: those of weight 1, and those of weight -1. */
+typedef struct {
+    int32_t first_synapse;           /* in Planes.synapses */
+    int32_t plus, minus;             /* length of the two lists */
     int32_t threshold;
-    int32_t place;                         /* of its plane in an output position */
+    int32_t place;                   /* its plane in an output position: its channel */
 } Neuron;
 
-/* A stage. Positions are the output's; offsets are in words or floats in the input, in bytes in the output. */
+/* A hidden stage of many images: planes.c. A plane is one neuron's bit in each of 256 images. */
 typedef struct {
-    int32_t groups, filters, kernel;       /* filters of one group */
-    int32_t positions;                     /* of one image */
-    int32_t channels;                      /* words of one group, or floats, at an input position */
-    int32_t words;                         /* hidden: that a neuron sees */
-    int32_t input_row, output_row;         /* offset from a row to the next */
-    int32_t position_bytes;                /* of an output position */
-    int32_t image_bytes;                   /* of an output map */
-    const void *input;                     /* spikes: uint32; float stages: float */
-    uint8_t *output;
-    const int32_t *from, *to;              /* [position of a chunk of images]: where its input begins, and its output */
-    const int32_t *offsets;                /* [word]: from there, for the first group */
-    const int16_t *thresholds;             /* [group][filter] */
-    const int32_t *bytes;                  /* [group][filter / 8]: where in an output position their spikes go */
-    const void *plus, *minus;              /* few images: [block][word], weights; no minus where no weight is 0 */
-    int16_t *seen;                         /* few images: [position][group], room for the spikes that its neurons see */
-    const uint8_t *input_planes;           /* many images: the maps as planes */
-    uint8_t *output_planes;
-    const Neuron *neurons;                 /* [group][filter] */
-    const uint16_t *synapses;              /* a plane's place in bytes, in what a neuron sees */
-    const float *weights, *scale, *offset; /* float stages: [tap][channel][filter], or packing.winograd's; [filter] */
-    double seconds;                        /* spent here so far */
+    const uint8_t *input;            /* [row][column][channel][32 bytes] */
+    uint8_t *output;                 /* likewise; the second float stage has it, too */
+    const Neuron *neurons;           /* [group * filters] */
+    const uint16_t *synapses;        /* bytes before their planes in what a neuron sees; first a list of all, fan_in * 32 */
+} Planes;
+
+typedef struct {
+    Geometry geometry;
+    int32_t ternary;                 /* hidden: whether some weights are 0, and not all 1 or -1 */
+    const void *input;               /* [image][row][column][channel] floats, or [image][row][column][channel / 32] words */
+    uint8_t *output;                 /* likewise: floats of the first stage, words of the others */
+    Floats floats;                   /* of a float stage */
+    Words words;                     /* of a hidden stage */
+    Planes planes;                   /* of a hidden stage */
+    double seconds;                  /* spent here so far */
 } Stage;
 
 typedef struct {
-    Stage stages[STAGES];                  /* two float stages, then the hidden ones */
-    int32_t many;                          /* images, and more, whose hidden stages are computed by planes */
-    int32_t part;                          /* images at a time whose maps the cache holds */
-    const float *classes, *scale, *offset; /* [feature][padded class]; [class] */
+    int32_t features;                /* neurons of the last stage, a multiple of 64 */
+    const float *weights;            /* [feature][padded class] */
+    const float *scale, *offset;     /* [class] */
+} Classifier;
+
+typedef struct {
+    int32_t number_of_stages;
+    int32_t many;                    /* from this many images on, hidden stages are computed by planes */
+    int32_t part;                    /* images at a time whose float maps stay in the cache */
+    Stage *stages;                   /* [number_of_stages]: two float stages, then the hidden ones */
+    Classifier classifier;
 } Network;
+#endif

@@ -1,87 +1,95 @@
-"""An exported network's arrays as the engine's C wants them: bits, words, planes, offsets."""
+"""An exported network's weights and spikes as the engine's C reads them: bits, words, planes, lists of synapses.
+
+The bits of a map's position are in this order: by the reader's groups, so that what a group reads stands together; then
+by the stage's own groups; then by filter.
+"""
+from typing import Tuple
+
 import numpy as np
 
-from twba_nets import architecture as arch
+from twba_nets.architecture import Stage
 
-# the kernel's part of Winograd's F(2x2, 3x3), by which floats.h computes the second float stage
+# the kernel's part of Winograd's F(2x2, 3x3), by which floats.c computes the second float stage
 WINOGRAD = np.array([[1, 0, 0], [.5, .5, .5], [.5, -.5, .5], [0, 0, 1]])
-PLANE_BYTES = 32  # of planes.h: a bit of 256 images
+PLANE_BYTES = 32  # of planes.c: a bit of 256 images
 
 
-def bit_order(stage):
-    """A group's filters in the order of their bits: those that each group of the next stage reads stand together."""
-    return np.arange(stage.filters).reshape(-1, arch.next_groups(stage)).T.ravel()
+def bit_order(stage: Stage) -> np.ndarray:
+    """A group's filters in the order of their bits, int [filters]."""
+    return np.arange(stage.filters).reshape(-1, stage.reader.groups).T.ravel()
 
 
-def chunk_places(images, buffer, rows, step):
-    """Where the positions of these rows and columns begin, image by image: int32 [images, rows * columns].
-
-    A buffer for fewer images is used again for the next ones.
-    """
-    image = buffer[0, :, :, 0].size * step
-    return places(buffer[0], rows, step) + np.arange(images, dtype=np.int32)[:, None] % len(buffer) * image
+def channel_places(stage: Stage) -> np.ndarray:
+    """Which bit of a position is a group's first, second, ... in bit_order: int [groups, filters]."""
+    share = stage.filters // stage.reader.groups  # bits that a group gives to each of the reader's groups
+    bits = np.arange(stage.filters)
+    return bits // share * stage.groups * share + np.arange(stage.groups)[:, None] * share + bits % share
 
 
-def places(image, rows, step):
-    """The same in one image, whose positions are `step` apart: int32 [rows * columns]."""
-    return ((rows[:, None] * image.shape[1] + rows) * step).ravel().astype(np.int32)
-
-
-def winograd(kernel):
-    """float32 [3, 3, channels, filters] -> [filters / 16, 16 points, channels, 16 filters]."""
+def winograd(kernel: np.ndarray) -> np.ndarray:
+    """Kernels transformed: [3, 3, channels, filters] -> [filters / 16, 16 points, channels, 16 filters]."""
     points = np.einsum("pr,qc,rcio->pqio", WINOGRAD, WINOGRAD, kernel)
     return np.moveaxis(points.reshape(16, kernel.shape[2], -1, 16), 2, 0)
 
 
-def _blocks(bits):
+def _blocks(bits: np.ndarray) -> np.ndarray:
     """bool [taps, channels, groups, filters] -> words uint32 [blocks, 32 filters, words]."""
     words = pack(bits.transpose(2, 3, 0, 1))
     return words.reshape(-1, 32, words[0, 0].size)
 
 
-def bit_planes(bits):
-    """bool [taps, channels, groups, filters] -> uint32 [blocks, words, 32 filters]."""
-    return np.ascontiguousarray(_blocks(bits).transpose(0, 2, 1))
+def bit_planes(bits: np.ndarray) -> np.ndarray:
+    """Weights for a population count: bool [taps, channels, groups, filters] -> uint32 [blocks, words, 32 filters]."""
+    return _blocks(bits).transpose(0, 2, 1)
 
 
-def sets_of_four(bits):
-    """bool [taps, channels, groups, filters] -> uint8 [blocks, bytes, 2 vectors, 2 halves of the byte, 16 filters]."""
+def sets_of_four(bits: np.ndarray) -> np.ndarray:
+    """Weights for look-ups: bool [taps, channels, groups, filters] -> uint8 [blocks, bytes, 2, 2, 16].
+
+    A byte of eight weights is two numbers from 0 to 15. A block's 32 filters are two vectors; a vector holds 16 filters'
+    lower numbers, then their upper ones.
+    """
     octets = _blocks(bits).view(np.uint8)
     halves = np.stack([octets & 15, octets >> 4], axis=-1)
-    return np.ascontiguousarray(halves.reshape(len(octets), 2, 16, -1, 2).transpose(0, 3, 1, 4, 2))
+    return halves.reshape(len(octets), 2, 16, -1, 2).transpose(0, 3, 1, 4, 2)
 
 
-def neurons(weights, thresholds, places):
-    """network.h's neurons, int32 [groups * filters, 5], and their synapses.
+def neurons(weights: np.ndarray, thresholds: np.ndarray, places: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """For planes.c: network.h's neurons, int32 [groups * filters, 5], and their lists of synapses, uint16.
 
-    Weights int8 [taps, channels, groups, filters], thresholds and places [groups, filters]. A list of synapses is filled
-    up to a multiple of eight with the plane of zeros after the last. Where no weight is 0 those of 1 do; and all synapses,
-    from the beginning, are a list too.
+    weights: int8 [taps, channels, groups, filters]. thresholds, places: [groups, filters]. A synapse is where its plane begins
+    in what the neuron sees. The first list has all synapses. Then each neuron has two: those of weight 1, those of weight -1.
+    A list's length must be a multiple of eight: a synapse that never spikes, the one after the last, fills it up. Where no
+    weight is 0, planes.c needs no lists of -1, and they are empty.
     """
     taps, channels, groups, filters = weights.shape
+    never = taps * channels
+    binary = weights.all()
     by_neuron = weights.reshape(-1, groups * filters).T
-    parts, found, end = [np.arange(taps * channels)], [], taps * channels
+    lists, found, end = [np.arange(never)], [], never
     for neuron, threshold, place in zip(by_neuron, thresholds.flat, places.flat):
-        lists = [np.flatnonzero(neuron == 1), [] if weights.all() else np.flatnonzero(neuron == -1)]
-        lists = [np.append(synapses, [taps * channels] * (-len(synapses) % 8)) for synapses in lists]
-        found.append((end, len(lists[0]), len(lists[1]), threshold, place))
-        end += len(lists[0]) + len(lists[1])
-        parts += lists
-    return np.array(found, np.int32), (np.concatenate(parts) * PLANE_BYTES).astype(np.uint16)
+        plus = _filled(np.flatnonzero(neuron == 1), never)
+        minus = _filled(np.flatnonzero((neuron == -1) & (not binary)), never)
+        found.append((end, len(plus), len(minus), threshold, place))
+        end += len(plus) + len(minus)
+        lists += [plus, minus]
+    return np.array(found, np.int32), (np.concatenate(lists) * PLANE_BYTES).astype(np.uint16)
 
 
-def pack(bits):
+def _filled(synapses: np.ndarray, never: int) -> np.ndarray:
+    return np.append(synapses, [never] * (-len(synapses) % 8)).astype(int)
+
+
+def pack(bits: np.ndarray) -> np.ndarray:
     """bool [..., 32 n] -> uint32 [..., n], the first bit the lowest."""
     octets = np.packbits(bits.reshape(bits.shape[:-1] + (-1, 8))[..., ::-1], axis=-1)
     return octets.reshape(bits.shape[:-1] + (-1,)).view("<u4")
 
 
-def unpack(stage, words):
-    """A stage's map, uint32 [N, H, W, n] -> bool [N, H, W, C] in TensorFlow's order of channels."""
+def unpack(stage: Stage, words: np.ndarray) -> np.ndarray:
+    """A stage's output map, uint32 [N, H, W, n] -> bool [N, H, W, C] in TensorFlow's order of channels."""
     octets = np.ascontiguousarray(words).view(np.uint8)
     bits = np.unpackbits(octets[..., None], axis=-1)[..., ::-1]
     shape = words.shape[:3]
-    by_reader = bits.reshape(shape + (arch.next_groups(stage), stage.groups, -1))
+    by_reader = bits.reshape(shape + (stage.reader.groups, stage.groups, -1))
     return np.moveaxis(by_reader, 3, 5).reshape(shape + (-1,)).astype(bool)
-
-

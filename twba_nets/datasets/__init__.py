@@ -1,12 +1,16 @@
 """The data sets by name. No framework is imported here."""
+from pathlib import Path
+from typing import Union
+
+from twba_nets.datasets.dataset import Dataset
 
 
-def load(name, data_dir=None):
+def load(name: str, data_dir: Union[str, Path] = None) -> Dataset:
     """The data set `name` ("cifar10" or "digits"); `data_dir` is CIFAR-10's, see cifar10.load."""
     if name == "digits":
         from twba_nets.datasets import digits
         return digits.load()
     if name != "cifar10":
-        raise ValueError("no data set is called %r" % (name,))
+        raise ValueError(f"no data set is called {name!r}")
     from twba_nets.datasets import cifar10
     return cifar10.load(data_dir)

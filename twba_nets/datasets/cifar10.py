@@ -19,6 +19,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import BinaryIO, Dict, List, Tuple, Union
 
 import numpy as np
 from tqdm import tqdm
@@ -30,7 +31,7 @@ URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 MD5 = "c58f30108f718f92721af3b95e74349a"
 ARCHIVE = "cifar-10-python.tar.gz"
 FOLDER = "cifar-10-batches-py"
-TRAIN_FILES = tuple("data_batch_%d" % i for i in range(1, 6))
+TRAIN_FILES = tuple(f"data_batch_{i}" for i in range(1, 6))
 TEST_FILE = "test_batch"
 FILES = TRAIN_FILES + (TEST_FILE,)
 OFFICIAL_MD5 = dict(zip(FILES, (
@@ -48,7 +49,7 @@ MAX_ARCHIVE_BYTES, MAX_MEMBERS = len(FILES) * MAX_BATCH_BYTES + (1 << 20), 100  
 REMEDY = "replace it by the original's, or remove the folder to have it unpacked or downloaded anew, or pass --data-dir"
 
 
-def load(data_dir=None):
+def load(data_dir: Union[str, Path] = None) -> Dataset:
     """CIFAR-10 as a Dataset of 50,000 training and 10,000 test images.
 
     data_dir: a folder with cifar-10-batches-py/ or with the archive, or either of these themselves;
@@ -59,13 +60,13 @@ def load(data_dir=None):
     data, digests = read(folder)
     others = [name for name in FILES if digests[name] != OFFICIAL_MD5[name]]
     if others and os.environ.get("RANK", "0") == "0":  # one of torchrun's processes is enough
-        print("warning: %s: not the official files (by their md5): %s; unless they are a repacking with the same "
-              "images and labels, the results will be wrong: get the official archive from %s"
-              % (folder, ", ".join(others), URL), file=sys.stderr)
+        print(f"warning: {folder}: not the official files (by their md5): {', '.join(others)}; unless they are a repacking "
+              f"with the same images and labels, the results will be wrong: get the official archive from {URL}",
+              file=sys.stderr)
     return data
 
 
-def read(folder):
+def read(folder: Path) -> Tuple[Dataset, Dict[str, str]]:
     """Read and check the six batch files. Returns the Dataset and the files' md5, name -> hexadecimal digits."""
     batches, digests = [], {}
     for name in FILES:
@@ -79,7 +80,7 @@ def read(folder):
     return Dataset("cifar10", x_train, y_train, x_test, y_test, flip=True), digests
 
 
-def find(data_dir):
+def find(data_dir: Union[str, Path, None]) -> Path:
     """The folder of the batch files, unpacked or downloaded first where need be."""
     if data_dir is None:
         DEFAULT_DIR.mkdir(exist_ok=True)
@@ -98,33 +99,33 @@ def find(data_dir):
         if archive.is_file():
             unpack(archive, place / FOLDER)
             return place / FOLDER
-    raise UserError("%s: neither %s/ nor %s is there: name the folder that holds CIFAR-10 with --data-dir or %s, or "
-                    "leave both out to download it" % (data_dir, FOLDER, ARCHIVE, ENVIRONMENT_VARIABLE))
+    raise UserError(f"{data_dir}: neither {FOLDER}/ nor {ARCHIVE} is there: name the folder that holds CIFAR-10 with "
+                    f"--data-dir or {ENVIRONMENT_VARIABLE}, or leave both out to download it")
 
 
-def download(archive, url=URL, md5=MD5):
+def download(archive: Path, url: str = URL, md5: str = MD5) -> None:
     """Download the official archive, going on where an interrupted download stopped; verified by its md5."""
     partial = archive.with_name(archive.name + ".part")
     try:
         _fetch(url, partial)
     except (http.client.HTTPException, OSError, EOFError) as error:
-        raise UserError("%s: the download from %s broke off (%s): run again to go on, or put the archive there by "
-                        "hand, or pass --data-dir" % (partial, url, error))
+        raise UserError(f"{partial}: the download from {url} broke off ({error}): run again to go on, or put the archive "
+                        "there by hand, or pass --data-dir")
     digest = hashlib.md5()
-    with open(str(partial), "rb") as file:
+    with open(partial, "rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
     if digest.hexdigest() != md5:
         partial.unlink()
-        raise UserError("%s: the download's md5 is %s, not %s; it was removed: run again to download it afresh"
-                        % (partial, digest.hexdigest(), md5))
-    os.replace(str(partial), str(archive))
+        raise UserError(f"{partial}: the download's md5 is {digest.hexdigest()}, not {md5}; it was removed: run again to "
+                        "download it afresh")
+    os.replace(partial, archive)
 
 
-def _fetch(url, partial):
+def _fetch(url: str, partial: Path) -> None:
     """Append what is missing of `url` to the file `partial`, with a progress bar."""
     have = partial.stat().st_size if partial.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": "bytes=%d-" % have} if have else {})
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         response = urllib.request.urlopen(request, timeout=60)
     except urllib.error.HTTPError as error:
@@ -136,37 +137,38 @@ def _fetch(url, partial):
         have = have if resumed else 0
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
-        with open(str(partial), "ab" if resumed else "wb") as file, \
+        with open(partial, "ab" if resumed else "wb") as file, \
                 tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=ARCHIVE) as bar:
             for block in iter(lambda: response.read(1 << 16), b""):
                 file.write(block)
                 have += len(block)
                 bar.update(len(block))
     if total is not None and have != total:
-        raise EOFError("%d of %d bytes came" % (have, total))
+        raise EOFError(f"{have} of {total} bytes came")
 
 
-def unpack(archive, folder):
+def unpack(archive: Path, folder: Path) -> None:
     """Unpack the data files, and nothing else, of the archive; `folder` appears once they are complete and checked."""
     temporary = None
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=FOLDER, dir=str(archive.parent)))
-        with open(str(archive), "rb") as file:
+        temporary = Path(tempfile.mkdtemp(prefix=FOLDER, dir=archive.parent))
+        with open(archive, "rb") as file:
             _extract(_Bounded(_decompressed(file), MAX_ARCHIVE_BYTES), temporary)
         read(temporary)
         temporary.chmod(0o755)  # mkdtemp makes it private
-        os.replace(str(temporary), str(folder))
+        os.replace(temporary, folder)
     except UserError as error:
-        raise UserError("%s: %s" % (archive, str(error).replace("%s/" % temporary, "")))
+        text = str(error).replace(f"{temporary}/", "")
+        raise UserError(f"{archive}: {text}")
     except Exception as error:  # a damaged archive can raise anything
-        raise UserError("%s: cannot be unpacked into %s (%s): replace the archive by the official one, or unpack it "
-                        "elsewhere and pass --data-dir" % (archive, folder, error))
+        raise UserError(f"{archive}: cannot be unpacked into {folder} ({error}): replace the archive by the official one, "
+                        "or unpack it elsewhere and pass --data-dir")
     finally:
         if temporary is not None:
-            shutil.rmtree(str(temporary), ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _decompressed(file):
+def _decompressed(file: BinaryIO) -> BinaryIO:
     """The tar in this file, which may be compressed."""
     magic = file.peek(6)
     for prefix, module in ((b"\x1f\x8b", gzip), (b"BZh", bz2), (b"\xfd7zXZ", lzma)):
@@ -189,23 +191,23 @@ class _Bounded:
         return block
 
 
-def _extract(stream, folder):
+def _extract(stream: _Bounded, folder: Path) -> None:
     """Write the batch files of a tar to the folder."""
     missing = set(FILES)
     with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as tar:
         for number, member in enumerate(tar):
             if number >= MAX_MEMBERS:
-                raise ValueError("it holds more than %d files" % MAX_MEMBERS)
+                raise ValueError(f"it holds more than {MAX_MEMBERS} files")
             place, name = posixpath.split(posixpath.normpath(member.name))
             if place != FOLDER or name not in FILES:
                 continue
             if not member.isreg() or member.issparse() or member.size > MAX_BATCH_BYTES:
-                raise ValueError("%s is no plain file of at most %d bytes" % (name, MAX_BATCH_BYTES))
-            with open(str(folder / name), "wb") as target:
+                raise ValueError(f"{name} is no plain file of at most {MAX_BATCH_BYTES} bytes")
+            with open(folder / name, "wb") as target:
                 shutil.copyfileobj(tar.extractfile(member), target)
             missing.discard(name)
     if missing:
-        raise ValueError("it lacks %s/%s" % (FOLDER, min(missing)))
+        raise ValueError(f"it lacks {FOLDER}/{min(missing)}")
     while stream.read(1 << 20):  # the checksum is at the end of the compressed stream
         pass
 
@@ -299,25 +301,25 @@ STAND_INS = {("numpy", "ndarray"): _Array, ("numpy", "dtype"): _Uint8, ("_codecs
              ("numpy._core.multiarray", "_reconstruct"): _Array.reconstruct}
 
 
-def read_batch(path):
+def read_batch(path: Path) -> Tuple[np.ndarray, np.ndarray, str]:
     """Read and check one file of 10,000 images. Returns uint8 [10000, 32, 32, 3], int32 [10000] and the file's md5."""
     if not path.is_file():
-        raise UserError("%s: not there: %s" % (path, REMEDY))
+        raise UserError(f"{path}: not there: {REMEDY}")
     try:
-        with open(str(path), "rb") as file:
+        with open(path, "rb") as file:
             content = file.read(MAX_BATCH_BYTES + 1)
         if len(content) > MAX_BATCH_BYTES:
-            raise ValueError("more than %d bytes" % MAX_BATCH_BYTES)
+            raise ValueError(f"more than {MAX_BATCH_BYTES} bytes")
         batch = _BatchUnpickler(_FewSteps(content), encoding="latin1").load()
         data, labels, title = batch["data"].array, batch["labels"], batch.get("batch_label")
     except Exception as error:  # a damaged pickle can raise anything
-        raise UserError("%s: not a readable CIFAR-10 batch (%s): %s" % (path, error or type(error).__name__, REMEDY))
+        raise UserError(f"{path}: not a readable CIFAR-10 batch ({error or type(error).__name__}): {REMEDY}")
     if data.shape != (BATCH_IMAGES, 3072):
-        raise UserError("%s: holds images of shape %s, not (10000, 3072): %s" % (path, data.shape, REMEDY))
+        raise UserError(f"{path}: holds images of shape {data.shape}, not (10000, 3072): {REMEDY}")
     labels = labels.array.tolist() if isinstance(labels, _Array) else labels
     if (not isinstance(labels, list) or len(labels) != BATCH_IMAGES
             or not all(type(label) is int and 0 <= label < CLASSES for label in labels)):
-        raise UserError("%s: its labels are not 10,000 integers from 0 to 9: %s" % (path, REMEDY))
+        raise UserError(f"{path}: its labels are not 10,000 integers from 0 to 9: {REMEDY}")
     _check_title(path, title)
     images = data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return images, np.array(labels, np.int32), hashlib.md5(content).hexdigest()
@@ -325,24 +327,23 @@ def read_batch(path):
 
 def _check_title(path, title):
     """Each batch says which one it is: a file under another's name is found out."""
-    expected = "testing batch 1 of 1" if path.name == TEST_FILE else "training batch %s of 5" % path.name[-1]
+    expected = "testing batch 1 of 1" if path.name == TEST_FILE else f"training batch {path.name[-1]} of 5"
     if title is not None and title != expected:
         title = title if isinstance(title, str) else type(title)
         raise UserError("%s: is %.80r, not %r; were files swapped? %s" % (path, title, expected, REMEDY))
 
 
-def check_distinct(folder, batches):
+def check_distinct(folder: Path, batches: List[Tuple[np.ndarray, np.ndarray]]) -> None:
     """No two files may hold the same images."""
     seen = {}
     for name, (images, _) in zip(FILES, batches):
         first = seen.setdefault(hashlib.md5(images[:100].tobytes()).hexdigest(), name)
         if first != name:
-            raise UserError("%s: holds the same images as %s: %s" % (folder / name, first, REMEDY))
+            raise UserError(f"{folder / name}: holds the same images as {first}: {REMEDY}")
 
 
-def check_balance(path, labels):
+def check_balance(path: Path, labels: np.ndarray) -> None:
     """Every class must have a tenth of the images: 1,000 of the test's, 5,000 of training's."""
     counts = np.bincount(labels, minlength=CLASSES)
     if (counts != len(labels) // CLASSES).any():
-        raise UserError("%s: the classes have %s images, not %d each: %s"
-                        % (path, counts.tolist(), len(labels) // CLASSES, REMEDY))
+        raise UserError(f"{path}: the classes have {counts.tolist()} images, not {len(labels) // CLASSES} each: {REMEDY}")

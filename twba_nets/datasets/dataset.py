@@ -1,8 +1,17 @@
 """What a data set is. No framework is imported here."""
-from collections import namedtuple
+from typing import NamedTuple
 
-Dataset = namedtuple("Dataset", "name x_train y_train x_test y_test flip")
-Dataset.__doc__ = """Images uint8 [N, 32, 32, 3] and labels int32 [N], for training and for the test.
+import numpy as np
 
-flip: whether training may mirror an image (a mirrored digit is no digit).
-"""
+
+class Dataset(NamedTuple):
+    """Images uint8 [N, 32, 32, 3] and labels int32 [N], for training and for the test.
+
+    flip: whether training may mirror an image (a mirrored digit is no digit).
+    """
+    name: str
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    flip: bool

@@ -8,7 +8,7 @@ from twba_nets.datasets.dataset import Dataset
 TEST_IMAGES = 360
 
 
-def load():
+def load() -> Dataset:
     """The digits as a Dataset: 1,437 training and 360 held-out images, each class in proportion.
 
     Each 8x8 digit is enlarged to 24x24, so that the central crop holds all of it, on a 32x32 RGB canvas.

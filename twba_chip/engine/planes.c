@@ -1,0 +1,169 @@
+/* A map is [row][column][channel] of planes, and a plane is one neuron's bit in each of 256 images. A neuron's sum is held in
+   planes too: plane k has bit k of all images' numbers. It begins with the threshold subtracted; then the planes of its
+   synapses are added, those of weight 1 and those of -1. Adders are made of AND, OR and XOR, and treat 256 images at once:
+   weights of 0 cost nothing, nor do shifts. */
+#include "planes.h"
+
+#include "vectors.h"
+
+enum { WORD = 32, TASK_FILTERS = 32 };                    /* planes of a word; filters of a task */
+enum { MOST_WORDS = 32, MOST_BITS = 12, COUNT_BITS = 17 }; /* that a neuron sees; of its sum; of a map's spikes */
+
+/* Adds eight planes to the number's three lower bits; the carry is returned. */
+static inline __attribute__((always_inline)) plane add_eight(const uint8_t *patch, const uint16_t *synapses, plane *number) {
+    plane fours[2];
+    for (int i = 0; i < 2; i++, synapses += 4) {
+        plane two = add(load_plane(patch + synapses[0]), load_plane(patch + synapses[1]), number);
+        plane twos = add(load_plane(patch + synapses[2]), load_plane(patch + synapses[3]), number);
+        fours[i] = add(two, twos, number + 1);
+    }
+    return add(fours[0], fours[1], number + 2);
+}
+
+/* Adds a carry to the number from this bit on. */
+static inline __attribute__((always_inline)) void carry_on(plane *number, int bit, int bits, plane carry) {
+#pragma GCC unroll 16
+    for (; bit < bits; bit++) {
+        plane next = number[bit] & carry;
+        number[bit] ^= carry;
+        carry = next;
+    }
+}
+
+/* Adds all planes that a list names, a multiple of eight. */
+static inline __attribute__((always_inline)) void add_planes(const uint8_t *patch, const uint16_t *synapses, int length,
+                                                             plane *number, int bits) {
+    for (; length >= 16; length -= 16, synapses += 16) {
+        plane eight = add_eight(patch, synapses, number), eights = add_eight(patch, synapses + 8, number);
+        carry_on(number, 4, bits, add(eight, eights, number + 3));
+    }
+    if (length)
+        carry_on(number, 3, bits, add_eight(patch, synapses, number));
+}
+
+/* Sets all lanes to an integer. */
+static inline __attribute__((always_inline)) void spread(int value, plane *number, int bits) {
+    for (int bit = 0; bit < bits; bit++)
+        number[bit] = (plane){0} - (uint64_t)(value >> bit & 1);
+}
+
+/* Turns n into -1 - n. */
+static inline __attribute__((always_inline)) void complement(plane *number, int bits) {
+    for (int bit = 0; bit < bits; bit++)
+        number[bit] = ~number[bit];
+}
+
+/* In which images a neuron fires. Planes can only be added, so the synapses of -1 are added to the complement. That gives
+   -1 - (sum - threshold), which is negative where the sum reaches the threshold: its sign is the spike.
+   A stage that is not ternary has no lists of -1. There sum = 2 * plus - seen, where plus counts the spikes that meet a
+   weight of 1, and seen counts all spikes. The number begins with -seen - threshold, and plus is added one bit higher.
+   unseen: -1 - seen, where the stage is not ternary. */
+static inline __attribute__((always_inline)) plane fires(const uint8_t *patch, const uint16_t *synapses, const Neuron *neuron,
+                                                         const plane *unseen, int bits) {
+    plane number[MOST_BITS];
+    synapses += neuron->first_synapse;
+    if (unseen) {
+        plane carry = {0}, one[MOST_BITS];
+        spread(1 - neuron->threshold, one, bits);
+        for (int bit = 0; bit < bits; bit++) {
+            number[bit] = carry;
+            carry = add(unseen[bit], one[bit], number + bit);
+        }
+        add_planes(patch, synapses, neuron->plus, number + 1, bits - 1);
+    } else {
+        spread(-neuron->threshold, number, bits);
+        add_planes(patch, synapses, neuron->plus, number, bits);
+    }
+    complement(number, bits);
+    add_planes(patch, synapses + neuron->plus, neuron->minus, number, bits);
+    return number[bits - 1];
+}
+
+/* A task: TASK_FILTERS of a group at a position. What they see is copied together first; a plane of zeros follows, which
+   fills up lists of synapses. */
+static inline __attribute__((always_inline)) void fire_filters(const Stage *s, int position, int group, int first, int bits) {
+    const Geometry *g = &s->geometry;
+    const Planes *p = &s->planes;
+    plane patch[MOST_WORDS * WORD + 1], unseen[MOST_BITS] = {0};
+    for (int word = 0; word < g->fan_in; word++) {
+        int from = g->input_starts[position] + group * g->channels + g->offsets[word];
+        memcpy(patch + word * WORD, p->input + (ptrdiff_t)from * WORD * sizeof(plane), WORD * sizeof(plane));
+    }
+    patch[g->fan_in * WORD] = (plane){0};
+    if (!s->ternary) {
+        add_planes((const uint8_t *)patch, p->synapses, g->fan_in * WORD, unseen, bits);
+        complement(unseen, bits);
+    }
+    const Neuron *neuron = p->neurons + group * g->filters + first;
+    for (const Neuron *end = neuron + TASK_FILTERS; neuron < end; neuron++) {
+        plane spikes = fires((const uint8_t *)patch, p->synapses, neuron, s->ternary ? NULL : unseen, bits);
+        ptrdiff_t place = (ptrdiff_t)g->output_starts[position] * 8 + neuron->place;
+        memcpy(p->output + place * sizeof(plane), &spikes, sizeof spikes);
+    }
+}
+
+/* A number holds a sum less a threshold: from -n - 1 to n with n synapses. The compiler must know its bits to keep them in
+   registers. */
+void hidden_by_planes(const Stage *s) {
+    const Geometry *g = &s->geometry;
+    int tasks = g->filters / TASK_FILTERS;
+#pragma omp parallel for schedule(static)
+    for (int task = 0; task < g->positions * g->groups * tasks; task++) {
+        int position = task % g->positions, group = task / g->positions / tasks;
+        int first = task / g->positions % tasks * TASK_FILTERS;
+        if (g->fan_in * WORD < 511)
+            fire_filters(s, position, group, first, 10);
+        else if (g->fan_in * WORD < 1023)
+            fire_filters(s, position, group, first, 11);
+        else
+            fire_filters(s, position, group, first, 12);
+    }
+}
+
+/* Four matrices of 64 x 64 bits: bit i of row j goes to bit j of row i. */
+static void transpose(plane *rows) {
+    uint64_t mask = 0xffffffff;
+    for (int step = 32; step; step /= 2, mask ^= mask << step)
+        for (int low = 0; low < 64; low = (low + step + 1) & ~step) {
+            plane swapped = (rows[low] >> step ^ rows[low + step]) & mask;
+            rows[low] ^= swapped << step;
+            rows[low + step] ^= swapped;
+        }
+}
+
+void to_planes(const uint8_t *maps, int bytes, uint8_t *planes) {
+#pragma omp parallel for schedule(static)
+    for (int byte = 0; byte < bytes; byte += 8) {
+        plane rows[64];
+        for (int image = 0; image < IMAGES; image++)
+            memcpy((uint64_t *)(rows + image % 64) + image / 64, maps + (ptrdiff_t)image * bytes + byte, 8);
+        transpose(rows);
+        memcpy(planes + (ptrdiff_t)byte * 8 * sizeof *rows, rows, sizeof rows);
+    }
+}
+
+void from_planes(const uint8_t *planes, int bytes, uint8_t *maps) {
+#pragma omp parallel for schedule(static)
+    for (int byte = 0; byte < bytes; byte += 8) {
+        plane rows[64];
+        memcpy(rows, planes + (ptrdiff_t)byte * 8 * sizeof *rows, sizeof rows);
+        transpose(rows);
+        for (int image = 0; image < IMAGES; image++)
+            memcpy(maps + (ptrdiff_t)image * bytes + byte, (uint64_t *)(rows + image % 64) + image / 64, 8);
+    }
+}
+
+void count_by_planes(const uint8_t *planes, int bytes, int images, double *spikes, int step) {
+    plane number[COUNT_BITS] = {0};
+    uint16_t all[64];
+    for (int i = 0; i < 64; i++)
+        all[i] = i * sizeof(plane);
+    for (int byte = 0; byte < bytes; byte += 8)
+        add_planes(planes + (ptrdiff_t)byte * 8 * sizeof(plane), all, 64, number, COUNT_BITS);
+    for (int image = 0; image < images; image++) {
+        int sum = 0;
+        for (int bit = 0; bit < COUNT_BITS; bit++)
+            sum |= (int)(number[bit][image / 64] >> image % 64 & 1) << bit;
+        spikes[image * step] = sum;
+    }
+}

@@ -1,0 +1,41 @@
+"""The structs of network.h, field by field. Pointers are addresses: who fills them in keeps the arrays."""
+import ctypes
+from typing import List, Tuple
+
+
+def _numbers(names: str) -> List[Tuple[str, type]]:
+    return [(name, ctypes.c_int32) for name in names.split()]
+
+
+def _pointers(names: str) -> List[Tuple[str, type]]:
+    return [(name, ctypes.c_void_p) for name in names.split()]
+
+
+class Geometry(ctypes.Structure):
+    _fields_ = _numbers("groups filters kernel channels fan_in positions input_row output_row output_position output_image") \
+        + _pointers("input_starts output_starts offsets")
+
+
+class Floats(ctypes.Structure):
+    _fields_ = _pointers("weights scale offset")
+
+
+class Words(ctypes.Structure):
+    _fields_ = _pointers("plus minus thresholds bytes seen")
+
+
+class Planes(ctypes.Structure):
+    _fields_ = _pointers("input output neurons synapses")
+
+
+class Stage(ctypes.Structure):
+    _fields_ = [("geometry", Geometry), ("ternary", ctypes.c_int32)] + _pointers("input output") + [
+        ("floats", Floats), ("words", Words), ("planes", Planes), ("seconds", ctypes.c_double)]
+
+
+class Classifier(ctypes.Structure):
+    _fields_ = _numbers("features") + _pointers("weights scale offset")
+
+
+class Network(ctypes.Structure):
+    _fields_ = _numbers("number_of_stages many part") + [("stages", ctypes.POINTER(Stage)), ("classifier", Classifier)]

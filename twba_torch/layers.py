@@ -1,0 +1,69 @@
+"""The paper's building blocks, for a network of your own: ternary or binary convolutions, and spikes.
+
+    from twba_torch.layers import Spike, TernaryConv2d
+
+    net = nn.Sequential(TernaryConv2d(1, 32, 3, bias=False), nn.BatchNorm2d(32), Spike(), nn.Flatten(), nn.LazyLinear(10))
+
+They are trained as any module: a parameter holds the latent weights, the forward pass quantises them, and the gradient
+passes straight through (quantisers.py has the formulas). Hooks, torch.fx, torch.export and torch.compile take them as they
+are. Layout is PyTorch's, [N, C, H, W].
+"""
+import torch
+from torch import nn
+
+from twba_torch import quantisers
+
+__all__ = ["BinaryConv2d", "QUANTISED_CONV", "Spike", "TernaryConv2d"]
+
+
+class TernaryConv2d(nn.Conv2d):
+    """nn.Conv2d with weights in {-1, 0, 1}: 0 up to 0.7 times the mean |W| of its group, else W's sign.
+
+    Ternary weights are quantised to themselves. Source: the published code's TernaryConv2d.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self._conv_forward(x, quantise("twba", self.weight, self.groups), self.bias)
+
+
+class BinaryConv2d(nn.Conv2d):
+    """nn.Conv2d with weights in {-1, 1}: W's sign. Source: TensorLayer's BinaryConv2d."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self._conv_forward(x, quantise("bwba", self.weight, self.groups), self.bias)
+
+
+QUANTISED_CONV = {"twba": TernaryConv2d, "bwba": BinaryConv2d}
+
+
+class Spike(nn.Module):
+    """Spikes of potentials: 1 where x >= 0, else 0; its gradient is that of (htanh(x) + 1) / 2, clipped.
+
+    activation: "binary", or "published" for the published code's three levels {0, 0.5, 1}.
+    """
+
+    def __init__(self, activation: str = "binary"):
+        super().__init__()
+        if activation not in quantisers.ACTIVATIONS:
+            raise ValueError(f"activation {activation!r} is none of {', '.join(quantisers.ACTIVATIONS)}")
+        self.activation = activation
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return fire(self.activation, x)
+
+    def extra_repr(self) -> str:
+        return self.activation
+
+
+# torch.fx records a call of these, and does not look into them
+
+@torch.fx.wrap
+def quantise(variant: str, weights: torch.Tensor, groups: int) -> torch.Tensor:
+    """Weights [O, C / groups, k, k] quantised as a variant has it, each group by itself."""
+    return quantisers.WEIGHTS[variant].apply(weights.unflatten(0, (groups, -1))).flatten(0, 1)
+
+
+@torch.fx.wrap
+def fire(activation: str, x: torch.Tensor) -> torch.Tensor:
+    """The activation's levels, of potentials of any shape."""
+    return quantisers.ACTIVATIONS[activation].apply(x)
