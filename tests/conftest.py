@@ -7,7 +7,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import pytest
 import tensorflow as tf
 
-from helpers import few_digits, short_recipe, start_training  # noqa: F401 (fixtures); it also makes twba_nets importable
+from helpers import drawn, few_digits, short_recipe, start_training  # noqa: F401 (fixtures; and twba_nets is then found)
 from twba_nets.datasets.cifar10 import ENVIRONMENT_VARIABLE
 
 tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)

@@ -41,6 +41,15 @@ def short_recipe() -> recipes.Recipe:
     return dataclasses.replace(recipes.digits("twba"), epochs=2)
 
 
+@pytest.fixture
+def drawn(monkeypatch) -> list:
+    """The axes of every figure that the test draws, in order."""
+    from matplotlib import pyplot
+    axes, close = [], pyplot.close
+    monkeypatch.setattr(pyplot, "close", lambda figure: axes.extend(figure.axes) or close(figure))
+    return axes
+
+
 # one clear line for every mistake
 
 

@@ -1,4 +1,6 @@
 """The network against the published code: its variables, its arithmetic, and what it computed."""
+import collections
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -22,7 +24,7 @@ def model_variables():
 
 def same_padding(size, stage):
     """TensorFlow's SAME padding in one dimension: (before, after)."""
-    total = max((arch.output_size(size, stage) - 1) * stage.stride + stage.kernel - size, 0)
+    total = max((-(-size // stage.stride) - 1) * stage.stride + stage.kernel - size, 0)
     return total // 2, total - total // 2
 
 
@@ -43,13 +45,15 @@ def reference_convolution(x, weights, stage):
 
 def reference_network(values, x, variant, activation):
     """The network in NumPy and float64, written from the paper's table alone."""
-    def weights(name):
-        w = values["model/%s/W_conv2d" % name]
+    def weights(name, quantised):
+        w = values[name]
+        if not quantised:
+            return w
         t = 0.7 * np.abs(w).mean() if variant == "twba" else 0
         return np.where(w > t, 1.0, np.where(w < -t, -1.0, 0.0))
 
     def batch_norm(y, name):
-        beta, gamma, mean, variance = (values["model/%s/%s" % (name, part)]
+        beta, gamma, mean, variance = (values[f"{name}/{part}"]
                                        for part in ("beta", "gamma", "moving_mean", "moving_variance"))
         return gamma * (y - mean) / np.sqrt(variance + 1e-5) + beta
 
@@ -60,15 +64,17 @@ def reference_network(values, x, variant, activation):
         return np.where(y >= 0.4, 1.0, np.where(y <= -0.4, 0.0, 0.5))
 
     maps = []
-    x = np.maximum(batch_norm(reference_convolution(x, values["model/cnn00/kernel"], arch.RELU_STAGE), "bn00"), 0)
-    x = fire(batch_norm(reference_convolution(x, values["model/cnn0/kernel"], arch.SPIKE_STAGE), "bn0"))
-    maps.append(x)
-    for stage in arch.HIDDEN_STAGES:
-        x = np.concatenate([
-            fire(batch_norm(reference_convolution(x[..., i::stage.groups], weights(conv), stage), bn))
-            for i, (conv, bn) in enumerate(arch.group_names(stage))], axis=3)
-        maps.append(x)
-    return batch_norm(x.reshape(len(x), -1) @ values["model/output/W"], "bn8"), maps
+    for stage in arch.STAGES:
+        groups = [
+            batch_norm(reference_convolution(x[..., i::stage.groups], weights(kernel, stage.quantised), stage), bn)
+            for i, (kernel, bn) in enumerate(stage.variable_names)]
+        x = np.concatenate(groups, axis=3)
+        if stage.fires:
+            x = fire(x)
+            maps.append(x)
+        else:
+            x = np.maximum(x, 0)
+    return batch_norm(x.reshape(len(x), -1) @ values["model/output/W"], "model/bn8"), maps
 
 
 @pytest.mark.parametrize("variant", arch.VARIANTS)
@@ -187,7 +193,7 @@ def test_variables_are_the_originals(training_graph):
     model = arch.variable_shapes()
     assert len(model) == 270 and len(step.all_params) == 270
     trained = [name for name in model if "moving_" not in name]
-    slots = {"%s/%s" % (name, slot): model[name] for name in trained for slot in ("Adam", "Adam_1")}
+    slots = {f"{name}/{slot}": model[name] for name in trained for slot in ("Adam", "Adam_1")}
     assert shapes == dict(model, beta1_power=(), beta2_power=(), **slots)
     assert shapes["model/cnn6_16/W_conv2d"] == (3, 3, 32, 128)
     assert shapes["model/cnn11_1/W_conv2d"] == (1, 1, 1024, 512)
@@ -195,15 +201,23 @@ def test_variables_are_the_originals(training_graph):
 
 
 def test_multiply_accumulates():
-    """SPEC: 81.6 M an image, 70.5 M of them between quantised weights and binary activations."""
-    size, total = 24, 24 * 24 * (27 * 32 + 9 * 32 * 64)
-    off_chip, channels = total, 64
-    for stage in arch.HIDDEN_STAGES:
-        size = arch.output_size(size, stage)
-        total += size ** 2 * stage.kernel ** 2 * channels // stage.groups * stage.filters * stage.groups
-        channels = stage.filters * stage.groups
-    assert round((total - off_chip) / 1e6, 1) == 70.5
-    assert round((total + 5120) / 1e6, 1) == 81.6
+    """Of every convolution and product in the published graph, for one image: positions x fan-in x filters, by the paper's
+    table. SPEC: 81.6 M an image, 70.5 M of them between quantised weights and binary activations.
+    """
+    by_hand = {"cnn00": 576 * 27 * 32, "cnn0": 576 * 288 * 64, "cnn1": 144 * 512 * 256, "cnn2": 144 * 288 * 512,
+               "cnn4": 36 * 512 * 512, "cnn6": 16 * 288 * 2048, "cnn7": 16 * 512 * 1024, "cnn8": 4 * 512 * 1024,
+               "cnn10": 512 * 1024, "cnn11": 1024 * 512, "output": 512 * 10}
+    with tf.Graph().as_default() as graph:
+        published_network.build(tf.zeros([1, 24, 24, 3]), "twba")
+        found = collections.Counter()
+        for operation in graph.get_operations():
+            if operation.type in ("Conv2D", "MatMul"):
+                stage = operation.name.split("/")[1].split("_")[0]
+                positions = operation.outputs[0].shape[:-1].num_elements()
+                found[stage] += positions * operation.inputs[1].shape.num_elements()
+    assert found == by_hand
+    hidden = sum(by_hand.values()) - by_hand["cnn00"] - by_hand["cnn0"] - by_hand["output"]
+    assert (sum(by_hand.values()), hidden) == (81636352, 70516736)
 
 
 def test_initialisers(training_graph):
@@ -241,7 +255,7 @@ def test_batch_norm_update_and_one_adam_step():
         checkpoint.assign(session, values)
         before, _ = session.run([gradient, train_op])  # in one run: each run updates the moving averages
         after = session.run(model_variables())
-    y = reference_convolution(x, values["model/cnn00/kernel"], arch.RELU_STAGE)
+    y = reference_convolution(x, values["model/cnn00/kernel"], arch.STAGES[0])
     share = np.float64(np.float32(0.1))  # TensorFlow rounds 1 - decay to float32, whatever the variables' type
     for name, statistic in (("moving_mean", y.mean((0, 1, 2))), ("moving_variance", y.var((0, 1, 2)))):
         old = values["model/bn00/" + name]
@@ -256,28 +270,42 @@ def test_batch_norm_update_and_one_adam_step():
             assert (after[name] != values[name]).mean() > 0.5, name
 
 
-def test_whole_gradient_in_float64():
-    """dL/dW of a hidden stage by hand: the chain through batch norm, htanh, sign, (x+1)/2 of a one-stage copy."""
-    random = np.random.RandomState(3)
-    x = random.normal(size=(4, 1, 1, 6))
-    upstream = random.normal(size=(4, 1, 1, 5)) * 3
-    latent = random.normal(size=(1, 1, 6, 5))
+@pytest.mark.parametrize("variant, activation", [("twba", "binary"), ("bwba", "binary"), ("twba", "published")])
+def test_gradient_by_hand_in_float64(variant, activation):
+    """dL/dW of cnn11, worked out from the paper: from the logits back through batch norm, the classifier, (x + 1) / 2,
+    sign, htanh, batch norm again and the quantiser. Batch norms take the batch's mean and biased variance.
+    """
+    random, values = np.random.RandomState(3), random_variables()
+    values["model/bn11_1/gamma"] *= 4  # potentials beyond htanh's ends, too
+    x, d_logits = random.normal(size=(12, 24, 24, 3)), 50 * random.normal(size=(12, 10))
     with tf.Graph().as_default(), tf.Session() as session:
-        variable = tf.constant(latent)
-        y = tf.nn.conv2d(tf.constant(x), binary.ternarise(variable), [1, 1, 1, 1], "SAME")
-        mean, variance = tf.nn.moments(y, [0, 1, 2])
-        normed = (y - mean) * tf.rsqrt(variance + 1e-5)
-        spikes = (binary.binary_sign(tf.clip_by_value(normed, -1, 1)) + 1) / 2
-        computed = session.run(tf.gradients(spikes, variable, upstream)[0])
+        net = fast_network.build(tf.constant(x), variant, activation, is_train=True)
+        variable = model_variables()["model/cnn11_1/W_conv2d"]
+        gradient = tf.gradients(net.logits, variable, tf.constant(d_logits))[0]
+        checkpoint.assign(session, values)
+        spikes, outputs, found = session.run([net.maps["cnn10"], net.maps["cnn11"], gradient])
+    spikes, outputs = spikes.reshape(12, 1024), outputs.reshape(12, 512)
+    latent, classifier = values["model/cnn11_1/W_conv2d"].reshape(1024, 512), values["model/output/W"]
 
-    w, x2 = latent.reshape(6, 5), x.reshape(4, 6)
-    t = 0.7 * np.abs(w).mean()
-    y = x2 @ (np.sign(w) * (np.abs(w) > t))
-    deviation = np.sqrt(y.var(0) + 1e-5)
-    z = (y - y.mean(0)) / deviation
-    g = np.clip(0.5 * upstream.reshape(4, 5), -1, 1) * (np.abs(z) <= 1)
-    g = (g - g.mean(0) - z * (g * z).mean(0)) / deviation
-    np.testing.assert_allclose(computed.reshape(6, 5), 2 * x2.T @ g, rtol=1e-9, atol=1e-12)
+    def normalise(y):
+        deviation = np.sqrt(y.var(0) + 1e-5)
+        return (y - y.mean(0)) / deviation, deviation
+
+    def normalise_back(d_z, z, deviation):
+        return (d_z - d_z.mean(0) - z * (d_z * z).mean(0)) / deviation
+
+    d_sums = normalise_back(d_logits * values["model/bn8/gamma"], *normalise(outputs @ classifier))
+    d_outputs = d_sums @ classifier.T
+    weights = np.sign(latent) * (np.abs(latent) > (0.7 * np.abs(latent).mean() if variant == "twba" else 0))
+    z, deviation = normalise(spikes @ weights)
+    potential = values["model/bn11_1/gamma"] * z + values["model/bn11_1/beta"]
+    d_potential = np.clip(d_outputs / 2, -1, 1) * (np.abs(potential) <= 1) * (2 if activation == "published" else 1)
+    assert (np.abs(d_outputs) > 2).mean() > 0.05 and (np.abs(potential) > 1).mean() > 0.05  # both are met
+    d_weights = spikes.T @ normalise_back(d_potential * values["model/bn11_1/gamma"], z, deviation)
+    if variant == "bwba":
+        assert (np.abs(d_weights) > 1).any()
+    expected = 2 * d_weights if variant == "twba" else np.clip(d_weights, -1, 1)
+    np.testing.assert_allclose(found.reshape(1024, 512), expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.fixture(scope="module")
@@ -315,10 +343,9 @@ def test_what_differs_from_the_published_code_is_last_bit_flips(oracle, monkeypa
 
     groups = iter(potentials)
     agreeing = np.ones(len(expected["x"]), bool)
-    for name, count, a, b in zip(arch.map_shapes(), [1] + [stage.groups for stage in arch.HIDDEN_STAGES], exact,
-                                 rounded):
-        potential = np.concatenate([next(groups) for _ in range(count)], axis=3)
+    for stage, a, b in zip(arch.STAGES[1:], exact, rounded):
+        potential = np.concatenate([next(groups) for _ in range(stage.groups)], axis=3)
         flipped = (a != b) & agreeing[:, None, None, None]
-        assert (np.abs(potential[flipped]) < 1e-5).all(), name
+        assert (np.abs(potential[flipped]) < 1e-5).all(), stage.conv
         agreeing &= ~flipped.any((1, 2, 3))
     assert agreeing.sum() >= 198

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import Snapshots, start_training
-from PIL import Image
 from tensorflow.python.lib.io import file_io
 
 from twba_nets import architecture as arch, card, datasets, journal, recipe as recipes
@@ -186,10 +185,16 @@ def test_summaries(finished_run):
             assert values[int(row["epoch"]), tag] == pytest.approx(float(row[tag]), rel=1e-6)
 
 
-def test_learning_curve(finished_run):
-    image = np.asarray(Image.open(str(finished_run / "learning_curve.png")).convert("RGB"))
-    assert image.shape == (480, 1200, 3)
-    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 20  # curves, not an empty page
+def test_learning_curve(drawn, tmp_path):
+    """Accuracy and loss, each of training and test, over the epochs: other numbers in each."""
+    rows = [{"epoch": str(epoch), **{field: str(epoch * factor) for field, factor in (
+        ("train_accuracy", 0.1), ("test_accuracy", 0.2), ("train_loss", 3), ("test_loss", 4))}} for epoch in (1, 2, 4)]
+    journal.draw_curve(rows, tmp_path / "learning_curve.png")
+    assert (tmp_path / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    curves = {axis.get_ylabel(): {line.get_label(): line.get_xydata().tolist() for line in axis.lines} for axis in drawn}
+    assert curves == {quantity: {part: [[epoch, float(row[f"{part}_{quantity}"])] for epoch, row in zip((1, 2, 4), rows)]
+                                 for part in ("train", "test")} for quantity in ("accuracy", "loss")}
+    assert [[text.get_text() for text in axis.get_legend().get_texts()] for axis in drawn] == [["train", "test"]] * 2
 
 
 def test_rows_beyond_the_checkpoint_are_dropped(finished_run, tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from helpers import REPOSITORY, few_digits, short_recipe  # noqa: F401 (fixtures); it also makes twba_nets importable
+from helpers import REPOSITORY, few_digits, short_recipe  # noqa: F401 (fixtures; and twba_nets is then found)
 from twba_torch.device import keep_memory
 
 keep_memory()

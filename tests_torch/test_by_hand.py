@@ -25,27 +25,28 @@ def test_ternary_weights():
 
 
 def test_a_weight_on_the_threshold():
-    """sign(0) is 0: at t the inner signs give 1 + 0, at -t 0 - 1. mean|W| = 10, and 0.7 * 10 is 7."""
-    assert forward_and_gradient(WEIGHTS["twba"], [[7.0, -7.0, 13.0, -13.0]], [[0.0] * 4])[0] == [[1, -1, 1, -1]]
+    """sign(0) is 0: at t the inner signs give 1 + 0, at -t 0 - 1. mean|W| = 10, and 0.7 * 10 is 7. Nothing flows through t."""
+    outputs, gradient = forward_and_gradient(WEIGHTS["twba"], [[7.0, -7.0, 6.0, 20.0]], [[1.0, -3.0, 0.0, 0.5]])
+    assert outputs == [[1, -1, 0, 1]] and gradient == [[2, -6, 0, 1]]
 
 
 def test_binary_weights():
-    outputs, gradient = forward_and_gradient(WEIGHTS["bwba"], [[0.2, -3.0, 0.0]], [[0.5, -2.0, 7.0]])
-    assert outputs == [[1, -1, 0]] and gradient == [[0.5, -1, 1]]
+    """sign(0) is 0. The gradient is clipped, wherever the weight lies."""
+    outputs, gradient = forward_and_gradient(WEIGHTS["bwba"], [[0.2, -3.0, 0.0, -0.1, 9.0]], [[0.5, -2.0, 7.0, 1.0, -1.0]])
+    assert outputs == [[1, -1, 0, -1, 1]] and gradient == [[0.5, -1, 1, 1, -1]]
 
 
 @pytest.mark.parametrize("activation, outputs, gradients", [
-    ("binary", [0, 0, 1, 1, 1, 1], [0, 0.5, 1, -1, 0.5, 0]),
-    ("published", [0, 0, 0.5, 0.5, 1, 1], [0, 1, 2, -2, 1, 0])])
+    ("binary", [0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1], [0, -0.5, 0.5, -1, 1, 1, -1, 0.25, 1, 0.5, 0]),
+    ("published", [0, 0, 0, 0, 0.5, 0.5, 0.5, 1, 1, 1, 1], [0, -1, 1, -2, 2, 2, -2, 0.5, 2, 1, 0])])
 def test_activations(activation, outputs, gradients):
-    """At 0 the binary one fires. htanh's mask: no gradient beyond 1. A gradient is halved by (x + 1) / 2, then clipped."""
-    found = forward_and_gradient(ACTIVATIONS[activation], [-1.5, -0.5, 0.0, 0.3, 1.0, 1.1], [1.0, 1.0, 6.0, -9.0, 1.0, 5.0])
-    assert found == (outputs, gradients)
+    """The binary one fires from 0 on. The published one: sign(0) is 0, so at 0.4 the inner signs give 1 + 0, at -0.4 0 - 1.
 
-
-def test_the_published_activation_at_its_offsets():
-    """sign(0) is 0: at 0.4 the inner signs give 1 + 0, at -0.4 0 - 1."""
-    assert forward_and_gradient(ACTIVATIONS["published"], [0.4, -0.4], [0.0, 0.0])[0] == [1, 0]
+    A gradient is halved by (x + 1) / 2, then clipped; the published one is the sum of two such. htanh's mask: none beyond 1.
+    """
+    potentials = [-1.1, -1.0, -0.5, -0.4, -0.39, 0.0, 0.39, 0.4, 0.41, 1.0, 1.1]
+    upstream = [-1.0, -1.0, 1.0, -3.0, 2.0, 6.0, -9.0, 0.5, 4.0, 1.0, 5.0]
+    assert forward_and_gradient(ACTIVATIONS[activation], potentials, upstream) == (outputs, gradients)
 
 
 def test_batch_norm():
@@ -63,6 +64,21 @@ def test_batch_norm():
     norm.eval()
     deviation = (1.025 + arch.BN_EPSILON) ** 0.5
     assert norm(x)[0, 0].item() == pytest.approx((1 - 0.25) / deviation * 2 + 1, rel=1e-6)
+
+
+def test_the_gradient_of_batch_norm():
+    """gamma / deviation * (g - mean(g) - z * mean(g z)), z = -+3, -+1 of sqrt(5); g is 1 for the first value, else 0.
+
+    mean(g) = 0.25, mean(g z) = z_1 / 4: in brackets 1 - 0.25 - 0.45, -0.25 - 0.15, -0.25 + 0.15, -0.25 + 0.45.
+    """
+    norm = BatchNorm(1).double()
+    with torch.no_grad():
+        norm.gamma.fill_(2)
+    x = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64).reshape(2, 2, 1, 1).requires_grad_()
+    norm(x).flatten()[0].backward()
+    factor = 2 / 1.25 ** 0.5
+    assert x.grad.flatten().tolist() == pytest.approx([factor * part for part in (0.3, -0.4, -0.1, 0.2)], rel=1e-4)
+    assert norm.beta.grad.item() == 1 and norm.gamma.grad.item() == pytest.approx(-3 / 5 ** 0.5, rel=1e-4)
 
 
 def test_adam():

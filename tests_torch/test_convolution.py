@@ -5,9 +5,7 @@ import torch
 from twba_nets import architecture as arch
 from twba_torch.convolution import exact_convolution, float16_convolution, plain_convolution
 
-SIZES = dict(zip(arch.HIDDEN_STAGES, (24, 12, 12, 6, 4, 4, 2, 1)))
-CHANNELS = dict(zip(arch.HIDDEN_STAGES, (64, 256, 512, 512, 2048, 1024, 1024, 1024)))
-stages = pytest.mark.parametrize("stage", arch.HIDDEN_STAGES, ids=lambda stage: stage.conv)
+stages = pytest.mark.parametrize("stage", arch.STAGES[arch.FLOAT_STAGES:], ids=lambda stage: stage.conv)
 
 
 def inputs(stage, levels, weights, images=3):
@@ -17,9 +15,10 @@ def inputs(stage, levels, weights, images=3):
     def choose(values, *shape):
         return torch.tensor(values)[torch.randint(len(values), shape, generator=generator)]
 
-    x = choose(levels, images, SIZES[stage], SIZES[stage], CHANNELS[stage])
-    kernel = choose(weights, stage.groups * stage.filters, CHANNELS[stage] // stage.groups, stage.kernel, stage.kernel)
-    return x, kernel, (stage.stride, arch.padding(SIZES[stage], stage), stage.groups)
+    height, width, channels, filters = stage.kernel_shape
+    x = choose(levels, images, stage.size, stage.size, stage.channels)
+    kernel = choose(weights, stage.groups * filters, channels, height, width)
+    return x, kernel, (stage.stride, stage.margin, stage.groups)
 
 
 @stages

@@ -17,7 +17,7 @@ class Run:
     """TensorFlow's record of a training run, and the same run in PyTorch, a step at a time."""
 
     def __init__(self, folder, variant, activation, dtype, exact=False):
-        with np.load(folder / ("%s-%s-%s.npz" % (variant, activation, dtype))) as file:
+        with np.load(folder / f"{variant}-{activation}-{dtype}.npz") as file:
             self.record = dict(file)
         torch.set_default_dtype(getattr(torch, dtype))
         self.network = Network(variant, activation, exact)
@@ -75,19 +75,21 @@ def test_float64_agrees_to_1e_8(tensorflow_side, variant, activation):
     assert largest_difference(run.variables(), run.of("last")) < 1e-8
 
 
-@pytest.mark.parametrize("exact", [False, True])
-def test_float32_stays_near(tensorflow_side, exact):
-    """In float32 a pre-activation's last bit flips single spikes: what is seen is small, not 1e-8.
+@pytest.mark.parametrize("exact, tolerance", [(False, 1e-3), (True, 0.02)])
+def test_the_first_step_in_float32(tensorflow_side, exact, tolerance):
+    """Logits to 1e-4, and each gradient to a share of its length: of 1e-3, where rounding makes 2e-6 and one neuron at the
+    end of htanh 4e-4; of 2 % where hidden stages are integers (exact), whose gradients are rounded to bfloat16: 0.9 %.
 
-    exact: hidden stages as integers, their gradients rounded to bfloat16.
+    Not the losses of later steps: there spikes flip, and after a few steps the runs are as two runs of other seeds.
     """
     run = Run(tensorflow_side, "twba", "binary", "float32", exact)
-    logits, theirs = run.evaluate(), run.record["evaluation_logits"]
-    near = np.abs(logits - theirs).max(axis=1) < 1e-3
-    assert near.mean() >= 0.75  # the other images have a flipped spike
-    losses = [run.step(step)[1] for step in range(len(run.x))]
-    np.testing.assert_allclose(losses[0], run.record["losses"][0], atol=0.01)
-    np.testing.assert_allclose(np.mean(losses), np.mean(run.record["losses"]), atol=0.3)
+    np.testing.assert_allclose(run.evaluate(), run.record["evaluation_logits"], rtol=0, atol=1e-4)
+    logits, loss = run.step(0)
+    np.testing.assert_allclose(logits, run.record["logits"], rtol=0, atol=1e-4)
+    assert loss == pytest.approx(run.record["losses"][0], abs=1e-4)
+    theirs = run.of("gradient")
+    for name, ours in run.gradients().items():
+        assert np.linalg.norm(ours - theirs[name]) <= tolerance * np.linalg.norm(theirs[name]), name
 
 
 def test_augmentation(tensorflow_side):
@@ -99,7 +101,7 @@ def test_augmentation(tensorflow_side):
 
     def same(ours, name, atol, first=0):
         torch.testing.assert_close(ours[first:], record[name][first:], rtol=0, atol=atol,
-                                   msg=lambda text: name + ": " + text)
+                                   msg=lambda text: f"{name}: {text}")
 
     same(pipeline.brighten(floats, ones * 12.5), "brighter", 0)
     same(pipeline.stretch_contrast(floats, ones * 1.7), "contrast", 1e-4)  # of 0 to 430

@@ -102,9 +102,8 @@ def _is_integer(value, least, most=LARGEST):
 def paper(variant):
     """The paper's recipe: CIFAR-10, 600 epochs.
 
-    Reported: TWBA 88.19 %, BWBA 86.50 %. Shown so far: no run of all 600 epochs; 34 of them, with the rate's steps
-    at epochs 12 and 15, and once more from 17 at 30 and 32: TWBA 84.10 %, BWBA 82.69 % (one run each, one core of an
-    AMD EPYC, PyTorch 2.13, 223 and 224 minutes; REPRODUCTION.md).
+    Reported: TWBA 88.19 %, BWBA 86.50 %. What a released network has shown, and by which recipe, is in its card
+    (TWBA/model.json); REPRODUCTION.md has the whole story.
     """
     return Recipe(variant)
 
