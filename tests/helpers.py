@@ -1,4 +1,5 @@
 """Helpers of both sides' tests: no framework is imported here."""
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -78,6 +79,23 @@ def process_error(status: int, stderr: str) -> str:
 
 
 # random networks
+
+
+SEEDS = (1, 3, 6)  # of random_stages: three networks with strides, padding and groups of several kinds
+RANDOM = (("twba", "binary"), ("bwba", "published"), ("bwba", "binary"))  # of a random network for each seed
+FORMS = [(1, 1, "SAME"), (2, 2, "SAME"), (4, 2, "SAME"), (3, 1, "SAME"), (2, 1, "VALID"), (3, 1, "VALID")]  # kernel, stride
+
+
+def random_stages(seed: int) -> Tuple[arch.Stage, ...]:
+    """The stages of a small random network on images of 8x8: two float ones, one to four hidden ones, and a last one."""
+    random = np.random.RandomState(seed)
+    while True:
+        table = [arch.Row("cnn00", "bn00", 1, 8, 3, 1, "SAME"), arch.Row("cnn0", "bn0", 1, 16, 3, 1, "SAME")]
+        table += [arch.Row(f"cnn{i}", f"bn{i}0", int(random.choice([1, 2, 4])), int(random.choice([4, 8, 12])),
+                           *FORMS[random.randint(len(FORMS))]) for i in range(1, random.randint(2, 6))]
+        for kernel in range(1, 9):  # what brings the last map to one position
+            with contextlib.suppress(ValueError):  # these rows do not fit
+                return arch.stages_of(table + [arch.Row("cnn9", "bn9", 2, 8, kernel, 1, "VALID")], size=8)
 
 
 def random_variables(seed: int = 0, stages: Sequence[arch.Stage] = arch.STAGES) -> Dict[str, np.ndarray]:

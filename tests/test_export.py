@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import REPOSITORY, command_error, process_error, random_variables, start_python
+from helpers import REPOSITORY, SEEDS, command_error, process_error, random_stages, random_variables, start_python
 from networks import evaluate
 from twba_chip import folding, spiking_file, spiking_network
 from twba_nets import architecture as arch, command_line, npz
@@ -37,6 +37,21 @@ def test_every_spike_is_tensorflows(folded):
         np.testing.assert_array_equal(found, expected, name)
     np.testing.assert_allclose(spiking_network.classify(arrays, ours["cnn11"]), logits, rtol=0, atol=1e-4)
     assert (spiking_network.encode(arrays, x) != spikes).mean() < 1e-4  # but for a last bit
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("variant", arch.VARIANTS)
+def test_every_spike_of_random_networks(seed, variant):
+    stages = random_stages(seed)
+    values, x = random_variables(stages=stages), np.random.RandomState(seed).normal(size=(20, 8, 8, 3))
+    arrays = export.fold(values, variant, stages)
+    logits, maps = evaluate(values, x, variant, stages=stages)
+    ours = spiking_network.forward(arrays, maps[0].astype(bool), stages)
+    for (name, found), expected in zip(ours.items(), maps[1:]):
+        np.testing.assert_array_equal(found, expected, name)
+    np.testing.assert_allclose(spiking_network.classify(arrays, ours["cnn9"], stages), logits, rtol=0, atol=1e-4)
+    for name, array in folding.fold(values, variant, stages).items():  # in NumPy: the same integers
+        np.testing.assert_allclose(array, arrays[name], rtol=1e-5, atol=0 if array.dtype.kind == "i" else 1e-5, err_msg=name)
 
 
 def test_every_reachable_sum(folded):

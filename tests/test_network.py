@@ -7,7 +7,7 @@ import tensorflow as tf
 import tensorlayer
 from tensorlayer.layers import binary
 
-from helpers import random_variables
+from helpers import SEEDS, random_stages, random_variables
 from networks import evaluate
 from twba_nets import architecture as arch
 from twba_tensorflow import checkpoint, fast_network, published_network
@@ -16,10 +16,10 @@ from twba_tensorflow.session import session_config
 from twba_tensorflow.training import build_step
 
 
-def model_variables():
+def model_variables(stages=arch.STAGES):
     """The default graph's 270 model variables, name -> variable; Adam's slots are not among them."""
     variables = {variable.op.name: variable for variable in tf.global_variables()}
-    return {name: variables[name] for name in arch.variable_shapes()}
+    return {name: variables[name] for name in arch.variable_shapes(stages)}
 
 
 def same_padding(size, stage):
@@ -92,32 +92,42 @@ def test_forward_pass_is_the_tables(variant, activation):
     assert tensorlayer.layers.LayersConfig.tf_dtype == tf.float32  # a global of TensorLayer's: left as it was
 
 
-def one_step(build, variant, activation, dtype):
+def one_step(build, variant, activation, dtype, stages):
     """Everything that a step of this graph computes, from the same variables, images and labels."""
-    random = np.random.RandomState(1)
-    x, labels = random.normal(size=(7, 24, 24, 3)), random.randint(0, 10, 7)
+    random, values = np.random.RandomState(1), random_variables(stages=stages)
+    x, labels = random.normal(size=(7, stages[0].size, stages[0].size, 3)), random.randint(0, 10, 7)
     with tf.Graph().as_default(), tf.Session(config=session_config(0)) as session:
-        net = build(tf.constant(x, dtype), variant, activation, is_train=True)
-        evaluated = build(tf.constant(x, dtype), variant, activation, reuse=True)
+        net = build(tf.constant(x, dtype), variant, activation, is_train=True, stages=stages)
+        evaluated = build(tf.constant(x, dtype), variant, activation, reuse=True, stages=stages)
         loss = tf.reduce_mean(cross_entropy(net.logits, tf.constant(labels, tf.int32)))
         gradients = dict(zip([v.op.name for v in tf.trainable_variables()],
                              tf.gradients(loss, tf.trainable_variables())))
         session.run(tf.global_variables_initializer())
-        checkpoint.assign(session, random_variables())
+        checkpoint.assign(session, values)
         session.run(evaluated.refresh)
         evaluation = session.run([evaluated.logits, list(evaluated.maps.values()), evaluated.spikes])
         training = session.run([net.logits, list(net.maps.values()), net.spikes])
-        checkpoint.assign(session, random_variables())
+        checkpoint.assign(session, values)
         gradients = session.run(gradients)  # a run of its own, and the only one to move the averages
-        return evaluation, training, gradients, session.run(model_variables()), session.run(net.all_params)
+        return evaluation, training, gradients, session.run(model_variables(stages)), session.run(net.all_params)
 
 
 @pytest.mark.parametrize("variant", arch.VARIANTS)
 @pytest.mark.parametrize("activation", arch.ACTIVATIONS)
 def test_every_number_is_the_per_group_graphs(variant, activation):
+    assert_same_numbers(variant, activation, arch.STAGES)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("variant, activation", [("twba", "binary"), ("bwba", "published")])
+def test_every_number_of_random_networks(variant, activation, seed):
+    assert_same_numbers(variant, activation, random_stages(seed))
+
+
+def assert_same_numbers(variant, activation, stages):
     """Forward pass, gradient of every variable, batch norm's averages: in float64, where no spike flips."""
-    expected = one_step(published_network.build, variant, activation, tf.float64)
-    found = one_step(fast_network.build, variant, activation, tf.float64)
+    expected = one_step(published_network.build, variant, activation, tf.float64, stages)
+    found = one_step(fast_network.build, variant, activation, tf.float64, stages)
     for (logits, maps, spikes), (other_logits, other_maps, other_spikes) in zip(expected[:2], found[:2]):
         np.testing.assert_allclose(other_logits, logits, rtol=0, atol=1e-9)
         np.testing.assert_array_equal(other_spikes, spikes)

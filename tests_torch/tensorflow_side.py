@@ -1,16 +1,17 @@
 """Write what TensorFlow computes, for PyTorch to be compared with: python tests_torch/tensorflow_side.py FOLDER.
 
 Runs in TensorFlow's environment. Inputs and results of a few training steps go to FOLDER/VARIANT-ACTIVATION-TYPE.npz,
-those of the augmentation's operations to FOLDER/augmentation.npz.
+of small random networks to FOLDER/randomSEED-VARIANT-ACTIVATION-TYPE.npz, those of the augmentation's operations to FOLDER/augmentation.npz.
 """
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "tests")]
 
 import numpy as np
 import tensorflow as tf
 
+from helpers import RANDOM, SEEDS, random_stages
 from twba_nets import architecture as arch
 from twba_tensorflow import fast_network, pipeline
 from twba_tensorflow.checkpoint import assign
@@ -22,14 +23,17 @@ IMAGES, STEPS, RATE = 16, 20, 0.01
 def write(folder):
     combinations = [(variant, activation, "float64") for variant in arch.VARIANTS for activation in arch.ACTIVATIONS]
     for combination in combinations + [("twba", "binary", "float32")]:
-        np.savez(str(folder / ("%s-%s-%s.npz" % combination)), **training_steps(*combination))
-    np.savez(str(folder / "augmentation.npz"), **augmentation())
+        np.savez(folder / ("%s-%s-%s.npz" % combination), **training_steps(*combination))
+    for seed, (variant, activation) in zip(SEEDS, RANDOM):
+        record = training_steps(variant, activation, "float64", random_stages(seed))
+        np.savez(folder / f"random{seed}-{variant}-{activation}-float64.npz", **record)
+    np.savez(folder / "augmentation.npz", **augmentation())
 
 
-def initial_variables(random, dtype):
+def initial_variables(random, dtype, stages):
     """Values like a trained network's: kernels of its scale, batch norm away from 0 and 1, negative gammas too."""
     values = {}
-    for name, shape in arch.variable_shapes().items():
+    for name, shape in arch.variable_shapes(stages).items():
         if name.endswith(("gamma", "moving_variance")):
             value = random.uniform(0.5, 1.5, shape) * (random.choice([-1, 1], shape) if name.endswith("gamma") else 1)
         else:
@@ -38,16 +42,16 @@ def initial_variables(random, dtype):
     return values
 
 
-def training_steps(variant, activation, dtype):
+def training_steps(variant, activation, dtype, stages=arch.STAGES):
     """Variables, batches, and what the first step and all STEPS steps make of them."""
     random = np.random.RandomState(0)
-    values = initial_variables(random, dtype)
-    x = random.normal(size=(STEPS, IMAGES, arch.IMAGE_SIZE, arch.IMAGE_SIZE, arch.CHANNELS)).astype(np.float32)
+    values, size = initial_variables(random, dtype, stages), stages[0].size
+    x = random.normal(size=(STEPS, IMAGES, size, size, arch.CHANNELS)).astype(np.float32)
     y = random.randint(0, arch.CLASSES, (STEPS, IMAGES)).astype(np.int32)
     record = {"x": x, "y": y}
     with tf.Graph().as_default(), tf.Session(config=without_optimiser()) as session:
         images, labels = tf.placeholder(dtype, x.shape[1:]), tf.placeholder(tf.int32, y.shape[1:])
-        net = fast_network.build(images, variant, activation, is_train=True)
+        net = fast_network.build(images, variant, activation, is_train=True, stages=stages)
         loss = tf.reduce_mean(cross_entropy(net.logits, labels))
         optimizer = tf.train.AdamOptimizer(tf.constant(RATE, tf.float32))
         gradients = optimizer.compute_gradients(loss)
@@ -56,7 +60,7 @@ def training_steps(variant, activation, dtype):
         # the gradients before the step, which TensorFlow would else be free to compute after it
         with tf.control_dependencies([*named.values(), net.logits]):
             fetched = {name: tf.identity(gradient) for name, gradient in named.items()}
-        evaluated = fast_network.build(images, variant, activation, is_train=False, reuse=True)
+        evaluated = fast_network.build(images, variant, activation, reuse=True, stages=stages)
         session.run(tf.global_variables_initializer())
         assign(session, values)
         record.update({"before/" + name: value for name, value in values.items()})

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from helpers import RANDOM, SEEDS, random_stages
 from twba_nets import architecture as arch
 from twba_torch import pipeline, variables
 from twba_torch.adam import Adam
@@ -16,11 +17,13 @@ COMBINATIONS = [(variant, activation) for variant in arch.VARIANTS for activatio
 class Run:
     """TensorFlow's record of a training run, and the same run in PyTorch, a step at a time."""
 
-    def __init__(self, folder, variant, activation, dtype, exact=False):
-        with np.load(folder / f"{variant}-{activation}-{dtype}.npz") as file:
+    def __init__(self, folder, variant, activation, dtype, exact=False, seed=None):
+        """seed: of a small random network, in place of the paper's."""
+        prefix, stages = ("", arch.STAGES) if seed is None else (f"random{seed}-", random_stages(seed))
+        with np.load(folder / f"{prefix}{variant}-{activation}-{dtype}.npz") as file:
             self.record = dict(file)
         torch.set_default_dtype(getattr(torch, dtype))
-        self.network = Network(variant, activation, exact)
+        self.network = Network(variant, activation, exact, stages)
         self.adam = Adam(self.network.parameters())
         variables.assign(self.of("before"), self.network)
         self.x = torch.from_numpy(self.record["x"]).to(torch.get_default_dtype())
@@ -46,8 +49,8 @@ class Run:
         return logits.detach().numpy(), loss.item()
 
     def gradients(self):
-        return {name: value for tensor, names, interleave in variables.entries(self.network) if tensor.requires_grad
-                for name, value in variables.to_tensorflow(tensor.grad, names, interleave).items()}
+        return {name: value for tensor, names, readers in variables.entries(self.network) if tensor.requires_grad
+                for name, value in variables.to_tensorflow(tensor.grad, names, readers).items()}
 
     def variables(self):
         return variables.read(self.network, self.adam)
@@ -61,13 +64,23 @@ def largest_difference(ours, theirs):
 @pytest.mark.parametrize("variant, activation", COMBINATIONS)
 def test_float64_agrees_to_1e_8(tensorflow_side, variant, activation):
     run = Run(tensorflow_side, variant, activation, "float64")
+    assert len(run.variables()) == 596
+    assert_same_training(run)
+    assert len(run.gradients()) == 162
+
+
+@pytest.mark.parametrize("seed, combination", zip(SEEDS, RANDOM))
+def test_random_networks(tensorflow_side, seed, combination):
+    assert_same_training(Run(tensorflow_side, *combination, "float64", seed=seed))
+
+
+def assert_same_training(run):
+    """Evaluation, the first step and all steps agree to 1e-8."""
     np.testing.assert_allclose(run.evaluate(), run.record["evaluation_logits"], rtol=0, atol=1e-8)
 
     logits, loss = run.step(0)
     np.testing.assert_allclose(logits, run.record["logits"], rtol=0, atol=1e-8)
-    assert len(run.gradients()) == 162
     assert largest_difference(run.gradients(), run.of("gradient")) < 1e-8
-    assert len(run.variables()) == 596
     assert largest_difference(run.variables(), run.of("first")) < 1e-8
 
     losses = [loss] + [run.step(step)[1] for step in range(1, len(run.x))]
