@@ -101,8 +101,8 @@ def augmentation():
         image, numbers = tf.placeholder(tf.uint8, [32, 32, 3]), tf.placeholder(tf.float32, [5])
         outputs = {name: operation(tf.cast(image, tf.float32)) for name, operation in operations.items()}
         outputs["evaluated"] = pipeline.central_crop(image)
-        outputs["augmented"] = pipeline.distort(image, numbers, flip=True)
-        outputs["augmented_unmirrored"] = pipeline.distort(image, numbers, flip=False)
+        outputs["augmented"] = pipeline.augment(image, numbers, flip=True)
+        outputs["augmented_unmirrored"] = pipeline.augment(image, numbers, flip=False)
         results = [session.run(outputs, {image: one, numbers: five}) for one, five in zip(x, uniforms)]
     return dict({name: np.stack([result[name] for result in results]) for name in outputs}, x=x, uniforms=uniforms)
 

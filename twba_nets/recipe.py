@@ -1,6 +1,8 @@
 """How a network is trained, in one object. No framework is imported here."""
 import dataclasses
 
+import numpy as np
+
 from twba_nets.architecture import ACTIVATIONS, VARIANTS
 from twba_nets.errors import UserError
 from twba_nets.files import sha256, write_json
@@ -97,6 +99,11 @@ class Recipe:
 
 def _is_integer(value, least, most=LARGEST):
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def epoch_order(images: int, seed: int, epoch: int) -> np.ndarray:
+    """The order in which an epoch (counted from 0) sees the training images, int64 [images]: from seed and epoch alone."""
+    return np.random.RandomState([seed, epoch]).permutation(images)
 
 
 def paper(variant):

@@ -15,7 +15,7 @@ from twba_nets.journal import Journal, diverged, require_trained
 from twba_torch import variables
 from twba_torch.adam import Adam
 from twba_torch.network import Network
-from twba_torch.pipeline import Images, augment, central_crop, epoch_order
+from twba_torch.pipeline import Images, augment, central_crop, epoch_numbers
 
 SAVE_SECONDS = 30  # a checkpoint after every epoch, but on a fast GPU, where an epoch takes one second
 READ_STEPS = 25  # how often the running loss is read, which on a GPU waits for the steps before
@@ -31,7 +31,7 @@ class Trainer:
     """
 
     def __init__(self, recipe, dataset, device, exact=True, compiled=True):
-        self.recipe, self.device, self.mirror = recipe, device, dataset.flip
+        self.recipe, self.device, self.flip = recipe, device, dataset.flip
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         if (len(dataset.x_train) % recipe.batch_size or recipe.batch_size) < self.world:
             raise UserError("%d processes: an epoch's last batch has fewer images: use fewer processes" % self.world)
@@ -59,7 +59,7 @@ class Trainer:
 
     def training_step(self, images, uniforms, labels):
         """(summed loss, images classified rightly) of a batch of uint8 images."""
-        logits, _ = self.model(augment(images, uniforms, self.mirror))
+        logits, _ = self.model(augment(images, uniforms, self.flip))
         return F.cross_entropy(logits, labels, reduction="sum"), (logits.argmax(1) == labels).sum()
 
     def evaluation_step(self, images, labels):
@@ -72,7 +72,7 @@ class Trainer:
 
     def train_epoch(self, epoch):
         """Train on every image once. Returns (mean loss, accuracy)."""
-        numbers = epoch_order(len(self.training), self.recipe.seed, epoch)
+        numbers = epoch_numbers(len(self.training), self.recipe.seed, epoch)
         order, uniforms = (tensor.to(self.device) for tensor in numbers)
         rate = torch.tensor(self.recipe.learning_rate(epoch), dtype=torch.float32, device=self.device)
         totals = torch.zeros(2, dtype=torch.float64, device=self.device)
