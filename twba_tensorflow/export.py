@@ -6,13 +6,15 @@ if __name__ == "__main__":
 
 import argparse
 from pathlib import Path
+from typing import Optional, Sequence
 
 import numpy as np
 
 from twba_chip import spiking_file
-from twba_nets import architecture as arch, card, command_line, npz
+from twba_nets import architecture as arch, card, command_line, run_folder
 from twba_nets.errors import UserError
 from twba_nets.files import make_folder
+from twba_nets.model import open_model
 from twba_tensorflow import quieten_tensorflow
 
 # name in the file, kernel and batch norm of the float layers
@@ -20,7 +22,7 @@ OFF_CHIP = [(stage.conv, stage.conv + "/kernel", stage.bn) for stage in (arch.RE
     (arch.OUTPUT, arch.OUTPUT + "/W", arch.OUTPUT_BN)]
 
 
-def main(argv=None):
+def main(argv: Optional[Sequence[str]] = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m twba_tensorflow.export",
         description="Fold batch norm, htanh and sign of each hidden neuron into one integer threshold, chosen so that "
@@ -39,42 +41,32 @@ def main(argv=None):
         _export(args)
 
 
-def _export(args):
+def _export(args: argparse.Namespace) -> None:
     from twba_tensorflow import checkpoint
-    path, out = checkpoint.locate(args.checkpoint), args.out
-    recipe = card.load_recipe(path)
-    if recipe:
-        command_line.require_same(recipe, path, variant=args.variant, activation=args.activation)
-        require_binary(recipe.activation, path)
-    elif not args.variant:
-        raise UserError("%s: neither card nor recipe beside it says what it is: add --variant twba or bwba, and "
-                        "--activation" % path)
-    variant = args.variant or recipe.variant
+    path, out = run_folder.locate(args.checkpoint), args.out
     _check_out(out, path)
-    values = checkpoint.read(path, args.allow_pickle)
-    npz.check_variant(values, variant, path)
-    if not recipe:
-        command_line.require_activation(path, args.activation)
-        require_binary(args.activation, path)
-    arrays = fold(values, variant)
+    model = open_model(path, args.variant, args.activation, args.allow_pickle, checkpoint.read)
+    require_binary(model.recipe.activation, path)
+    variant = model.recipe.variant
+    arrays = fold(model.values, variant)
     spiking_file.check_network(path, arrays, variant)
     make_folder(out.parent)
     spiking_file.save(out, arrays, variant, {"checkpoint": path.name, "card": card.read(path), "commit": card.commit()})
-    print("%s: %s, %d hidden neurons' filters, %.2f MB\n%s"
-          % (out, variant.upper(), sum(stage.groups * stage.filters for stage in arch.HIDDEN_STAGES),
-             out.stat().st_size / 1e6, _constant_filters(arrays)))
+    filters = sum(stage.output_channels for stage in arch.STAGES if stage.quantised)
+    print(f"{out}: {variant.upper()}, {filters} hidden neurons' filters, {out.stat().st_size / 1e6:.2f} MB\n"
+          + _constant_filters(arrays))
 
 
-def _check_out(out, path):
+def _check_out(out: Path, path: Path) -> None:
     """Raise UserError where the network would take a checkpoint's place, or its card's or recipe's."""
-    command_line.check_out(out, path, *(path.with_name(path.name + part) for part in (".index", ".data-00000-of-00001")))
+    command_line.check_out(out, path, run_folder.index_file(path), run_folder.data_file(path))
 
 
-def require_binary(activation, path):
+def require_binary(activation: str, path: Path) -> None:
     """Raise UserError for a checkpoint of published activations."""
     if activation != "binary":
-        raise UserError("%s: its activations are %s, {0, 0.5, 1}, not binary: no spiking network with one threshold a "
-                        "neuron computes them: train with --activation binary" % (path, activation))
+        raise UserError(f"{path}: its activations are {activation}, {{0, 0.5, 1}}, not binary: no spiking network with one "
+                        "threshold a neuron computes them: train with --activation binary")
 
 
 @interrupts.exiting_at_once()
