@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from twba_nets import card, npz
+from twba_nets import card, npz, run_folder
 from twba_nets.errors import UserError
 from twba_tensorflow import checkpoint, convert
 
@@ -56,7 +56,7 @@ def test_converted_checkpoint_holds_everything(finished_run, tmp_path, capsys):
     convert.main([str(finished_run), "--output", str(tmp_path / "new")])
     assert capsys.readouterr().out == "%s: written\n" % (tmp_path / "new" / "training.npz")
     values = npz.read_training(tmp_path / "new" / "training.npz")
-    expected = checkpoint.read_training(checkpoint.newest(finished_run))
+    expected = checkpoint.read_training(run_folder.newest(finished_run))
     assert len(values) == 596
     assert all((values[name] == expected[name]).all() for name in expected)
     assert npz.read_epoch(tmp_path / "new" / "training.npz") == 2
@@ -69,7 +69,7 @@ def test_a_conversion_overwrites_no_run(finished_run, tmp_path):
     other = Path(shutil.copytree(str(finished_run), str(tmp_path / "other")))
     with pytest.raises(SystemExit, match="other: holds a run already: name another folder with --output"):
         convert.main([str(finished_run), "--output", str(other)])
-    npz.save_training(other / "training.npz", checkpoint.read_training(checkpoint.newest(other)), 5)
+    npz.save_training(other / "training.npz", checkpoint.read_training(run_folder.newest(other)), 5)
     prefix = str(other / "model_cifar10_advanced.ckpt-2")
     with pytest.raises(SystemExit, match="training.npz: is at epoch 5 already, and model_cifar10_advanced.ckpt-2 at 2"):
         convert.main([prefix])

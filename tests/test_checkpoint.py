@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from helpers import REPOSITORY, start_python
 
-from twba_nets import architecture as arch, npz
+from twba_nets import architecture as arch, npz, run_folder
 from twba_nets.errors import UserError
 from twba_tensorflow import checkpoint, fast_network
 
@@ -34,18 +34,23 @@ def complaint(function, *arguments):
     return str(info.value)
 
 
+def read(source, **named):
+    """The variables of the checkpoint that `source` names."""
+    return checkpoint.read(run_folder.locate(source), **named)
+
+
 def test_what_a_run_leaves(finished_run):
     names = {path.name for path in finished_run.iterdir() if "tfevents" not in path.name}
     checkpoints = {"model_cifar10_advanced.ckpt-%d.%s" % (epoch, part)
                    for epoch in (1, 2) for part in ("index", "data-00000-of-00001")}
     assert names == checkpoints | {"checkpoint", "model.npz", "model.json", "recipe.json", "log.csv",
                                    "learning_curve.png"}
-    reader = tf.train.NewCheckpointReader(str(checkpoint.newest(finished_run)))
+    reader = tf.train.NewCheckpointReader(str(run_folder.newest(finished_run)))
     assert len(reader.get_variable_to_shape_map()) == 596
 
 
 def test_npz_is_the_quantised_model(finished_run):
-    latent, model = checkpoint.read(finished_run), checkpoint.read(finished_run / "model.npz")
+    latent, model = read(finished_run), read(finished_run / "model.npz")
     assert list(model) == list(latent) == list(arch.variable_shapes())
     for name in model:
         if arch.is_quantised(name):
@@ -64,7 +69,7 @@ def test_npz_and_checkpoint_evaluate_alike(finished_run, few_digits):
         net = fast_network.build(tf.constant(few_digits.x_test[:20, 4:28, 4:28] / np.float32(255)), "twba")
         logits = []
         for source in (finished_run, finished_run / "model.npz"):
-            checkpoint.assign(session, checkpoint.read(source))
+            checkpoint.assign(session, read(source))
             session.run(net.refresh)
             logits.append(session.run(net.logits))
     np.testing.assert_array_equal(*logits)
@@ -75,36 +80,36 @@ def original(finished_run, tmp_path):
     """A folder as the published code leaves it: no epoch in the name, paths of its machine, a pickled npz."""
     folder = tmp_path / "original"
     folder.mkdir()
-    prefix = checkpoint.newest(finished_run)
+    prefix = run_folder.newest(finished_run)
     for part in (".index", ".data-00000-of-00001"):
-        shutil.copy(str(prefix) + part, str(folder / (checkpoint.CHECKPOINT_NAME + part)))
+        shutil.copy(str(prefix) + part, str(folder / (run_folder.CHECKPOINT_NAME + part)))
     (folder / "checkpoint").write_text('model_checkpoint_path: "/home/zcl/model_cifar10_advanced.ckpt"\n'
                                        'all_model_checkpoint_paths: "/home/zcl/model_cifar10_advanced.ckpt"\n')
     params = np.empty(270, object)
-    params[:] = [value.astype(np.float32) for value in checkpoint.read(finished_run / "model.npz").values()]
+    params[:] = [value.astype(np.float32) for value in read(finished_run / "model.npz").values()]
     np.savez(str(folder / "model.npz"), params=params)
     return folder
 
 
 def test_the_originals_checkpoint(original, finished_run):
-    prefix = checkpoint.newest(original)
+    prefix = run_folder.newest(original)
     assert prefix == original / "model_cifar10_advanced.ckpt"
-    assert checkpoint.epoch_of(prefix) is None
-    expected = checkpoint.read(finished_run)
+    assert run_folder.epoch_of(prefix) is None
+    expected = read(finished_run)
     Path(str(prefix) + ".meta").write_text("")  # the published code's Saver writes one
     parts = [str(prefix) + part for part in (".index", ".meta", ".data-00000-of-00001")]
     for source in [original, prefix, original / "checkpoint"] + parts:
-        values = checkpoint.read(source)
+        values = read(source)
         assert all((values[name] == expected[name]).all() for name in expected)
     (original / "checkpoint").unlink()
-    assert checkpoint.newest(original) == prefix
+    assert run_folder.newest(original) == prefix
 
 
 def test_the_originals_npz(original, finished_run):
-    message = complaint(checkpoint.read, original / "model.npz")
+    message = complaint(read, original / "model.npz")
     assert "model.npz" in message and "--allow-pickle" in message
-    values = checkpoint.read(original / "model.npz", allow_pickle=True)
-    expected = checkpoint.read(finished_run / "model.npz")
+    values = read(original / "model.npz", allow_pickle=True)
+    expected = read(finished_run / "model.npz")
     assert all((values[name] == expected[name]).all() for name in expected)
 
 
@@ -113,15 +118,15 @@ def test_training_cannot_go_on_from_an_npz(finished_run):
 
 
 def test_missing(tmp_path):
-    assert "no checkpoint in this folder" in complaint(checkpoint.read, tmp_path)
-    assert "no such checkpoint" in complaint(checkpoint.read, tmp_path / "model.npz")
+    assert "no checkpoint in this folder" in complaint(read, tmp_path)
+    assert "no such checkpoint" in complaint(read, tmp_path / "model.npz")
 
 
 @pytest.mark.parametrize("length", [0, 1000, -1])
 def test_truncated_npz(run, length):
     path = run / "model.npz"
     path.write_bytes(path.read_bytes()[:length])
-    assert "model.npz: damaged" in complaint(checkpoint.read, path)
+    assert "model.npz: damaged" in complaint(read, path)
 
 
 def test_altered_npz(run):
@@ -129,43 +134,43 @@ def test_altered_npz(run):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 255
     path.write_bytes(content)
-    assert "model.npz: damaged" in complaint(checkpoint.read, path)
+    assert "model.npz: damaged" in complaint(read, path)
 
 
 def test_the_newest_of_both_frameworks(run):
     """Where one went on from the other's checkpoint, the one with more epochs behind it counts."""
-    tensorflows, values = checkpoint.newest(run), checkpoint.read_training(checkpoint.newest(run))
+    tensorflows, values = run_folder.newest(run), checkpoint.read_training(run_folder.newest(run))
     for epoch, expected in ((1, tensorflows), (5, run / "training.npz")):
         npz.save_training(run / "training.npz", values, epoch)
-        assert checkpoint.newest(run) == expected and checkpoint.epoch_of(checkpoint.newest(run)) == max(2, epoch)
-    latent = checkpoint.read(run)
+        assert run_folder.newest(run) == expected and run_folder.epoch_of(run_folder.newest(run)) == max(2, epoch)
+    latent = read(run)
     assert all((latent[name] == values[name]).all() for name in arch.variable_shapes())
 
 
 def test_damaged_checkpoint_names_the_other(run):
-    newest = checkpoint.newest(run)
+    newest = run_folder.newest(run)
     data_file(newest).write_bytes(data_file(newest).read_bytes()[:5000])
-    message = complaint(checkpoint.read, run)
+    message = complaint(read, run)
     assert "ckpt-2: damaged or truncated" in message and "ckpt-1 instead" in message
-    checkpoint.read(run / "model_cifar10_advanced.ckpt-1")
+    read(run / "model_cifar10_advanced.ckpt-1")
     Path(str(newest) + ".index").unlink()
-    assert "ckpt-2.index: not there" in complaint(checkpoint.read, run)
+    assert "ckpt-2.index: not there" in complaint(read, run)
 
 
 @pytest.mark.parametrize("text", ["", "garbage", "{"])
 def test_a_damaged_state_file_hides_no_run(run, text):
     (run / "checkpoint").write_text(text)
-    for function, source in ((checkpoint.newest, run), (checkpoint.locate, run / "checkpoint")):
+    for function, source in ((run_folder.newest, run), (run_folder.locate, run / "checkpoint")):
         assert "%s: unreadable" % (run / "checkpoint") in complaint(function, source)
 
 
 def test_a_flipped_bit_is_found_wherever_it_is(run):
     """Among Adam's slots too, which an evaluation does not use: what else is wrong is not known."""
-    newest = checkpoint.newest(run)
+    newest = run_folder.newest(run)
     content = data_file(newest).read_bytes()
     for place in np.random.RandomState(0).randint(len(content), size=8):
         data_file(newest).write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1:])
-        assert "ckpt-2: damaged or truncated (Checksum" in complaint(checkpoint.read, run)
+        assert "ckpt-2: damaged or truncated (Checksum" in complaint(read, run)
     assert "ckpt-1 instead" in complaint(checkpoint.read_training, newest)
 
 
@@ -195,7 +200,7 @@ def test_tensorflows_values_are_checked_too(any_checkpoint, name, value, text):
     prefix = any_checkpoint({name: value})
     assert text in complaint(checkpoint.read_training, prefix)
     if "model" in name and "Adam" not in name:
-        assert text in complaint(checkpoint.read, prefix)
+        assert text in complaint(read, prefix)
 
 
 def test_checkpoint_of_another_network(tmp_path):
@@ -204,17 +209,17 @@ def test_checkpoint_of_another_network(tmp_path):
         session.run(tf.global_variables_initializer())
         tf.train.Saver().save(session, str(tmp_path / "other"))
     assert "model/cnn00/kernel has shape (5, 5, 3, 32), not (3, 3, 3, 32)" in complaint(
-        checkpoint.read, tmp_path / "other")
+        read, tmp_path / "other")
     np.savez(str(tmp_path / "other.npz"), a=np.zeros(3))
-    assert "other.npz: lacks model/cnn00/kernel" in complaint(checkpoint.read, tmp_path / "other.npz")
+    assert "other.npz: lacks model/cnn00/kernel" in complaint(read, tmp_path / "other.npz")
 
 
 def test_the_other_variant_is_found_out_by_its_weights(finished_run):
-    ternary = checkpoint.read(finished_run / "model.npz")
+    ternary = read(finished_run / "model.npz")
     binary = {name: np.where(value == 0, 1, value) for name, value in ternary.items()}
     npz.check_variant(ternary, "twba", "x")
     npz.check_variant(binary, "bwba", "x")
-    npz.check_variant(checkpoint.read(finished_run), "bwba", "x")  # latent weights do not tell
+    npz.check_variant(read(finished_run), "bwba", "x")  # latent weights do not tell
     assert "it is a twba checkpoint, not bwba" in complaint(npz.check_variant, ternary, "bwba", "model.npz")
     assert "it is a bwba checkpoint, not twba" in complaint(npz.check_variant, binary, "twba", "model.npz")
 
@@ -245,10 +250,10 @@ with tf.Session() as session:
 
 def saved_epoch(folder):
     """The epoch of the newest checkpoint, after making sure that all of it, and of model.npz, can be read."""
-    prefix = checkpoint.newest(folder)
-    epoch = checkpoint.epoch_of(prefix)
-    assert all((value == epoch).all() for value in checkpoint.read(prefix).values())
-    model = checkpoint.read(folder / "model.npz")
+    prefix = run_folder.newest(folder)
+    epoch = run_folder.epoch_of(prefix)
+    assert all((value == epoch).all() for value in read(prefix).values())
+    model = read(folder / "model.npz")
     assert model["model/bn00/beta"][0] in (epoch, epoch + 1)
     return epoch
 
@@ -274,7 +279,7 @@ def test_killed_while_saving(tmp_path, signal_number):
 def test_what_killed_saves_and_removals_left_is_removed(tmp_path):
     """A removal cut short leaves a checkpoint's half, a save cut short TensorFlow's temporary files."""
     def files(*names):
-        return {checkpoint.CHECKPOINT_NAME + name for name in names}
+        return {run_folder.CHECKPOINT_NAME + name for name in names}
 
     kept = files("-6.index", "-6.data-00000-of-00001", "-7.index", "-7.data-00000-of-00001", "-9.index",
                  ".index", ".data-00000-of-00001") | {"checkpoint"}

@@ -184,7 +184,7 @@ def test_an_evaluation_sees_the_variables_as_they_are(few_digits):
         for sign in (1, -1, 1):
             checkpoint.assign(session, {name: sign * value if arch.is_quantised(name) else value
                                         for name, value in values.items()})
-            losses.append(evaluator.run(session).loss)
+            losses.append(evaluator.evaluate(session).loss)
     assert losses[0] == pytest.approx(losses[2]) and losses[0] != pytest.approx(losses[1])
 
 

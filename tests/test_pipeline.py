@@ -72,7 +72,7 @@ def test_augmentation_by_its_own_random_numbers(flip):
     mirrored, corners = set(), set()
     with tf.Graph().as_default(), tf.Session() as session:
         key, index = tf.placeholder(tf.int64, [2]), tf.placeholder(tf.int64, [])
-        output = pipeline.augment(tf.gather(tf.constant(IMAGES), index), key, flip)
+        output = pipeline.augment_by_key(tf.gather(tf.constant(IMAGES), index), key, flip)
         numbers = tf.random.stateless_uniform([5], seed=key)
         for i in range(60):
             image, (top, left, mirror, brightness, contrast) = session.run(

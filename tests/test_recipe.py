@@ -111,3 +111,10 @@ def test_data_sets_by_name():
     assert set(recipes.DATASETS) == set(recipes.RECIPES)
     with pytest.raises(ValueError, match="no data set is called 'mnist'"):
         datasets.load("mnist")
+
+
+def test_the_order_of_an_epoch():
+    """It stays what it was when a run began; another seed or epoch gives another."""
+    assert recipes.epoch_order(10, seed=3, epoch=7).tolist() == [4, 5, 9, 6, 0, 1, 2, 3, 7, 8]
+    orders = [recipes.epoch_order(100, *numbers).tolist() for numbers in ((3, 7), (3, 8), (4, 7))]
+    assert all(sorted(order) == list(range(100)) for order in orders) and len(set(map(tuple, orders))) == 3

@@ -13,7 +13,7 @@ import pytest
 from helpers import REPOSITORY, interrupt_import, start_python
 
 from twba_nets import (architecture as arch, card, command_line, datasets, files, journal, npz, recipe as recipes,
-                       spike_statistics)
+                       run_folder, spike_statistics)
 from twba_tensorflow import checkpoint, convert, scripts
 from twba_tensorflow.evaluation import Result
 
@@ -150,7 +150,7 @@ def test_initial_weights(training_calls, finished_run, tmp_path):
     digest = hashlib.sha256((finished_run / name).read_bytes()).hexdigest()
     assert recipe.initial_weights == {"file": "%s/%s" % (finished_run.name, name), "sha256": digest}
     assert card.load_recipe(tmp_path / "run" / "a checkpoint") == recipe
-    latent = checkpoint.read(finished_run)
+    latent = checkpoint.read(run_folder.locate(finished_run))
     assert list(initial) == list(latent) and all((initial[name] == latent[name]).all() for name in latent)
 
 
@@ -233,7 +233,7 @@ def test_resume_with_a_lower_rate_is_the_originals_way(training_calls, finished_
 
 def test_resume_from_the_originals_checkpoint(training_calls, finished_run, tmp_path, capsys):
     for part in (".index", ".data-00000-of-00001"):
-        shutil.copy(str(checkpoint.newest(finished_run)) + part,
+        shutil.copy(str(run_folder.newest(finished_run)) + part,
                     str(tmp_path / ("model_cifar10_advanced.ckpt" + part)))
     original, activation = tmp_path / "model_cifar10_advanced.ckpt", ("--activation", "published")
     assert "add --activation binary" in fails(capsys, train, "--output", tmp_path / "run", "--resume", original)
@@ -290,7 +290,7 @@ def test_a_run_belongs_to_one_process(training_calls, tmp_path, capsys):
 
 
 def test_nothing_to_resume(tmp_path, on_few_digits, capsys):
-    assert "no checkpoint to resume from" in fails(capsys, train, "--output", tmp_path, "--resume")
+    assert "no checkpoint to go on from: leave --resume out" in fails(capsys, train, "--output", tmp_path, "--resume")
 
 
 def test_a_conversion_killed_before_training_npz_leaves_no_run(finished_run, tmp_path, monkeypatch):
@@ -429,7 +429,7 @@ def test_spikes_with_the_other_activation(finished_run, on_few_digits, capsys):
 def test_spikes_of_a_checkpoint_that_nothing_describes(finished_run, on_few_digits, tmp_path, monkeypatch, capsys):
     """Taken as the other activation, it would give a plausible wrong accuracy."""
     asked = []
-    monkeypatch.setattr(scripts, "_evaluate", lambda values, recipe, *rest: asked.append(recipe.activation) or result())
+    monkeypatch.setattr(scripts, "_evaluate", lambda model, *rest: asked.append(model.recipe.activation) or result())
     shutil.copy(str(finished_run / "model.npz"), str(tmp_path))
     line = fails(capsys, count, "--checkpoint", tmp_path / "model.npz")
     assert str(tmp_path / "model.npz") in line and "add --activation binary" in line and not asked

@@ -15,7 +15,7 @@ import tensorflow as tf
 from helpers import Snapshots, start_training
 from tensorflow.python.lib.io import file_io
 
-from twba_nets import architecture as arch, card, datasets, journal, recipe as recipes
+from twba_nets import architecture as arch, card, datasets, journal, recipe as recipes, run_folder
 from twba_nets.errors import UserError
 from twba_nets.files import atomic_write, claimed
 from twba_tensorflow import checkpoint, quantisers, scripts, training
@@ -44,9 +44,9 @@ def test_killed_and_resumed_equals_uninterrupted(finished_run, tmp_path):
     process = start_training(folder, "--resume")  # recipe, epochs and seed are the run's
     output, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
-    assert checkpoint.epoch_of(checkpoint.newest(folder)) == 2
+    assert run_folder.epoch_of(run_folder.newest(folder)) == 2
 
-    expected, found = (tf.train.NewCheckpointReader(str(checkpoint.newest(f))) for f in (finished_run, folder))
+    expected, found = (tf.train.NewCheckpointReader(str(run_folder.newest(f))) for f in (finished_run, folder))
     for name in expected.get_variable_to_shape_map():
         np.testing.assert_array_equal(found.get_tensor(name), expected.get_tensor(name), name)
     figures = [[(row["epoch"], row["train_loss"], row["test_loss"], row["spikes_per_image"])
@@ -60,7 +60,7 @@ def test_a_run_begins_with_the_weights_it_is_given(finished_run, tmp_path):
                              "--activation", "published", "--initial-weights", finished_run)
     _, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
-    before, after = (checkpoint.read_training(checkpoint.newest(folder)) for folder in (finished_run, tmp_path / "run"))
+    before, after = (checkpoint.read_training(run_folder.newest(folder)) for folder in (finished_run, tmp_path / "run"))
     for name in (name for name in before if name.endswith(("/kernel", "/W_conv2d", "/W", "/gamma"))):
         np.testing.assert_array_equal(after[name], before[name], name)
     assert after["beta1_power"] == pytest.approx(0.9 ** 4)  # three steps, and the one that TensorFlow is ahead
@@ -88,7 +88,7 @@ def test_interrupted_as_soon_as_an_epoch_is_told(tmp_path):
     _, error = process.communicate(timeout=300)
     assert process.returncode == 130
     assert error == "\nstopped; every finished epoch is saved: go on with --resume\n"
-    assert checkpoint.epoch_of(checkpoint.newest(tmp_path / "run")) >= 1
+    assert run_folder.epoch_of(run_folder.newest(tmp_path / "run")) >= 1
 
 
 class Simple:
@@ -113,9 +113,9 @@ class Simple:
 
     def train_epoch(self, session, step, recipe, epoch):
         session.run([self.change, self.turn])
-        return 2.0, 0.25, step.images, 3
+        return journal.Trained(2.0, 0.25, 0.1)
 
-    def run(self, session):
+    def evaluate(self, session):
         return Result(2.5, 0.125, np.ones((60, 8)))
 
 
@@ -153,7 +153,7 @@ def test_killed_at_any_moment_of_the_last_save(train, tmp_path, monkeypatch):
     for folder in kills:
         train(folder, "--resume")
         assert names(folder) == names(whole) and figures(folder) == figures(whole)
-        values, expected = (checkpoint.read_training(checkpoint.newest(f)) for f in (folder, whole))
+        values, expected = (checkpoint.read_training(run_folder.newest(f)) for f in (folder, whole))
         assert all((values[name] == expected[name]).all() for name in expected)
         values, expected = (checkpoint.read(f / "model.npz") for f in (folder, whole))
         assert all((values[name] == expected[name]).all() for name in expected)
@@ -239,23 +239,33 @@ def test_variables_that_are_no_numbers_are_not_saved(train, tmp_path, monkeypatc
     def diverge(session, step, recipe, epoch):
         checkpoint.assign(session, {"model/cnn1_1/W_conv2d/Adam": np.full(arch.variable_shapes()["model/cnn1_1/W_conv2d"],
                                                                           np.nan)})
-        return 2.0, 0.25, step.images, 3
+        return journal.Trained(2.0, 0.25, 0.1)
 
     monkeypatch.setattr(training, "train_epoch", diverge)
     with pytest.raises(SystemExit, match="error: model/cnn1_1/W_conv2d/Adam holds values that are not finite in epoch 2: "
                        "go on from the last checkpoint with --resume and a lower --learning-rate"):
         train(tmp_path / "run", "--resume", "--epochs", "2")
-    assert checkpoint.newest(tmp_path / "run").name == "model_cifar10_advanced.ckpt-1"
+    assert run_folder.newest(tmp_path / "run").name == "model_cifar10_advanced.ckpt-1"
 
 
 def test_a_loss_that_is_no_number(finished_run, tmp_path):
     """A row that no log can hold is not written, and the remedy is one that there is."""
     shutil.copy(str(finished_run / "log.csv"), str(tmp_path))
     log = journal.Journal(tmp_path, 1, 5)
+    row = journal.make_row(recipes.digits("twba"), 1, 110, journal.Trained(2.0, 0.25, 0.1),
+                           journal.Tested(float("inf"), 0.125, 8.0, 0.1))
     with pytest.raises(UserError, match="the test loss is inf in epoch 2: go on from the last checkpoint"):
-        log.record({"epoch": 2, "test_loss": float("inf")})
+        log.record(row)
     assert len(journal.read_log(tmp_path)) == 1
-    assert "in epoch 1: begin again with a lower --learning-rate" in str(journal.diverged("the loss is nan", 1))
+    with pytest.raises(UserError, match="the loss is nan in epoch 1: begin again with a lower --learning-rate"):
+        journal.require_finite("loss", np.float32("nan"), 1)
+
+
+def test_a_row(tmp_path):
+    """110 images in batches of 50 are three steps an epoch; the seconds are of training and test, the speed of training."""
+    row = journal.make_row(recipes.digits("twba"), 3, 110, journal.Trained(2.0, 0.25, 10.0), journal.Tested(2.5, 0.125, 8.0, 1.0))
+    assert row._asdict() == dict(epoch=4, step=12, learning_rate=0.0025, train_loss=2.0, train_accuracy=0.25, test_loss=2.5,
+                                 test_accuracy=0.125, spikes_per_image=8.0, images_per_second=11.0, seconds=11.0)
 
 
 @pytest.mark.parametrize("flags", [[], ["--resume"]])
@@ -272,7 +282,7 @@ def test_another_run_ended_before_this_one_claimed_the_folder(train, finished_ru
     monkeypatch.setattr(datasets, "load", load_slowly)
     with pytest.raises(SystemExit, match="run: (holds a run already|another process has trained into this folder)"):
         train(folder, "--epochs", "9", *flags)
-    assert checkpoint.epoch_of(checkpoint.newest(folder)) == 3 and card.read(folder / "model.npz")["epochs"] == 3
+    assert run_folder.epoch_of(run_folder.newest(folder)) == 3 and card.read(folder / "model.npz")["epochs"] == 3
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS])
@@ -307,10 +317,11 @@ def test_progress_line(finished_run, tmp_path, capsys):
     log = journal.Journal(tmp_path, 0, 600)
     with open(str(finished_run / "log.csv")) as file:
         row = next(csv.DictReader(file))
-    row = {key: float(value) for key, value in row.items() if key != "finished_at"}
-    log.record(dict(row, epoch=1, step=250, seconds=60))
+    row = journal.Row(**{key: float(value) for key, value in row.items() if key != "finished_at"})
+    row = row._replace(epoch=1, step=250, seconds=60)
+    log.record(row)
     assert capsys.readouterr().out == "" and len(journal.read_log(tmp_path)) == 1
-    log.tell(dict(row, epoch=1, step=250, seconds=60))
+    log.tell(row)
     line = capsys.readouterr().out
     assert line.startswith("epoch 1/600 ") and line.endswith("9 h 59 min left\n") and "images/s" in line
 

@@ -1,7 +1,8 @@
 """Write what TensorFlow computes, for PyTorch to be compared with: python tests_torch/tensorflow_side.py FOLDER.
 
 Runs in TensorFlow's environment. Inputs and results of a few training steps go to FOLDER/VARIANT-ACTIVATION-TYPE.npz,
-of small random networks to FOLDER/randomSEED-VARIANT-ACTIVATION-TYPE.npz, those of the augmentation's operations to FOLDER/augmentation.npz.
+of small random networks to FOLDER/randomSEED-VARIANT-ACTIVATION-TYPE.npz,
+those of the augmentation's operations to FOLDER/augmentation.npz.
 """
 import sys
 from pathlib import Path
@@ -105,8 +106,8 @@ def augmentation():
         image, numbers = tf.placeholder(tf.uint8, [32, 32, 3]), tf.placeholder(tf.float32, [5])
         outputs = {name: operation(tf.cast(image, tf.float32)) for name, operation in operations.items()}
         outputs["evaluated"] = pipeline.central_crop(image)
-        outputs["augmented"] = pipeline.distort(image, numbers, flip=True)
-        outputs["augmented_unmirrored"] = pipeline.distort(image, numbers, flip=False)
+        outputs["augmented"] = pipeline.augment(image, numbers, flip=True)
+        outputs["augmented_unmirrored"] = pipeline.augment(image, numbers, flip=False)
         results = [session.run(outputs, {image: one, numbers: five}) for one, five in zip(x, uniforms)]
     return dict({name: np.stack([result[name] for result in results]) for name in outputs}, x=x, uniforms=uniforms)
 

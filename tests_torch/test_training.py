@@ -64,7 +64,7 @@ def on_few_digits(monkeypatch, few_digits):
 
 def train_here(folder, *flags):
     """The command in this process, on few_digits."""
-    train.run(train.parse(["--variant", "twba", "--output", str(folder), "--device", "cpu", "--no-compile", *flags]))
+    train.train(train.parse(["--variant", "twba", "--output", str(folder), "--device", "cpu", "--no-compile", *flags]))
 
 
 def test_files_of_a_run(finished_run, short_recipe):
@@ -89,7 +89,7 @@ def test_the_quantised_model_is_the_trained_one(finished_run, few_digits, short_
     variables.assign(npz.read_model(finished_run / "model.npz"), trainer.network)
     result = trainer.evaluate()
     card = json.loads((finished_run / "model.json").read_text())
-    assert result.accuracy == card["test_accuracy"] and sum(result.spikes) == card["spikes_per_image"]
+    assert result.accuracy == card["test_accuracy"] and result.spikes_per_image == card["spikes_per_image"]
 
 
 def test_a_run_in_pieces_is_the_whole_run(tmp_path, finished_run, few_digits, short_recipe):
@@ -106,7 +106,7 @@ def test_a_run_in_pieces_is_the_whole_run(tmp_path, finished_run, few_digits, sh
 
 def test_learning(few_digits, short_recipe):
     trainer = Trainer(short_recipe, few_digits, CPU, compiled=False)
-    losses = [trainer.train_epoch(epoch)[0] for epoch in range(4)]
+    losses = [trainer.train_epoch(epoch).loss for epoch in range(4)]
     assert losses[-1] < losses[0] - 0.3
 
 
@@ -223,10 +223,10 @@ class WithoutArithmetic(Trainer):
         with torch.no_grad():
             self.network.kernels["cnn1"].mul_(-1)
             self.network.norms["bn0"].beta.add_(1)
-        return 2.0, 0.25
+        return journal.Trained(2.0, 0.25, 0.1)
 
     def evaluate(self):
-        return training.Result(2.5, 0.125, [1.0] * 8)
+        return journal.Tested(2.5, 0.125, 8.0, 0.1)
 
 
 @pytest.fixture
@@ -301,6 +301,16 @@ def test_what_tensorflow_took_further_is_not_passed_by(without_arithmetic, run, 
             without_arithmetic(output, flag, str(tmp_path / named))
 
 
+def test_what_tensorflow_did_not_come_to_name_is_passed_by(without_arithmetic, run):
+    """A kill in the middle of its save leaves a checkpoint, from which TensorFlow would not go on either."""
+    for epoch in (2, 3):
+        for name in ("index", "data-00000-of-00001"):
+            (run / f"model_cifar10_advanced.ckpt-{epoch}.{name}").write_text("")
+    (run / "checkpoint").write_text('model_checkpoint_path: "model_cifar10_advanced.ckpt-2"\n')
+    without_arithmetic(run, "--resume", "--epochs", "3")
+    assert npz.read_epoch(run / "training.npz") == 3
+
+
 def test_an_epoch_is_saved_before_it_is_told(without_arithmetic, tmp_path, monkeypatch, capsys):
     told, save = [], WithoutArithmetic.save
 
@@ -320,7 +330,7 @@ def test_resuming_is_advised_where_it_is_possible(without_arithmetic, tmp_path, 
     def interrupted(*_):
         if when == "train_epoch" or (tmp_path / "run" / "training.npz").exists():
             os.kill(os.getpid(), signal.SIGTERM)
-        return training.Result(2.5, 0.125, [1.0] * 8)
+        return journal.Tested(2.5, 0.125, 8.0, 0.1)
 
     monkeypatch.setattr(WithoutArithmetic, when, interrupted)
     with pytest.raises(SystemExit) as stopped:
@@ -341,7 +351,7 @@ def test_variables_that_are_no_numbers_are_not_saved(without_arithmetic, run, mo
     def diverge(trainer, epoch):
         with torch.no_grad():
             trainer.network.kernels["cnn1"].fill_(float("nan"))
-        return 2.0, 0.25
+        return journal.Trained(2.0, 0.25, 0.1)
 
     monkeypatch.setattr(WithoutArithmetic, "train_epoch", diverge)
     with pytest.raises(SystemExit, match="error: model/cnn1_1/W_conv2d holds values that are not finite in epoch 3: "

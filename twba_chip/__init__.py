@@ -1,9 +1,30 @@
 """The exported spiking network, in NumPy and C: what a chip computes, what it costs, and other tools' formats.
 
-spiking_file      the file of an exported network               spiking_network  that network in NumPy
-engine            the same, compiled from C                     report           what it costs on a chip, by
-export_nir        NIR, for simulators and chips                 synapses, cores, robustness, figures
-export_onnx       ONNX
+    import twba_chip
+    twba_chip.load("twba").run(images)  # uint8 [N, 32, 32, 3] -> logits, spikes
+
+exported          a network from whatever names one     folding          batch norm folded into thresholds
+spiking_file      the file of an exported network       spiking_network  that network in NumPy
+engine            the same, compiled from C             report           what it costs on a chip, by
+evaluate, predict by the engine                         synapses, cores, robustness, figures
+export            model -> exported file                export_nir       NIR, for simulators and chips
+                                                        export_onnx      ONNX
 
 No framework is imported here.
 """
+from pathlib import Path
+from typing import TYPE_CHECKING, Union
+
+if TYPE_CHECKING:
+    from twba_chip.engine import Engine
+
+
+def load(model: Union[str, Path] = "twba", threads: int = 0) -> "Engine":
+    """A network, ready to run on the CPU. threads: 0 for all cores.
+
+    model: "twba" or "bwba", which are the released ones; a run's folder; a model.npz; or an exported file.
+    Raises UserError if there is no such model, if its file is damaged, or where there is no C compiler.
+    """
+    from twba_chip.engine import Engine
+    from twba_chip.exported import open_network
+    return Engine(open_network(model).arrays, threads)

@@ -10,7 +10,6 @@ from typing import Sequence
 from twba_chip import engine
 from twba_chip.exported import open_network, trained_on
 from twba_nets import command_line, datasets, spike_statistics
-from twba_nets.files import write_json
 
 
 def main(argv: Sequence[str] = None) -> None:
@@ -27,16 +26,12 @@ def main(argv: Sequence[str] = None) -> None:
 
 def _evaluate(args: argparse.Namespace) -> None:
     if args.json:
-        command_line.check_out(args.json)
+        command_line.check_figures(args.json)
     arrays, meta = open_network(args.model)
     data = datasets.load(args.dataset or trained_on(meta), args.data_dir)
     result = engine.evaluate(arrays, data.x_test[:args.limit], data.y_test[:args.limit], args.threads)
-    summary = spike_statistics.summarise(result, batch_size=200)
-    if args.json:
-        write_json(args.json, dict(summary, model=str(args.model), variant=meta["variant"], dataset=data.name))
-    print(f"{args.model}: {meta['variant'].upper()}, binary activations, {summary['images']} test images of {data.name}")
-    print(f"test loss {summary['loss']:.6f}, test accuracy {summary['accuracy']:.2%}\n")
-    print(spike_statistics.table(summary))
+    summary = spike_statistics.summarise(result, args.batch_size)
+    spike_statistics.report(summary, args.model, meta["variant"], "binary", data.name, args.json)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from typing import Sequence
 import nir
 import numpy as np
 
-from twba_chip import spiking_file
+from twba_chip.exported import open_network
 from twba_nets import command_line
 from twba_nets.architecture import FLOAT_STAGES, STAGES, Stage
 from twba_nets.arrays import Arrays
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] = None) -> None:
         "An image is one time step from v = 0; a simulator's state is to be reset after it. The first two "
         "convolutions and the classifier are off chip and stay in the exported network "
         "(twba_chip.spiking_network: encode, classify).")
-    parser.add_argument("network", type=Path, help="what python -m twba_tensorflow.export wrote")
+    parser.add_argument("network", type=Path, help="twba or bwba, the released ones; a run's folder, a model.npz, or an exported file")
     parser.add_argument("out", type=Path, help="the file to write, as in twba.nir")
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] = None) -> None:
 
 def _export(network: Path, out: Path) -> None:
     command_line.check_out(out, network)
-    graph = build(*spiking_file.load(network))
+    graph = build(*open_network(network))
     make_folder(out.parent)
     buffer = io.BytesIO()  # on a full disk HDF5 crashes
     nir.write(buffer, graph)

@@ -22,7 +22,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from twba_chip import spiking_file
+from twba_chip.exported import open_network
 from twba_nets import architecture as arch, command_line
 from twba_nets.architecture import STAGES, Stage
 from twba_nets.arrays import Arrays
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] = None) -> None:
         description="Write an exported network as an ONNX model, from images (uint8 [N, 32, 32, 3] as CIFAR-10 has "
         "them; crop and standardisation are in the model) to logits (float32 [N, 10]). Given the same input spikes, "
         "the hidden stages spike exactly as twba_chip.spiking_network has it.")
-    parser.add_argument("network", type=Path, help="what python -m twba_tensorflow.export wrote")
+    parser.add_argument("network", type=Path, help="twba or bwba, the released ones; a run's folder, a model.npz, or an exported file")
     parser.add_argument("out", type=Path, help="the file to write, as in twba.onnx")
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] = None) -> None:
 
 def _export(network: Path, out: Path) -> None:
     command_line.check_out(out, network)
-    model = build(*spiking_file.load(network))
+    model = build(*open_network(network))
     make_folder(out.parent)
     with atomic_write(out) as file:
         file.write(model.SerializeToString())

@@ -44,3 +44,9 @@ def require_binary(model: Model) -> None:
     if model.recipe.activation != "binary":
         raise UserError(f"{model.path}: its activations are {model.recipe.activation}, {{0, 0.5, 1}}, not binary: no spiking "
                         "network with one threshold a neuron computes them: train with --activation binary")
+
+
+def trained_on(meta: dict) -> str:
+    """The data set that a network's card names; CIFAR-10 where it has none."""
+    found = meta["source"].get("card")
+    return found["recipe"]["dataset"] if found else "cifar10"

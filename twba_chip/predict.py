@@ -11,7 +11,7 @@ from typing import Sequence
 import numpy as np
 
 from twba_chip.engine import Engine
-from twba_chip.exported import open_network
+from twba_chip.exported import open_network, trained_on
 from twba_nets import command_line
 from twba_nets.errors import UserError
 
@@ -32,9 +32,7 @@ def main(argv: Sequence[str] = None) -> None:
         arrays, meta = open_network(args.model)
         engine = Engine(arrays)
         logits = engine.run(read_picture(args.picture)[np.newaxis]).logits[0].astype(np.float64)
-        card = meta["source"].get("card")
-        names = CLASSES[card["recipe"]["dataset"] if card else "cifar10"]
-        print(table(names, logits, engine.unpack(1)))
+        print(table(CLASSES[trained_on(meta)], logits, engine.unpack(1)))
 
 
 def read_picture(path: Path) -> np.ndarray:

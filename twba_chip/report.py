@@ -16,8 +16,9 @@ from typing import List, NamedTuple, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from twba_chip import cores, figures, robustness, spiking_file, synapses
+from twba_chip import cores, figures, robustness, synapses
 from twba_chip.engine import CHUNK, Engine
+from twba_chip.exported import open_network, trained_on
 from twba_nets import command_line, datasets
 from twba_nets.architecture import FLOAT_STAGES, STAGES, Stage
 from twba_nets.arrays import Arrays
@@ -41,11 +42,11 @@ class Measurement(NamedTuple):
 def main(argv: Sequence[str] = None) -> None:
     args = _parser().parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):
-        arrays, meta = spiking_file.load(args.export)
+        arrays, meta = open_network(args.export)
         core = cores.Core(args.axons, args.neurons)
         placements = [cores.place(stage, core) for stage in STAGES[FLOAT_STAGES:]]
         make_folder(args.out)
-        data = datasets.load(args.dataset or _trained_on(meta), args.data_dir)
+        data = datasets.load(args.dataset or trained_on(meta), args.data_dir)
         images, labels = data.x_test[:args.limit], data.y_test[:args.limit]
         measurement = measure(arrays, images, labels)
         report = summarise(arrays, measurement, placements, args.picojoule_per_sop, args.picojoule_per_mac)
@@ -67,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         "dense multiply-accumulates (MACs), and cores (the rule: twba_chip/cores.py); the energy of both; and accuracy "
         "when spikes get lost. Prints a table and writes report.json, firing_rate.png, spikes_per_image.png, sops.png "
         "and robustness.png. On one core, 10,000 images take about 20 seconds and the robustness curve about 80.")
-    parser.add_argument("export", type=Path, help="what python -m twba_tensorflow.export wrote")
+    parser.add_argument("export", type=Path, help="twba or bwba, the released ones; a run's folder, a model.npz, or an exported file")
     parser.add_argument("out", type=Path, help="the folder for the report; made if need be")
     parser.add_argument("--dataset", choices=("cifar10", "digits"),
                         help="whose test images to run (default: what the export's card says, else cifar10)")
@@ -207,12 +208,6 @@ def _write(report: dict, measurement: Measurement, folder: Path) -> None:
     figures.synaptic_operations(report["maps"], folder / "sops.png")
     figures.robustness(report["robustness"], folder / "robustness.png")
     write_json(path, report)
-
-
-def _trained_on(meta: dict) -> str:
-    """The data set that the export's card names; CIFAR-10 where it has none."""
-    card = meta["source"].get("card")
-    return card["recipe"]["dataset"] if card else "cifar10"
 
 
 if __name__ == "__main__":

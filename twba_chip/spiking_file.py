@@ -60,9 +60,25 @@ def array_types(stages: Sequence[Stage] = STAGES) -> Dict[str, Tuple[type, tuple
 
 def save(path: Path, arrays: Arrays, variant: str, source: dict, stages: Sequence[Stage] = STAGES) -> None:
     """Write a network. arrays: as array_types() has them. source: a JSON object that says where they come from."""
-    arrays = {name: arrays[name] for name in array_types(stages)}
-    meta = {"format": FORMAT, "version": VERSION, "variant": variant, "sha256": _digest(arrays), "source": source}
-    write_npz(path, dict(arrays, meta=np.array(json.dumps(dict(meta, meta_sha256=_meta_digest(meta))))))
+    write(path, arrays, describe(arrays, variant, source, stages))
+
+
+def describe(arrays: Arrays, variant: str, source: dict, stages: Sequence[Stage] = STAGES) -> dict:
+    """The meta of a network."""
+    digest = _digest({name: arrays[name] for name in array_types(stages)})
+    meta = {"format": FORMAT, "version": VERSION, "variant": variant, "sha256": digest, "source": source}
+    return dict(meta, meta_sha256=_meta_digest(meta))
+
+
+def write(path: Path, arrays: Arrays, meta: dict) -> None:
+    """Write a network with the meta that describe() makes of it."""
+    write_npz(path, dict(arrays, meta=np.array(json.dumps(meta))))
+
+
+def is_exported(path: Path) -> bool:
+    """Whether this npz is an exported network, in whatever state. Raises UserError if it is no npz."""
+    with open_npz(path, MAKE_ANEW) as archive:
+        return "meta" in archive.names
 
 
 def load(path: Path, stages: Sequence[Stage] = STAGES) -> Tuple[Arrays, dict]:

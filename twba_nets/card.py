@@ -6,23 +6,26 @@ import dataclasses
 import platform
 import subprocess
 from pathlib import Path
+from typing import Dict, Optional, Sequence
 
-from twba_nets import npz, recipe as recipes
+from twba_nets import recipe as recipes
 from twba_nets.errors import UserError
 from twba_nets.files import read_json, sha256, write_json
+from twba_nets.run_folder import MODEL_NAME
 
 
-def path_of(model):
+def path_of(model: Path) -> Path:
     """The card's path beside a model's npz."""
     return model.with_suffix(".json")
 
 
-def write(folder, recipe, rows, versions, device):
-    """Write the card of a finished run, from its recipe, its log's rows and its model.npz.
+def write(folder: Path, recipe: recipes.Recipe, rows: Sequence[Dict[str, str]], versions: Dict[str, object],
+          device: str) -> None:
+    """Write the card of a finished run, from its recipe, its log's rows (journal.read_log) and its model.npz.
 
     versions: name -> version of the framework and what it computes with. device: the processor's name.
     """
-    model = folder / npz.MODEL_NAME
+    model = folder / MODEL_NAME
     write_json(path_of(model), {
         "sha256": sha256(model),
         "recipe": dataclasses.asdict(recipe),
@@ -37,14 +40,14 @@ def write(folder, recipe, rows, versions, device):
     })
 
 
-def remove(folder):
+def remove(folder: Path) -> None:
     """Remove the card of a run that goes on: its model is about to change."""
-    path = path_of(folder / npz.MODEL_NAME)
+    path = path_of(folder / MODEL_NAME)
     if path.exists():
         path.unlink()
 
 
-def read(model):
+def read(model: Path) -> Optional[Dict]:
     """The card beside a model's npz, or None where there is none. Raises UserError if it is not that model's."""
     path = path_of(model)
     if model.suffix != ".npz" or not path.exists():
@@ -53,14 +56,14 @@ def read(model):
         card = read_json(path)
         digest = card["sha256"]
     except (ValueError, KeyError, TypeError, OSError) as error:
-        raise UserError("%s: not the card of a model (%r): restore it, or move it away" % (path, error))
+        raise UserError(f"{path}: not the card of a model ({error!r}): restore it, or move it away")
     if model.exists() and sha256(model) != digest:
-        raise UserError("%s: its sha256 is not the one in %s: it was changed or damaged: restore it (git checkout), or "
-                        "move the card away" % (model, path.name))
+        raise UserError(f"{model}: its sha256 is not the one in {path.name}: it was changed or damaged: restore it (git "
+                        "checkout), or move the card away")
     return card
 
 
-def load_recipe(checkpoint):
+def load_recipe(checkpoint: Path) -> Optional[recipes.Recipe]:
     """The recipe of a checkpoint: in the card beside it, else in its folder's recipe.json, else None.
 
     Raises UserError, which names the file, if it cannot be read, or if the card is another file's.
@@ -73,10 +76,10 @@ def load_recipe(checkpoint):
     try:
         return recipes.Recipe(**(found["recipe"] if found else read_json(path)))
     except (UserError, ValueError, TypeError, KeyError, OSError) as error:
-        raise UserError("%s: not a recipe of this project (%s): restore it, or move it away" % (path, error))
+        raise UserError(f"{path}: not a recipe of this project ({error}): restore it, or move it away")
 
 
-def cpu_name():
+def cpu_name() -> str:
     """The processor as the operating system calls it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -85,11 +88,11 @@ def cpu_name():
         return platform.processor() or "unknown"
 
 
-def commit():
+def commit() -> Optional[str]:
     """The commit of the code, marked where files differ from it; None outside a git checkout."""
     try:
         return subprocess.check_output(["git", "describe", "--always", "--abbrev=40", "--dirty=-changed"],
-                                       cwd=str(Path(__file__).parent), stderr=subprocess.DEVNULL,
+                                       cwd=Path(__file__).parent, stderr=subprocess.DEVNULL,
                                        universal_newlines=True).strip()
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -1,99 +1,115 @@
-"""The scripts' flags, and what they mean for the recipe. No framework is imported, so that --help is there at once."""
+"""The scripts' flags. No framework is imported, so that --help is there at once."""
 import argparse
-import dataclasses
 import math
 from pathlib import Path
+from typing import Tuple, Union
 
-from twba_nets import architecture, card, npz, recipe as recipes
+from twba_nets import architecture, places, recipe as recipes
 from twba_nets.datasets.cifar10 import ENVIRONMENT_VARIABLE
 from twba_nets.errors import UserError
+from twba_nets.files import read_json
+from twba_nets.recipe import Recipe
+from twba_nets.run_folder import MODEL_NAME, TRAINING_NAME
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 MOST = 2 ** 31 - 1  # of any whole number: as the seed, so that no product of two exceeds 64 bits
 MOST_THREADS = 1024
 
 
-def released_model(variant):
+def released_model(variant: str) -> Path:
     """The released checkpoint of a variant."""
-    return REPOSITORY / variant.upper() / npz.MODEL_NAME
+    return places.released(variant) / MODEL_NAME
 
 
-def default_run(variant):
+def default_run(variant: str) -> Path:
     """The folder of a run that was given no other."""
-    return REPOSITORY / "runs" / variant
+    return places.HOME / "runs" / variant
 
 
-def training_parser(recipe, resume):
+def training_parser(recipe: Recipe, resume: Union[bool, str]) -> argparse.ArgumentParser:
     """Flags of cifar10_*_example.py."""
     parser = argparse.ArgumentParser(
-        description="Train %s-Net on CIFAR-10. Without a flag the paper's recipe is used, with --resume the "
-        "recipe of the run that goes on. The output folder gets a checkpoint after every epoch "
+        description=f"Train {recipe.variant.upper()}-Net on CIFAR-10. Without a flag the paper's recipe is used, with --resume "
+        "the recipe of the run that goes on. The output folder gets a checkpoint after every epoch "
         "(model_cifar10_advanced.ckpt-EPOCH and model.npz), recipe.json, log.csv, TensorBoard summaries and "
-        "learning_curve.png." % recipe.variant.upper())
+        "learning_curve.png.")
     add_training_flags(parser, recipe)
     parser.set_defaults(output=default_run(recipe.variant))
     parser.add_argument("--resume", nargs="?", const=True, default=resume, type=resume_value, metavar="CHECKPOINT",
                         help="go on from the newest checkpoint in the output folder, or from the checkpoint named "
-                        "here, the original's model_cifar10_advanced.ckpt included (default: %s)" % resume)
+                        f"here, the original's model_cifar10_advanced.ckpt included (default: {resume})")
     add_initial_epoch(parser)
     add_graph(parser)
     return parser
 
 
-def add_training_flags(parser, recipe):
+def add_training_flags(parser: argparse.ArgumentParser, recipe: Recipe) -> None:
     """Flags of both frameworks' trainers. One that is not given is None, so that a resumed run keeps its recipe."""
     _add_data_flags(parser)
     parser.add_argument("--dataset", choices=sorted(recipes.RECIPES),
                         help="cifar10, or digits: scikit-learn's 1,797 handwritten digits with a recipe of their own, "
-                        "to try everything out without a download (default: %s)" % recipe.dataset)
+                        f"to try everything out without a download (default: {recipe.dataset})")
     parser.add_argument("--output", type=path, metavar="DIR", help="the run's folder (default: runs/twba or runs/bwba)")
     parser.add_argument("--activation", choices=architecture.ACTIVATIONS,
                         help="binary: {0, 1}, as the paper says. published: the three levels {0, 0.5, 1} that the "
-                        "published binary.py computes (default: %s)" % recipe.activation)
-    parser.add_argument("--epochs", type=positive, metavar="N", help="train until N epochs are done (default: %d)"
-                        % recipe.epochs)
-    parser.add_argument("--batch-size", type=images_of_a_batch, metavar="N", help="images a step (default: %d)"
-                        % recipe.batch_size)
+                        f"published binary.py computes (default: {recipe.activation})")
+    parser.add_argument("--epochs", type=positive, metavar="N",
+                        help=f"train until N epochs are done (default: {recipe.epochs})")
+    parser.add_argument("--batch-size", type=images_of_a_batch, metavar="N",
+                        help=f"images a step (default: {recipe.batch_size})")
+    steps = " ".join(f"{epoch}:{rate:g}" for epoch, rate in recipe.learning_rate_steps)
     rate = parser.add_mutually_exclusive_group()
     rate.add_argument("--learning-rate", type=above_zero, metavar="RATE",
                       help="this constant rate from now on (the original's way: resume with a lower one)")
     rate.add_argument("--learning-rate-steps", type=_learning_rate_step, nargs="+", metavar="EPOCH:RATE",
-                      help="the rate in force from each epoch, counted from 0 (default: %s)"
-                      % " ".join("%d:%g" % step for step in recipe.learning_rate_steps))
+                      help=f"the rate in force from each epoch, counted from 0 (default: {steps})")
     rate.add_argument("--linear-decay", type=above_zero, metavar="RATE", help="the rate falls in a line, from RATE now to 0 "
                       "after the last epoch")
     parser.add_argument("--initial-weights", type=path, metavar="CHECKPOINT",
                         help="begin with the weights and batch norm of this checkpoint in place of fresh ones; Adam and the "
                         "epochs begin anew. The activation may be another (a network with two levels learns faster from one "
                         "with three), the variant may not")
-    parser.add_argument("--seed", type=natural, metavar="N", help="decides initial weights, order and augmentation "
-                        "(default: %d)" % recipe.seed)
+    parser.add_argument("--seed", type=natural, metavar="N",
+                        help=f"decides initial weights, order and augmentation (default: {recipe.seed})")
 
 
-def add_initial_epoch(parser):
+def add_initial_epoch(parser: argparse.ArgumentParser) -> None:
     """The flag --initial-epoch."""
     parser.add_argument("--initial-epoch", type=natural, default=0, metavar="N",
                         help="how many epochs the checkpoint has behind it, where its name does not say (the "
                         "original's); default 0")
 
 
-def check_out(out, *inputs):
+def check_out(out: Path, *inputs: Path) -> None:
     """Raise UserError if a file to be written would take the place of one that is read: an input, a checkpoint, a card."""
     if out.exists() and any(path.exists() and out.samefile(path) for path in inputs):
-        raise UserError("%s: is read itself: name another file to write" % out)
-    if out.name in (npz.MODEL_NAME, npz.TRAINING_NAME, recipes.FILE_NAME) or (
+        raise UserError(f"{out}: is read itself: name another file to write")
+    if out.name in (MODEL_NAME, TRAINING_NAME, recipes.FILE_NAME) or (
             out.suffix == ".json" and out.with_suffix(".npz").exists()):
-        raise UserError("%s: would be read as a checkpoint, its card or its recipe: name another file" % out)
+        raise UserError(f"{out}: would be read as a checkpoint, its card or its recipe: name another file")
 
 
-def path(text):
+def check_figures(path: Path) -> None:
+    """Raise UserError where figures (--json) cannot be written, would take another file's place, or be read as a card."""
+    check_out(path)
+    if path.is_dir() or not path.parent.is_dir():
+        raise UserError(f"--json {path}: no file can be written there: name a file in a folder that is there")
+    if path.is_file() and path.stat().st_size:
+        try:
+            figures = "batch_sums" in read_json(path)
+        except (ValueError, TypeError):
+            figures = False
+        if not figures:
+            raise UserError(f"--json {path}: holds something else than an evaluation's figures: name another file")
+
+
+def path(text: str) -> Path:
     """A path of the command line."""
     if not text:  # as of a shell variable that is not set
         raise argparse.ArgumentTypeError("no path is named")
     return Path(text)
 
 
-def add_graph(parser):
+def add_graph(parser: argparse._ActionsContainer) -> None:
     """The flag --graph of TensorFlow's scripts."""
     parser.add_argument("--graph", choices=("fast", "published"), default="fast", help="published: the network as the "
                         "published code builds it, group by group, in TensorLayer's layers, which takes 2.4 times as long to "
@@ -101,142 +117,101 @@ def add_graph(parser):
                         "their checkpoints (default: fast)")
 
 
-def add_allow_pickle(parser):
+def add_allow_pickle(parser: argparse.ArgumentParser) -> None:
     """The flag --allow-pickle."""
     parser.add_argument("--allow-pickle", action="store_true", help="read the original's pickled model.npz; loading a "
                         "pickle can run any code, so only do this with a file that you trust")
 
 
-def spikes_parser(variant):
+def spikes_parser(variant: str) -> argparse.ArgumentParser:
     """Flags of cifar10_*_spikes.py."""
     parser = argparse.ArgumentParser(
-        description="Evaluate a %s-Net on the test images, each exactly once, and count its spikes: one sum for each "
-        "batch of 200, as the original prints it, then a table over the eight counted maps. The first convolution and "
-        "the last 1x1 convolution are computed off chip and not counted." % variant.upper())
-    _add_data_flags(parser)
+        description=f"Evaluate a {variant.upper()}-Net on the test images, each exactly once, and count its spikes: one sum "
+        "for each batch of 200, as the original prints it, then a table over the eight counted maps. The first convolution and "
+        "the last 1x1 convolution are computed off chip and not counted.")
     parser.add_argument("--checkpoint", type=path, default=released_model(variant), metavar="PATH",
-                        help="a run's folder, a TensorFlow checkpoint or an npz (default: %s, the released one)"
-                        % released_model(variant).relative_to(REPOSITORY))
+                        help="a run's folder, a TensorFlow checkpoint or an npz (default: "
+                        f"{released_model(variant).relative_to(places.HOME)}, the released one)")
     add_allow_pickle(parser)
-    parser.add_argument("--dataset", choices=sorted(recipes.RECIPES),
-                        help="default: what the checkpoint was trained on")
     parser.add_argument("--activation", choices=architecture.ACTIVATIONS,
                         help="default: what the card or recipe beside the checkpoint says; needed where there is none, "
                         "as beside the original's")
-    parser.add_argument("--limit", type=positive, metavar="N", help="only the first N test images")
-    parser.add_argument("--batch-size", type=images_of_a_batch, default=200, metavar="N",
-                        help="images a batch (default: 200)")
+    add_evaluation_flags(parser)
     how = parser.add_mutually_exclusive_group()
     add_graph(how)
     how.add_argument("--engine", action="store_true", help="compute by the compiled integer engine in place of "
-                        "TensorFlow: several times as fast, binary activations only, needs a C compiler")
-    parser.add_argument("--json", type=path, metavar="FILE", help="also write all figures to this file")
+                     "TensorFlow: several times as fast, binary activations only, needs a C compiler")
     return parser
 
 
-def choose_recipe(recipe, start, args, first_epoch, weights=None):
-    """The recipe of the run that goes on, else the data set's, else the script's; with the command line's changes.
-
-    start: the checkpoint of the run that goes on, or None. weights: the checkpoint that --initial-weights names, or None.
-    """
-    variant, stored = recipe.variant, card.load_recipe(start) if start else None
-    if stored:
-        require_same(stored, start, variant=variant, activation=args.activation, dataset=args.dataset, seed=args.seed)
-        recipe = stored
-    elif args.dataset:
-        recipe = recipes.RECIPES[args.dataset](variant)
-    if start and not stored:
-        require_activation(start, args.activation)
-    names = ("activation", "epochs", "batch_size", "learning_rate_steps", "seed")
-    recipe = dataclasses.replace(
-        recipe, **{name: getattr(args, name) for name in names if getattr(args, name) is not None})
-    if args.learning_rate is not None:
-        recipe = recipe.with_learning_rate(args.learning_rate, first_epoch)
-    if args.linear_decay is not None:
-        recipe = recipe.with_linear_decay(args.linear_decay, first_epoch)
-    return _begun_from(weights, recipe, start) if weights else recipe
+def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of every evaluation on test images."""
+    _add_data_flags(parser)
+    parser.add_argument("--dataset", choices=sorted(recipes.RECIPES), help="default: what the model was trained on")
+    parser.add_argument("--limit", type=positive, metavar="N", help="only the first N test images")
+    parser.add_argument("--batch-size", type=images_of_a_batch, default=200, metavar="N",
+                        help="images a batch (default: 200)")
+    parser.add_argument("--json", type=path, metavar="FILE", help="also write all figures to this file")
 
 
-def _begun_from(weights, recipe, start):
-    """The recipe of a run that begins with the weights of this checkpoint."""
-    if start:
-        raise UserError("%s: --initial-weights begins a run, and %s is one that goes on: leave out one of the two, or name "
-                        "another folder with --output" % (weights, start))
-    stored = card.load_recipe(weights)
-    if stored:
-        require_same(stored, weights, variant=recipe.variant)
-    return recipe.with_initial_weights(weights)
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The flag --model of the commands that need no framework."""
+    parser.add_argument("--model", type=path, default="twba", metavar="MODEL", help="twba or bwba, the released ones; a run's "
+                        "folder, a model.npz, or an exported file (default: twba)")
 
 
-def require_same(stored, path, **asked):
-    """What a checkpoint was trained with (its recipe) cannot be asked to be something else."""
-    for name, value in asked.items():
-        found = getattr(stored, name)
-        if value is not None and value != found:
-            raise UserError("%s: its %s is %s, not %s: use the script and flags that fit it, or another file or folder"
-                            % (path, name, found, value))
-
-
-def require_activation(path, activation):
-    """Raise UserError unless the command line says what nothing beside a checkpoint does."""
-    if activation is None:
-        raise UserError("%s: neither card nor recipe beside it says with which activations it was trained: add "
-                        "--activation binary ({0, 1}) or --activation published ({0, 0.5, 1}, which the published code "
-                        "computes)" % path)
-
-
-def stopped(folder, saved):
+def stopped(folder: Path, saved: str) -> str:
     """What Ctrl-C gets from a trainer: `saved`, which says to resume, only where --resume finds something."""
-    found = [path for name in ("*.ckpt*.index", npz.TRAINING_NAME) for path in folder.glob(name)]
+    found = [path for name in ("*.ckpt*.index", TRAINING_NAME) for path in folder.glob(name)]
     return "stopped; " + (saved if found else "no epoch is saved yet: begin again")
 
 
-def _add_data_flags(parser):
+def _add_data_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-dir", type=path, metavar="DIR",
-                        help="a folder with cifar-10-batches-py/ or the archive cifar-10-python.tar.gz (default: $%s, "
-                        "else data/, where the archive is downloaded to)" % ENVIRONMENT_VARIABLE)
+                        help="a folder with cifar-10-batches-py/ or the archive cifar-10-python.tar.gz (default: "
+                        f"${ENVIRONMENT_VARIABLE}, else data/, where the archive is downloaded to)")
     parser.add_argument("--threads", type=threads, default=0, metavar="N", help="CPU cores to use (default: all)")
 
 
-def resume_value(text):
+def resume_value(text: str) -> Union[bool, str]:
     """What --resume is given: True, False or a checkpoint."""
     if not text:
         raise argparse.ArgumentTypeError("no checkpoint is named: leave it out for the output folder's newest")
     return {"true": True, "false": False}.get(text.lower(), text)
 
 
-def natural(text, least=0, most=MOST):
+def natural(text: str, least: int = 0, most: int = MOST) -> int:
     """A whole number of the command line from `least` to `most`."""
     if not text.isdecimal() or not least <= int(text) <= most:
-        raise argparse.ArgumentTypeError("%r is not a number from %d to %d" % (text, least, most))
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
     return int(text)
 
 
-def positive(text):
+def positive(text: str) -> int:
     return natural(text, least=1)
 
 
-def images_of_a_batch(text):
+def images_of_a_batch(text: str) -> int:
     return natural(text, least=1, most=recipes.MOST_IMAGES)
 
 
-def threads(text):
+def threads(text: str) -> int:
     return natural(text, most=MOST_THREADS)
 
 
-def above_zero(text):
+def above_zero(text: str) -> float:
     """A number of the command line above 0, which float32 can hold."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not 1e-37 < value < 1e38:
-        raise argparse.ArgumentTypeError("%r is not a number above 0, or it is beyond float32's range" % text)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, or it is beyond float32's range")
     return value
 
 
-def _learning_rate_step(text):
+def _learning_rate_step(text: str) -> Tuple[int, float]:
     epoch, colon, rate = text.partition(":")
     if not colon:
-        raise argparse.ArgumentTypeError("%r is not EPOCH:RATE, as in 200:0.001" % text)
+        raise argparse.ArgumentTypeError(f"{text!r} is not EPOCH:RATE, as in 200:0.001")
     return natural(epoch), above_zero(rate)

@@ -10,6 +10,7 @@ import re
 import secrets
 import sys
 from pathlib import Path
+from typing import IO, Callable, Dict, Iterator
 
 import numpy as np
 
@@ -24,37 +25,36 @@ WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, er
 
 
 @contextlib.contextmanager
-def atomic_write(path, mode="wb"):
+def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
     """Open a file that takes the place of `path` only once it is complete and on the disk.
 
     A kill, an error or a full disk leaves what was at `path` before. A device or a pipe, as /dev/null, is written to as
     it is; a symbolic link is replaced, and what it stands for left alone. Raises UserError if it cannot be written.
     """
-    path = Path(path)
     try:
         if path.exists() and not path.is_file():
-            with open(str(path), mode) as file:
+            with open(path, mode) as file:
                 yield file
         elif path.is_symlink() and path.absolute().parent == DEVICES:  # /dev/stdout, where it is a file
-            raise UserError("%s: is the system's: name a file" % path)
+            raise UserError(f"{path}: is the system's: name a file")
         else:
             with _replacing(path, mode) as file:
                 yield file
     except OSError as error:
-        raise UserError("%s: could not be written (%s); what was there before is intact: make room, or choose another "
-                        "place" % (path, error.strerror or error))
+        raise UserError(f"{path}: could not be written ({error.strerror or error}); what was there before is intact: make room, "
+                        "or choose another place")
 
 
 @contextlib.contextmanager
-def _replacing(path, mode):
+def _replacing(path: Path, mode: str) -> Iterator[IO]:
     # a name that nobody can foresee, of a file that does not exist yet: no link that somebody laid there is followed
-    temporary = path.with_name(".%s.%s.tmp" % (path.name, secrets.token_hex(8)))
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with open(str(temporary), mode.replace("w", "x")) as file:
+        with open(temporary, mode.replace("w", "x")) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(str(temporary), str(path))
+        os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -63,16 +63,16 @@ def _replacing(path, mode):
         sync(path.parent)
 
 
-def sync(path):
+def sync(path: Path) -> None:
     """Bring a file, or a folder's names, to the disk, so that no loss of power undoes a replacement."""
-    descriptor = os.open(str(path), os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def remove_leftovers(folder):
+def remove_leftovers(folder: Path) -> None:
     """Remove what killed processes left half-written, in a folder that no other process writes to."""
     for path in folder.glob(".*.tmp"):
         if _TEMPORARY.search(path.name):
@@ -80,15 +80,15 @@ def remove_leftovers(folder):
                 path.unlink()
 
 
-def make_folder(folder):
+def make_folder(folder: Path) -> None:
     """Make a folder unless it is there. Raises UserError if it cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError("%s: no folder can be made there (%s): name another" % (folder, error.strerror))
+        raise UserError(f"{folder}: no folder can be made there ({error.strerror}): name another")
 
 
-def read_json(path):
+def read_json(path: Path) -> object:
     """The value in a JSON file. Raises ValueError or OSError if there is none."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -96,19 +96,19 @@ def read_json(path):
         raise ValueError("its lists are nested too deeply")
 
 
-def sha256(path):
+def sha256(path: Path) -> str:
     """The SHA-256 digest of a file, in hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def write_json(path, value):
+def write_json(path: Path, value: object) -> None:
     """Write a JSON file, atomically."""
     with atomic_write(path, "w") as file:
         json.dump(value, file, indent=2)
         file.write("\n")
 
 
-def write_npz(path, arrays, save=np.savez_compressed):
+def write_npz(path: Path, arrays: Dict[str, np.ndarray], save: Callable = np.savez_compressed) -> None:
     """Write an npz file, atomically. arrays: name -> array. save: np.savez or np.savez_compressed."""
     buffer = io.BytesIO()  # on a full disk NumPy's own writer complains a second time, when it is thrown away
     save(buffer, **arrays)
@@ -117,13 +117,13 @@ def write_npz(path, arrays, save=np.savez_compressed):
 
 
 @contextlib.contextmanager
-def claimed(folder):
+def claimed(folder: Path) -> Iterator[None]:
     """Make the folder of a run, and keep it from other processes that train. Raises UserError where one does already.
 
     The claim ends with the process, however that ends. What killed processes left half-written is removed.
     """
     make_folder(folder)
-    descriptor = os.open(str(folder), os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         if _lock(descriptor, folder):
             remove_leftovers(folder)
@@ -132,17 +132,17 @@ def claimed(folder):
         os.close(descriptor)
 
 
-def _lock(descriptor, folder):
+def _lock(descriptor: int, folder: Path) -> bool:
     """Whether the folder is this process's alone: some network file systems have no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UserError("%s: another process trains into this folder: wait for its end, or name another folder with "
-                        "--output" % folder)
+        raise UserError(f"{folder}: another process trains into this folder: wait for its end, or name another folder with "
+                        "--output")
     except OSError as error:
         if error.errno not in WITHOUT_LOCKS:
             raise
-        print("warning: %s: its file system has no locks (%s): let no other process train into it"
-              % (folder, error.strerror), file=sys.stderr)
+        print(f"warning: {folder}: its file system has no locks ({error.strerror}): let no other process train into it",
+              file=sys.stderr)
         return False
     return True

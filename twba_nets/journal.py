@@ -2,26 +2,81 @@
 import csv
 import math
 import time
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Sequence
 
 import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from twba_nets import card, npz
 from twba_nets.errors import UserError
 from twba_nets.files import atomic_write
+from twba_nets.recipe import Recipe
+from twba_nets.run_folder import MODEL_NAME
 
 LOG_NAME = "log.csv"
 CURVE_NAME = "learning_curve.png"
-FIELDS = ("epoch", "step", "learning_rate", "train_loss", "train_accuracy", "test_loss", "test_accuracy",
-          "spikes_per_image", "images_per_second", "seconds", "finished_at")
+
+
+class Row(NamedTuple):
+    """An epoch's figures, as the log has them. Losses are means over the images, accuracies shares of the images.
+
+    epoch: counted from 1. step: batches since the run's beginning. spikes_per_image: in the counted maps, over the test
+    images. images_per_second: in training. seconds: of training and test.
+    """
+    epoch: int
+    step: int
+    learning_rate: float
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    spikes_per_image: float
+    images_per_second: float
+    seconds: float
+
+
+FIELDS = Row._fields + ("finished_at",)
+
+
+class Trained(NamedTuple):
+    """What training gave in an epoch: mean loss, share of images classified rightly, seconds."""
+    loss: float
+    accuracy: float
+    seconds: float
+
+
+class Tested(NamedTuple):
+    """What the test gave after an epoch: mean loss, share of images classified rightly, spikes an image, seconds."""
+    loss: float
+    accuracy: float
+    spikes_per_image: float
+    seconds: float
+
+
+def make_row(recipe: Recipe, epoch: int, images: int, trained: Trained, tested: Tested) -> Row:
+    """The log's row of an epoch, counted from 0. images: how many there are to train on."""
+    return Row(
+        epoch=epoch + 1,
+        step=(epoch + 1) * -(-images // recipe.batch_size),
+        learning_rate=recipe.learning_rate(epoch),
+        train_loss=trained.loss,
+        train_accuracy=trained.accuracy,
+        test_loss=tested.loss,
+        test_accuracy=tested.accuracy,
+        spikes_per_image=tested.spikes_per_image,
+        images_per_second=images / trained.seconds,
+        seconds=trained.seconds + tested.seconds,
+    )
 
 
 class Journal:
-    """Records a row for each finished epoch (counted from 1)."""
+    """Records a row for each finished epoch."""
 
-    def __init__(self, folder, epochs_done, epochs):
+    def __init__(self, folder: Path, epochs_done: int, epochs: int):
         """epochs_done: where the run goes on; rows of later epochs, which a kill left unsaved, are dropped.
 
         Raises UserError if the log is damaged.
@@ -30,95 +85,91 @@ class Journal:
         self._write_log([row for row in read_log(folder) if int(row["epoch"]) <= epochs_done])
         self.seconds = []
 
-    def _write_log(self, rows):
+    def _write_log(self, rows: Sequence[Dict]) -> None:
         with atomic_write(self.folder / LOG_NAME, "w") as file:
             log = csv.DictWriter(file, FIELDS, lineterminator="\n")
             log.writeheader()
             log.writerows(rows)
 
-    def record(self, row):
-        """Add an epoch's figures (all FIELDS but finished_at) to the log. Save next, then tell.
+    def record(self, row: Row) -> None:
+        """Add an epoch's figures to the log. Save next, then tell. Raises UserError if the test loss is no finite number."""
+        require_finite("test loss", row.test_loss, row.epoch)
+        finished_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self._write_log(read_log(self.folder) + [dict(row._asdict(), finished_at=finished_at)])
 
-        Raises UserError if the test loss is no finite number.
-        """
-        if not math.isfinite(row["test_loss"]):
-            raise diverged("the test loss is %s" % row["test_loss"], row["epoch"])
-        row = dict(row, finished_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
-        self._write_log(read_log(self.folder) + [row])
-
-    def tell(self, row):
+    def tell(self, row: Row) -> None:
         """Print an epoch's figures."""
-        self.seconds.append(row["seconds"])
-        left = sum(self.seconds) / len(self.seconds) * (self.epochs - row["epoch"])
-        print("epoch %d/%d  learning rate %g  training: loss %.4f, accuracy %.4f  test: loss %.4f, accuracy %.4f  "
-              "%.0f spikes/image  %.1f images/s  %s left"
-              % (row["epoch"], self.epochs, row["learning_rate"], row["train_loss"], row["train_accuracy"],
-                 row["test_loss"], row["test_accuracy"], row["spikes_per_image"], row["images_per_second"],
-                 duration(left)), flush=True)
+        self.seconds.append(row.seconds)
+        left = sum(self.seconds) / len(self.seconds) * (self.epochs - row.epoch)
+        print(f"epoch {row.epoch}/{self.epochs}  learning rate {row.learning_rate:g}  "
+              f"training: loss {row.train_loss:.4f}, accuracy {row.train_accuracy:.4f}  "
+              f"test: loss {row.test_loss:.4f}, accuracy {row.test_accuracy:.4f}  "
+              f"{row.spikes_per_image:.0f} spikes/image  {row.images_per_second:.1f} images/s  {duration(left)} left",
+              flush=True)
 
-    def draw(self):
+    def draw(self) -> None:
         """Bring learning_curve.png up to date."""
         draw_curve(read_log(self.folder), self.folder / CURVE_NAME)
 
-    def finish(self, recipe, versions, device):
+    def finish(self, recipe: Recipe, versions: Dict[str, object], device: str) -> None:
         """Write the card (card.write) of a run whose last epoch is saved and drawn."""
         card.write(self.folder, recipe, read_log(self.folder), versions, device)
 
 
-def is_cut_short(folder, epochs):
+def is_cut_short(folder: Path, epochs: int) -> bool:
     """Whether a run of so many epochs, all saved, was killed before it wrote its card, which comes last."""
     if epochs not in [int(row["epoch"]) for row in read_log(folder)]:
         return False  # it was trained elsewhere
-    model = folder / npz.MODEL_NAME
+    model = folder / MODEL_NAME
     found = card.read(model) if model.exists() and (folder / CURVE_NAME).exists() else None
     return not found or found.get("epochs") != epochs
 
 
-def read_log(folder):
+def read_log(folder: Path) -> List[Dict[str, str]]:
     """The rows of a run's log.csv, as strings by field; none where there is none. Raises UserError if it is damaged."""
     path = folder / LOG_NAME
     if not path.exists():
         return []
     try:
-        with open(str(path), newline="") as file:
+        with open(path, newline="") as file:
             log = csv.DictReader(file)
             rows = list(log)
             if tuple(log.fieldnames or ()) != FIELDS:
-                raise ValueError("its first line is not %s" % ",".join(FIELDS))
+                raise ValueError(f"its first line is not {','.join(FIELDS)}")
         _check_rows(rows)
     except (OSError, ValueError, csv.Error) as error:
-        raise UserError("%s: damaged (%s): restore it, or move it away, to begin another" % (path, error))
+        raise UserError(f"{path}: damaged ({error}): restore it, or move it away, to begin another")
     return rows
 
 
-def _check_rows(rows):
+def _check_rows(rows: Sequence[Dict]) -> None:
     """Raise ValueError unless the rows hold finite numbers, of one epoch after the other."""
     before = 0
     for number, row in enumerate(rows, 2):
         if None in row or None in row.values():
-            raise ValueError("line %d does not have %d fields" % (number, len(FIELDS)))
-        for field in FIELDS[:-1]:
+            raise ValueError(f"line {number} does not have {len(FIELDS)} fields")
+        for field in Row._fields:
             if not _is_number(row[field]):
-                raise ValueError("line %d: %s is %r" % (number, field, row[field]))
+                raise ValueError(f"line {number}: {field} is {row[field]!r}")
         if not row["epoch"].isdecimal() or int(row["epoch"]) <= before:
-            raise ValueError("line %d: epoch %s comes after %d" % (number, row["epoch"], before))
+            raise ValueError(f"line {number}: epoch {row['epoch']} comes after {before}")
         before = int(row["epoch"])
 
 
-def _is_number(text):
+def _is_number(text: str) -> bool:
     try:
         return math.isfinite(float(text))
     except ValueError:
         return False
 
 
-def diverged(what, epoch):
-    """The error to raise where `what` shows that training, in this epoch (counted from 1), has gone astray."""
-    remedy = "go on from the last checkpoint with --resume and" if epoch > 1 else "begin again with"
-    return UserError("%s in epoch %d: %s a lower --learning-rate" % (what, epoch, remedy))
+def require_finite(name: str, loss: float, epoch: int) -> None:
+    """Raise UserError where a loss shows that training, in this epoch (counted from 1), has gone astray."""
+    if not math.isfinite(loss):
+        raise _diverged(f"the {name} is {loss}", epoch)
 
 
-def require_trained(values, epoch):
+def require_trained(values: Dict[str, np.ndarray], epoch: int) -> None:
     """Raise UserError rather than save variables (name -> array) that no reader takes: the checkpoint before is kept.
 
     The loss alone does not tell: quantised, a weight that is NaN is 0.
@@ -126,16 +177,21 @@ def require_trained(values, epoch):
     try:
         npz.check_numbers(values)
     except ValueError as error:
-        raise diverged(error, epoch)
+        raise _diverged(str(error), epoch)
 
 
-def draw_curve(rows, path):
+def _diverged(what: str, epoch: int) -> UserError:
+    remedy = "go on from the last checkpoint with --resume and" if epoch > 1 else "begin again with"
+    return UserError(f"{what} in epoch {epoch}: {remedy} a lower --learning-rate")
+
+
+def draw_curve(rows: Sequence[Dict[str, str]], path: Path) -> None:
     """Draw accuracy and loss over the epochs as a PNG."""
     epochs = [int(row["epoch"]) for row in rows]
     figure, axes = plt.subplots(1, 2, figsize=(10, 4))
     for axis, quantity in zip(axes, ("accuracy", "loss")):
         for part in ("train", "test"):
-            axis.plot(epochs, [float(row["%s_%s" % (part, quantity)]) for row in rows], label=part,
+            axis.plot(epochs, [float(row[f"{part}_{quantity}"]) for row in rows], label=part,
                       marker="." if len(rows) < 20 else None)
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -148,13 +204,14 @@ def draw_curve(rows, path):
     plt.close(figure)
 
 
-def duration(seconds):
+def duration(seconds: float) -> str:
     """Seconds as a person says them: 45 s, 12 min, 3 h 20 min, 2 d 4 h."""
     minutes = int(seconds) // 60
     if minutes < 1:
-        return "%d s" % seconds
+        return f"{int(seconds)} s"
     if minutes < 60:
-        return "%d min" % minutes
-    if minutes < 24 * 60:
-        return "%d h %d min" % divmod(minutes, 60)
-    return "%d d %d h" % (minutes // (24 * 60), minutes // 60 % 24)
+        return f"{minutes} min"
+    hours = minutes // 60
+    if hours < 24:
+        return f"{hours} h {minutes % 60} min"
+    return f"{hours // 24} d {hours % 24} h"

@@ -5,30 +5,28 @@ layers as float32, one plain array a variable. training.npz: all 596 variables o
 norm, Adam's) and `epoch`, the number of finished epochs.
 """
 import zipfile
-from collections import OrderedDict
+from pathlib import Path
+from typing import ContextManager, Dict, Sequence, Tuple
 
 import numpy as np
 
 from twba_nets import architecture as arch
 from twba_nets.architecture import is_quantised, training_variable_shapes, variable_shapes
-from twba_nets.arrays import check_affine, check_finite, open_npz
+from twba_nets.arrays import Npz, check_affine, check_finite, open_npz
 from twba_nets.errors import UserError
 from twba_nets.files import write_npz
 
-MODEL_NAME = "model.npz"
-TRAINING_NAME = "training.npz"
 REMEDY = "use a copy of it"
 LARGEST_PIXEL = (arch.IMAGE_SIZE ** 2 * arch.CHANNELS) ** 0.5  # standardised: the squares' mean is at most 1
 
 
-def save_model(path, values):
+def save_model(path: Path, values: Dict[str, np.ndarray]) -> None:
     """Write the 270 evaluated variables, name -> array; quantised weights become int8."""
-    arrays = OrderedDict((name, values[name].astype(np.int8) if is_quantised(name) else values[name])
-                         for name in variable_shapes())
-    write_npz(path, arrays)
+    write_npz(path, {name: values[name].astype(np.int8) if is_quantised(name) else values[name]
+                     for name in variable_shapes()})
 
 
-def read_model(path, allow_pickle=False):
+def read_model(path: Path, allow_pickle: bool = False) -> Dict[str, np.ndarray]:
     """The 270 model variables, name -> array, of a model.npz, a training.npz or the original's pickled model.npz.
 
     Floating values are float32. allow_pickle: read the original's, too. Loading a pickle can run any code.
@@ -40,16 +38,15 @@ def read_model(path, allow_pickle=False):
         else:
             values = _read(path, archive, variable_shapes())
     check_values(path, values)
-    return OrderedDict((name, value.astype(np.float32) if value.dtype.kind == "f" else value)
-                       for name, value in values.items())
+    return {name: value.astype(np.float32) if value.dtype.kind == "f" else value for name, value in values.items()}
 
 
-def save_training(path, values, epoch):
+def save_training(path: Path, values: Dict[str, np.ndarray], epoch: int) -> None:
     """Write all 596 variables and the number of finished epochs."""
     write_npz(path, dict(values, epoch=np.int64(epoch)), np.savez)
 
 
-def read_training(path):
+def read_training(path: Path) -> Dict[str, np.ndarray]:
     """The 596 variables, name -> array, of a training.npz. Raises UserError if it is no such file, or as read_model."""
     read_epoch(path)  # without one it is a model.npz
     with _open(path) as archive:
@@ -58,48 +55,47 @@ def read_training(path):
     return values
 
 
-def read_epoch(path):
+def read_epoch(path: Path) -> int:
     """The number of finished epochs in a training.npz. Raises UserError if it is no such file, or damaged."""
     with _open(path) as archive:
         if "epoch" not in archive.names:
-            raise UserError("%s: holds quantised weights only: it can be evaluated; to go on training name a checkpoint "
-                            "of a training run" % path)
+            raise UserError(f"{path}: holds quantised weights only: it can be evaluated; to go on training name a "
+                            "checkpoint of a training run")
         dtype, shape = archive.type("epoch")
         if dtype.kind not in "iu" or shape != ():
             raise ValueError("epoch is no whole number")
         epoch = int(archive.read("epoch"))
     if epoch < 0:
-        raise UserError("%s: its epoch is %d: use a copy of it" % (path, epoch))
+        raise UserError(f"{path}: its epoch is {epoch}: {REMEDY}")
     return epoch
 
 
-def check_types(source, found, shapes):
+def check_types(source: Path, found: Dict[str, Tuple[np.dtype, Sequence[int]]], shapes: Dict[str, Sequence[int]]) -> None:
     """Raise UserError unless there are variables of these shapes (name -> shape), and of numbers.
 
     found: name -> (dtype, shape). Numbers are floating; quantised weights can be integers.
     """
     for name, shape in shapes.items():
         if name not in found:
-            raise UserError("%s: lacks %s (and holds %d arrays): it is not a checkpoint of this network, or not one "
-                            "to go on training from" % (source, name, len(found)))
+            raise UserError(f"{source}: lacks {name} (and holds {len(found)} arrays): it is not a checkpoint of this network, "
+                            "or not one to go on training from")
         dtype, found_shape = found[name]
         if tuple(found_shape) != tuple(shape):
-            raise UserError("%s: %s has shape %s, not %s: it is a checkpoint of another network"
-                            % (source, name, tuple(found_shape), tuple(shape)))
+            raise UserError(f"{source}: {name} has shape {tuple(found_shape)}, not {tuple(shape)}: it is a checkpoint of "
+                            "another network")
         if dtype.kind not in ("fi" if is_quantised(name) else "f") or dtype.itemsize > 8 or not dtype.isnative:
-            raise UserError("%s: %s has type %s, not float32: it is not a checkpoint of this network"
-                            % (source, name, dtype))
+            raise UserError(f"{source}: {name} has type {dtype}, not float32: it is not a checkpoint of this network")
 
 
-def check_values(source, values):
+def check_values(source: Path, values: Dict[str, np.ndarray]) -> None:
     """Raise UserError if a variable (name -> array) holds what no training gives, so that a result would be wrong."""
     try:
         check_numbers(values)
     except ValueError as error:
-        raise UserError("%s: %s: it is damaged, or its training diverged: use another checkpoint" % (source, error))
+        raise UserError(f"{source}: {error}: it is damaged, or its training diverged: use another checkpoint")
 
 
-def check_numbers(values):
+def check_numbers(values: Dict[str, np.ndarray]) -> None:
     """Raise ValueError if a variable (name -> array) holds what no training gives.
 
     That is what is not finite in float32, negative variances and second moments, powers of Adam's betas outside [0, 1),
@@ -108,69 +104,70 @@ def check_numbers(values):
     for name, value in values.items():
         check_finite(name, value)
         if name.endswith(("/moving_variance", "/" + arch.ADAM_SLOTS[1])) and (value < 0).any():
-            raise ValueError("%s holds negative values, and is a mean of squares" % name)
+            raise ValueError(f"{name} holds negative values, and is a mean of squares")
         if name.endswith("_power") and not 0 <= value < 1:
-            raise ValueError("%s is %g, not between 0 and 1" % (name, value))
+            raise ValueError(f"{name} is {float(value):g}, not between 0 and 1")
     _check_sums(values)
 
 
-def _check_sums(values):
+def _check_sums(values: Dict[str, np.ndarray]) -> None:
     inputs = np.full(arch.CHANNELS, LARGEST_PIXEL)
-    for stage in (arch.RELU_STAGE, arch.SPIKE_STAGE):
-        inputs = _check_layer(values, stage.conv, values["model/%s/kernel" % stage.conv], stage.bn, inputs)
-    for stage in arch.HIDDEN_STAGES:
-        for conv, bn in arch.group_names(stage):
-            # quantised they are at most 1; the ternary threshold is taken from the sum over all filters
-            weights = np.maximum(np.abs(values["model/%s/W_conv2d" % conv].astype(np.float64)), 1)
-            _check_layer(values, conv, weights, bn, np.full(weights.shape[2], stage.filters))
-    kernel = values["model/%s/W" % arch.OUTPUT]
-    _check_layer(values, arch.OUTPUT, kernel, arch.OUTPUT_BN, np.ones(len(kernel)))
+    for stage in arch.STAGES:
+        for (conv, _), (kernel, bn) in zip(stage.group_names, stage.variable_names):
+            if stage.quantised:
+                # quantised they are at most 1; the ternary threshold is taken from the sum over all filters
+                weights = np.maximum(np.abs(values[kernel].astype(np.float64)), 1)
+                _check_layer(values, conv, weights, bn, np.full(weights.shape[2], stage.filters))
+            else:
+                inputs = _check_layer(values, conv, values[kernel], bn, inputs)
+    kernel = values[f"model/{arch.OUTPUT}/W"]
+    _check_layer(values, arch.OUTPUT, kernel, f"model/{arch.OUTPUT_BN}", np.ones(len(kernel)))
 
 
-def _check_layer(values, name, kernel, bn, inputs):
-    beta, gamma, mean, variance = (values["model/%s/%s" % (bn, part)].astype(np.float64)
+def _check_layer(values: Dict[str, np.ndarray], name: str, kernel: np.ndarray, bn: str, inputs: np.ndarray) -> np.ndarray:
+    """The largest absolute outputs of a layer and its batch norm (bn: the scope), given the inputs' (arrays.check_affine)."""
+    beta, gamma, mean, variance = (values[f"{bn}/{part}"].astype(np.float64)
                                    for part in ("beta", "gamma", "moving_mean", "moving_variance"))
     scale = gamma / np.sqrt(variance + arch.BN_EPSILON)
     return check_affine(name, kernel, scale, np.abs(beta) + np.abs(mean * scale), inputs)
 
 
-def check_variant(values, variant, source):
+def check_variant(values: Dict[str, np.ndarray], variant: str, source: Path) -> None:
     """Raise UserError if quantised weights are those of the other variant, or of none; latent weights do not tell."""
-    weights = OrderedDict((name, value) for name, value in values.items() if is_quantised(name))
+    weights = {name: value for name, value in values.items() if is_quantised(name)}
     quantised = [np.isin(value, (-1, 0, 1)) for value in weights.values()]
     latent = all(value.dtype.kind == "f" for value in weights.values())
     if latent and sum(allowed.sum() for allowed in quantised) < sum(allowed.size for allowed in quantised) / 2:
         return
     for name, allowed in zip(weights, quantised):
         if not allowed.all():
-            raise UserError("%s: %s holds weights other than -1, 0 and 1: it is damaged: %s" % (source, name, REMEDY))
+            raise UserError(f"{source}: {name} holds weights other than -1, 0 and 1: it is damaged: {REMEDY}")
     zeros = [name for name, value in weights.items() if (value == 0).any()]
-    found, kind = ("twba", "ternary (%s holds 0)" % zeros[0]) if zeros else ("bwba", "binary")
+    found, kind = ("twba", f"ternary ({zeros[0]} holds 0)") if zeros else ("bwba", "binary")
     if found != variant:
-        raise UserError("%s: its weights are %s, so it is a %s checkpoint, not %s: use the script of %s/"
-                        % (source, kind, found, variant, found.upper()))
+        raise UserError(f"{source}: its weights are {kind}, so it is a {found} checkpoint, not {variant}: use the script of "
+                        f"{found.upper()}/")
 
 
-def _open(path):
-    if not path.is_file() or not zipfile.is_zipfile(str(path)):  # to open a pipe would wait for ever
-        raise UserError("%s: damaged or no npz file: %s" % (path, REMEDY))
+def _open(path: Path) -> ContextManager[Npz]:
+    if not path.is_file() or not zipfile.is_zipfile(path):  # to open a pipe would wait for ever
+        raise UserError(f"{path}: damaged or no npz file: {REMEDY}")
     return open_npz(path, REMEDY)
 
 
-def _read(path, archive, shapes):
+def _read(path: Path, archive: Npz, shapes: Dict[str, Sequence[int]]) -> Dict[str, np.ndarray]:
     check_types(path, {name: archive.type(name) for name in archive.names}, shapes)
-    return OrderedDict((name, archive.read(name)) for name in shapes)
+    return {name: archive.read(name) for name in shapes}
 
 
-def _read_original(path, archive, allow_pickle):
+def _read_original(path: Path, archive: Npz, allow_pickle: bool) -> Dict[str, np.ndarray]:
     """The original's: one array of 270 arrays, in the graph's order."""
     if archive.type("params")[0].hasobject and not allow_pickle:
-        raise UserError("%s: is pickled, as the original's model.npz is, and loading a pickle can run any code: if you "
-                        "trust it, add --allow-pickle" % path)
+        raise UserError(f"{path}: is pickled, as the original's model.npz is, and loading a pickle can run any code: if you "
+                        "trust it, add --allow-pickle")
     params, shapes = archive.read("params", allow_pickle), variable_shapes()
     if len(params) != len(shapes):
-        raise UserError("%s: holds %d arrays, not %d: it is a checkpoint of another network"
-                        % (path, len(params), len(shapes)))
-    values = OrderedDict((name, np.asarray(value)) for name, value in zip(shapes, params))
+        raise UserError(f"{path}: holds {len(params)} arrays, not {len(shapes)}: it is a checkpoint of another network")
+    values = {name: np.asarray(value) for name, value in zip(shapes, params)}
     check_types(path, {name: (value.dtype, value.shape) for name, value in values.items()}, shapes)
     return values

@@ -18,4 +18,4 @@ def released(name: str) -> Path:
 
 def model(source: Union[str, Path]) -> Path:
     """The path that `source` names: a released model's name, or a path."""
-    return released(source) if source in RELEASED else Path(source)
+    return released(str(source)) if str(source) in RELEASED else Path(source)

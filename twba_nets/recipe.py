@@ -1,9 +1,14 @@
 """How a network is trained, in one object. No framework is imported here."""
 import dataclasses
+from pathlib import Path
+from typing import Dict, Optional, Tuple
+
+import numpy as np
 
 from twba_nets.architecture import ACTIVATIONS, VARIANTS
 from twba_nets.errors import UserError
 from twba_nets.files import sha256, write_json
+from twba_nets.run_folder import data_file
 
 FILE_NAME = "recipe.json"
 DATASETS = ("cifar10", "digits")
@@ -31,30 +36,30 @@ class Recipe:
     dataset: str = "cifar10"
     epochs: int = 600
     batch_size: int = 200
-    learning_rate_steps: tuple = ((0, 0.01), (200, 0.001), (400, 0.0001))
+    learning_rate_steps: Tuple[Tuple[int, float], ...] = ((0, 0.01), (200, 0.001), (400, 0.0001))
     seed: int = 0
-    initial_weights: dict = None
+    initial_weights: Optional[Dict[str, str]] = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         # JSON knows no tuples
         object.__setattr__(self, "learning_rate_steps", tuple(sorted((epoch, rate) for epoch, rate in
                                                                      self.learning_rate_steps)))
         self._check()
 
-    def _check(self):
+    def _check(self) -> None:
         for name, known in (("variant", VARIANTS), ("activation", ACTIVATIONS), ("dataset", DATASETS)):
             if getattr(self, name) not in known:
-                raise UserError("%s %r is none of %s" % (name, getattr(self, name), ", ".join(known)))
+                raise UserError(f"{name} {getattr(self, name)!r} is none of {', '.join(known)}")
         for name, least, most in (("epochs", 1, MOST_EPOCHS), ("batch_size", 1, MOST_IMAGES), ("seed", 0, LARGEST)):
             if not _is_integer(getattr(self, name), least, most):
-                raise UserError("%s %r is no whole number from %d to %d" % (name, getattr(self, name), least, most))
+                raise UserError(f"{name} {getattr(self, name)!r} is no whole number from {least} to {most}")
         self._check_rates()
         source = self.initial_weights
         if source is not None and not (isinstance(source, dict) and set(source) == {"file", "sha256"}
                                        and all(isinstance(text, str) for text in source.values())):
-            raise UserError("initial_weights %r is not {file, sha256}" % (source,))
+            raise UserError(f"initial_weights {source!r} is not {{file, sha256}}")
 
-    def _check_rates(self):
+    def _check_rates(self) -> None:
         epochs = [epoch for epoch, _ in self.learning_rate_steps]
         if not all(_is_integer(epoch, 0) for epoch in epochs) or epochs[:1] != [0] or len(set(epochs)) < len(epochs):
             raise UserError("the learning rate's steps must begin at epoch 0 and name each epoch once, as in 0:0.01 "
@@ -62,44 +67,49 @@ class Recipe:
         for _, rate in self.learning_rate_steps:
             # what float32 can hold; a NaN lies in no range
             if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 1e-37 < rate < 1e38:
-                raise UserError("learning rate %r is no number above 0" % (rate,))
+                raise UserError(f"learning rate {rate!r} is no number above 0")
 
-    def learning_rate(self, epoch):
+    def learning_rate(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0."""
         return [rate for start, rate in self.learning_rate_steps if start <= epoch][-1]
 
-    def with_learning_rate(self, rate, epoch):
+    def with_learning_rate(self, rate: float, epoch: int) -> "Recipe":
         """The same recipe with a constant rate from that epoch on: what the original's users edit by hand."""
         return self._from_epoch(epoch, ((epoch, rate),))
 
-    def with_linear_decay(self, rate, epoch=0):
+    def with_linear_decay(self, rate: float, epoch: int = 0) -> "Recipe":
         """The same recipe with a rate that falls in a line: `rate` in that epoch, and 0 after the last one.
 
         The rates are rounded to 12 digits, to be read: 0.0081 in place of 0.008100000000000001.
         """
         left = self.epochs - epoch
-        return self._from_epoch(epoch, tuple((epoch + i, float("%.12g" % (rate * (1 - i / left)))) for i in range(left)))
+        return self._from_epoch(epoch, tuple((epoch + i, float(f"{rate * (1 - i / left):.12g}")) for i in range(left)))
 
-    def with_initial_weights(self, path):
+    def with_initial_weights(self, path: Path) -> "Recipe":
         """The same recipe, begun with the weights of this checkpoint: a training.npz or a TensorFlow checkpoint's prefix."""
-        file = path if path.is_file() else path.with_name(path.name + ".data-00000-of-00001")
-        source = {"file": "%s/%s" % (file.resolve().parent.name, file.name), "sha256": sha256(file)}
+        file = path if path.is_file() else data_file(path)
+        source = {"file": f"{file.resolve().parent.name}/{file.name}", "sha256": sha256(file)}
         return dataclasses.replace(self, initial_weights=source)
 
-    def _from_epoch(self, epoch, steps):
+    def _from_epoch(self, epoch: int, steps: Tuple) -> "Recipe":
         past = tuple(step for step in self.learning_rate_steps if step[0] < epoch)
         return dataclasses.replace(self, learning_rate_steps=past + steps)
 
-    def save(self, folder):
+    def save(self, folder: Path) -> None:
         """Write the recipe into a run's folder."""
         write_json(folder / FILE_NAME, dataclasses.asdict(self))
 
 
-def _is_integer(value, least, most=LARGEST):
+def _is_integer(value: object, least: int, most: int = LARGEST) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
-def paper(variant):
+def epoch_order(images: int, seed: int, epoch: int) -> np.ndarray:
+    """The order in which an epoch (counted from 0) sees the training images, int64 [images]: from seed and epoch alone."""
+    return np.random.RandomState([seed, epoch]).permutation(images)
+
+
+def paper(variant: str) -> Recipe:
     """The paper's recipe: CIFAR-10, 600 epochs.
 
     Reported: TWBA 88.19 %, BWBA 86.50 %. What a released network has shown, and by which recipe, is in its card
@@ -108,7 +118,7 @@ def paper(variant):
     return Recipe(variant)
 
 
-def digits(variant):
+def digits(variant: str) -> Recipe:
     """A recipe for scikit-learn's handwritten digits: minutes on a CPU, to try everything out.
 
     Shown: TWBA 98.6 % of the held-out digits (two cores of an AMD EPYC, TensorFlow 1.15, 100 seconds).

@@ -1,9 +1,11 @@
 """Spike statistics of an evaluation, as a table and as JSON. No framework is imported here."""
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from twba_nets.architecture import COUNTED_MAPS, map_shapes
+from twba_nets.files import write_json
 
 
 class Result(NamedTuple):
@@ -41,6 +43,20 @@ def summarise(result: Result, batch_size: int) -> dict:
 def _statistics(name: str, neurons: int, spikes: np.ndarray) -> dict:
     return {"map": name, "neurons": neurons, "spikes_mean": float(spikes.mean()), "spikes_sd": float(spikes.std()),
             "firing_rate": float(spikes.mean() / neurons), "spikes_total": float(spikes.sum())}
+
+
+def report(summary: dict, path: Path, variant: str, activation: str, dataset: str, json_file: Path = None) -> None:
+    """Print what an evaluation of the checkpoint `path` gave (summarise), and write it to a file."""
+    if json_file:
+        write_json(json_file, dict(summary, checkpoint=str(path), variant=variant, activation=activation, dataset=dataset))
+    for total in summary["batch_sums"]:
+        print(f"{total:.10g}")
+    print(f"\n{path}: {variant.upper()}, {activation} activations, {summary['images']} test images of {dataset}")
+    print(f"test loss {summary['loss']:.6f}, test accuracy {100 * summary['accuracy']:.2f}%\n")
+    print(table(summary))
+    if activation == "published":
+        print("note: with published (three-level) activations the sums add halves: they are sums of activations, not spike "
+              "counts")
 
 
 def table(summary: dict) -> str:

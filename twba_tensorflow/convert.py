@@ -6,14 +6,15 @@ if __name__ == "__main__":
 
 import argparse
 from pathlib import Path
+from typing import Optional, Sequence
 
-from twba_nets import card, command_line, npz
+from twba_nets import card, command_line, npz, run_folder
 from twba_nets.errors import UserError
 from twba_nets.files import claimed
 from twba_tensorflow import quieten_tensorflow
 
 
-def main(argv=None):
+def main(argv: Optional[Sequence[str]] = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m twba_tensorflow.convert",
         description="Make a TensorFlow checkpoint into training.npz: all 596 variables, Adam's included. PyTorch's "
@@ -28,33 +29,35 @@ def main(argv=None):
         convert(args.checkpoint, args.output, args.initial_epoch)
 
 
-def convert(source, output=None, initial_epoch=0):
-    """Write training.npz (and the recipe) into the folder `output`. Raises UserError if `source` is no checkpoint."""
+def convert(source: Path, output: Optional[Path] = None, initial_epoch: int = 0) -> None:
+    """Write training.npz (and the recipe) into the folder `output`. Raises UserError if `source` is no checkpoint.
+
+    output: by default the checkpoint's folder. initial_epoch: how many epochs a checkpoint without an epoch has behind it.
+    """
     quieten_tensorflow()
     from twba_tensorflow import checkpoint
-    prefix = checkpoint.locate(source)
+    prefix = run_folder.locate(source)
     if prefix.suffix == ".npz":
-        raise UserError("%s: is no TensorFlow checkpoint" % prefix)
-    epoch = checkpoint.epoch_of(prefix)
-    path = (output or prefix.parent) / npz.TRAINING_NAME
+        raise UserError(f"{prefix}: is no TensorFlow checkpoint")
+    epoch = run_folder.epoch_of(prefix)
     epoch = initial_epoch if epoch is None else epoch
+    path = (output or prefix.parent) / run_folder.TRAINING_NAME
     recipe = card.load_recipe(prefix)
     _check_place(path, prefix, epoch)
     with claimed(path.parent):
         if recipe:
             recipe.save(path.parent)  # first: a training.npz without it would go on by the paper's recipe
         npz.save_training(path, checkpoint.read_training(prefix), epoch)
-    print("%s: written" % path)
+    print(f"{path}: written")
 
 
-def _check_place(path, prefix, epoch):
+def _check_place(path: Path, prefix: Path, epoch: int) -> None:
     """Raise UserError where training.npz would take the place of another run's, or of a later epoch's."""
-    from twba_tensorflow import checkpoint
-    if path.parent.resolve() != prefix.parent.resolve() and checkpoint.newest(path.parent):
-        raise UserError("%s: holds a run already: name another folder with --output" % path.parent)
+    if path.parent.resolve() != prefix.parent.resolve() and run_folder.newest(path.parent):
+        raise UserError(f"{path.parent}: holds a run already: name another folder with --output")
     if path.exists() and npz.read_epoch(path) > epoch:
-        raise UserError("%s: is at epoch %d already, and %s at %d: name another folder with --output"
-                        % (path, npz.read_epoch(path), prefix.name, epoch))
+        raise UserError(f"{path}: is at epoch {npz.read_epoch(path)} already, and {prefix.name} at {epoch}: name another folder "
+                        "with --output")
 
 
 if __name__ == "__main__":

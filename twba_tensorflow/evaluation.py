@@ -1,62 +1,73 @@
-"""Accuracy and spike counts of a network, both from the same run over the same images."""
+"""Accuracy and spike counts of a network, both from the same pass over the same images."""
+from typing import Dict, NamedTuple
+
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
 from twba_nets.interrupts import exiting_at_once
+from twba_nets.recipe import Recipe
 from twba_nets.spike_statistics import Result
 from twba_tensorflow import checkpoint
 from twba_tensorflow.graphs import GRAPHS
 from twba_tensorflow.pipeline import evaluation_batches
 
 
+class ImageFigures(NamedTuple):
+    """What each image of a batch gives, as tensors or arrays: loss [batch], correct [batch] of bool, spikes [batch, 8]."""
+    loss: tf.Tensor
+    correct: tf.Tensor
+    spikes: tf.Tensor  # a map has at most 73,728 neurons: each image's sum is exact in float32
+
+
 class Evaluator:
-    """An evaluation graph over a set of images; run() sees each image exactly once."""
+    """An evaluation graph over a set of images; evaluate() sees each image exactly once."""
 
     @exiting_at_once()
-    def __init__(self, x, y, batch_size, variant, activation, reuse=False, graph="fast"):
+    def __init__(self, x: np.ndarray, y: np.ndarray, batch_size: int, variant: str, activation: str, reuse: bool = False,
+                 graph: str = "fast"):
         """x: uint8 [N, 32, 32, 3], y: int32 [N]. reuse: share the variables of a network built before. graph: a name of
         graphs.GRAPHS."""
         self.images = len(x)
         self.batches = evaluation_batches(x, y, batch_size)
-        net = GRAPHS[graph].build(self.batches.images, variant, activation, is_train=False, reuse=reuse)
-        self.prepare = net.refresh
-        self.fetches = (cross_entropy(net.logits, self.batches.labels), correct(net.logits, self.batches.labels),
-                        net.spikes)  # a map has at most 73,728 neurons: each image's sum is exact in float32
+        self.net = GRAPHS[graph].build(self.batches.images, variant, activation, is_train=False, reuse=reuse)
+        self.fetches = ImageFigures(cross_entropy(self.net.logits, self.batches.labels),
+                                    correct(self.net.logits, self.batches.labels), self.net.spikes)
 
-    def start(self, session):
+    def start(self, session: tf.Session) -> None:
         """Begin a pass over the images, with the variables as they are now."""
-        session.run(self.prepare)
+        session.run(self.net.refresh)
         self.batches.start(session)
 
-    def run(self, session):
-        """Evaluate all images. Returns a Result."""
+    def evaluate(self, session: tf.Session) -> Result:
+        """Evaluate all images."""
         self.start(session)
-        parts = []
+        batches = []
         with tqdm(total=self.images, unit=" images", desc="evaluation", leave=False, disable=None) as bar:
             while True:
                 try:
-                    parts.append(session.run(self.fetches))
+                    batches.append(session.run(self.fetches))
                 except tf.errors.OutOfRangeError:
                     break
-                bar.update(len(parts[-1][0]))
-        losses, correct, spikes = (np.concatenate(arrays) for arrays in zip(*parts))
-        return Result(float(losses.mean(dtype=np.float64)), float(correct.mean()), spikes.astype(np.float64))
+                bar.update(len(batches[-1].loss))
+        whole = ImageFigures(*map(np.concatenate, zip(*batches)))
+        return Result(float(whole.loss.mean(dtype=np.float64)), float(whole.correct.mean()), whole.spikes.astype(np.float64))
 
 
-def evaluate(values, recipe, x, y, batch_size, threads=0, graph="fast"):
-    """Evaluate a model's variables (name -> array), built as the recipe says, on images. Returns a Result."""
+def evaluate(values: Dict[str, np.ndarray], recipe: Recipe, x: np.ndarray, y: np.ndarray, batch_size: int, threads: int = 0,
+             graph: str = "fast") -> Result:
+    """Evaluate a model's variables (name -> array), built as the recipe says, on images. See Evaluator."""
     with tf.Graph().as_default(), tf.Session(config=GRAPHS[graph].session_config(threads)) as session:
         evaluator = Evaluator(x, y, batch_size, recipe.variant, recipe.activation, graph=graph)
         checkpoint.assign(session, values)
-        return evaluator.run(session)
+        return evaluator.evaluate(session)
 
 
-def cross_entropy(logits, labels):
+def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Softmax cross entropy of each image: logits [batch, 10], labels [batch] -> [batch]."""
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
 
-def correct(logits, labels):
+def correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Which images are classified rightly: [batch] of bool."""
     return tf.equal(tf.argmax(logits, 1, output_type=labels.dtype), labels)

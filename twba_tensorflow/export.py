@@ -1,79 +1,33 @@
-"""Export a checkpoint as an exact integer spiking network: python -m twba_tensorflow.export CHECKPOINT OUT."""
+"""Export a checkpoint as an exact integer spiking network, by TensorFlow's decisions: python -m twba_tensorflow.export."""
 from twba_nets import interrupts
 
 if __name__ == "__main__":
     interrupts.exit_at_once()  # the imports below take seconds
 
-import argparse
-from pathlib import Path
 from typing import Sequence, Tuple
 
 import numpy as np
 
-from twba_chip import folding, spiking_file
-from twba_nets import architecture as arch, card, command_line, npz
+from twba_chip import export, folding
+from twba_nets import architecture as arch
 from twba_nets.architecture import STAGES, Stage
 from twba_nets.arrays import Arrays
-from twba_nets.errors import UserError
-from twba_nets.files import make_folder
 from twba_tensorflow import quieten_tensorflow
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(
-        prog="python -m twba_tensorflow.export",
-        description="Fold batch norm, htanh and sign of each hidden neuron into one integer threshold, chosen so that "
+def main(argv: Sequence[str] = None) -> None:
+    parser = export.parser(
+        "python -m twba_tensorflow.export",
+        "Fold batch norm, htanh and sign of each hidden neuron into one integer threshold, chosen so that "
         "the neuron decides as TensorFlow does for every sum that it can receive, and write the network as int8 "
         "weights and int16 thresholds to an npz (its layout: twba_chip/spiking_file.py). The first two convolutions "
-        "and the classifier, off chip in the paper, stay float.")
-    parser.add_argument("checkpoint", type=Path, help="a run's folder, a TensorFlow checkpoint or a model.npz")
-    parser.add_argument("out", type=Path, help="the file to write")
-    parser.add_argument("--variant", choices=arch.VARIANTS, help="default: what the recipe or card beside the "
-                        "checkpoint says; needed where there is none")
-    parser.add_argument("--activation", choices=arch.ACTIVATIONS, help="likewise; only binary ones can be exported")
-    command_line.add_allow_pickle(parser)
+        "and the classifier, off chip in the paper, stay float. (python -m twba_chip.export does the same in NumPy, from a "
+        "model.npz or training.npz alone.)")
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):
         quieten_tensorflow()
-        _export(args)
-
-
-def _export(args):
-    from twba_tensorflow import checkpoint
-    path, out = checkpoint.locate(args.checkpoint), args.out
-    recipe = card.load_recipe(path)
-    if recipe:
-        command_line.require_same(recipe, path, variant=args.variant, activation=args.activation)
-        require_binary(recipe.activation, path)
-    elif not args.variant:
-        raise UserError("%s: neither card nor recipe beside it says what it is: add --variant twba or bwba, and "
-                        "--activation" % path)
-    variant = args.variant or recipe.variant
-    _check_out(out, path)
-    values = checkpoint.read(path, args.allow_pickle)
-    npz.check_variant(values, variant, path)
-    if not recipe:
-        command_line.require_activation(path, args.activation)
-        require_binary(args.activation, path)
-    arrays = fold(values, variant)
-    spiking_file.check_network(path, arrays, variant)
-    make_folder(out.parent)
-    spiking_file.save(out, arrays, variant, {"checkpoint": path.name, "card": card.read(path), "commit": card.commit()})
-    print("%s: %s, %d hidden neurons' filters, %.2f MB\n%s"
-          % (out, variant.upper(), sum(stage.groups * stage.filters for stage in STAGES[arch.FLOAT_STAGES:]),
-             out.stat().st_size / 1e6, "filters whose neurons always fire: {always}, never fire: {never}".format(**folding.constant_filters(arrays))))
-
-
-def _check_out(out, path):
-    """Raise UserError where the network would take a checkpoint's place, or its card's or recipe's."""
-    command_line.check_out(out, path, *(path.with_name(path.name + part) for part in (".index", ".data-00000-of-00001")))
-
-
-def require_binary(activation, path):
-    """Raise UserError for a checkpoint of published activations."""
-    if activation != "binary":
-        raise UserError("%s: its activations are %s, {0, 0.5, 1}, not binary: no spiking network with one threshold a "
-                        "neuron computes them: train with --activation binary" % (path, activation))
+        from twba_tensorflow import checkpoint
+        export.export(args, fold, checkpoint.read)
 
 
 @interrupts.exiting_at_once()

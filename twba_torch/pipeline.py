@@ -1,9 +1,10 @@
 """Training and test images on the device: cropped, distorted and standardised there, a batch at a time."""
 import numpy as np
 import torch
+from torch import Tensor
 
 from twba_nets.architecture import IMAGE_SIZE
-from twba_nets.recipe import CONTRAST, MAX_BRIGHTNESS
+from twba_nets.recipe import CONTRAST, MAX_BRIGHTNESS, epoch_order
 
 BELOW_ONE = 1 - 2 ** -24  # the largest float32 below 1: what is nearer to 1 would be rounded to it
 
@@ -11,49 +12,50 @@ BELOW_ONE = 1 - 2 ** -24  # the largest float32 below 1: what is nearer to 1 wou
 class Images:
     """A data set's images (uint8 [N, 32, 32, 3]) and labels on a device."""
 
-    def __init__(self, x, y, device):
+    def __init__(self, x: np.ndarray, y: np.ndarray, device: torch.device):
         self.x = torch.from_numpy(np.ascontiguousarray(x)).to(device)
         self.y = torch.from_numpy(y).long().to(device)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.x)
 
 
-def epoch_order(images, seed, epoch):
+def epoch_numbers(images: int, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
     """The order of an epoch (counted from 0), and each image's five uniform random numbers: [N] and float32 [N, 5].
 
-    Both follow from seed and epoch alone, on any device; the order is the TensorFlow pipeline's.
+    Both follow from seed and epoch alone, on any device. The order is TensorFlow's, the random numbers are not.
     """
-    order = np.random.RandomState([seed, epoch]).permutation(images)
     uniforms = np.random.RandomState([seed, epoch, 1]).random_sample((images, 5))
-    return torch.from_numpy(order), torch.from_numpy(np.minimum(uniforms, BELOW_ONE).astype(np.float32))
+    return (torch.from_numpy(epoch_order(images, seed, epoch)),
+            torch.from_numpy(np.minimum(uniforms, BELOW_ONE).astype(np.float32)))
 
 
-def augment(images, uniforms, mirror):
-    """Distort training images: random crop, mirroring, brightness, contrast; then standardise.
+def augment(images: Tensor, uniforms: Tensor, flip: bool) -> Tensor:
+    """Distort training images: random crop, mirroring, brightness and contrast; then standardise.
 
-    images: uint8 [N, 32, 32, 3]. uniforms: [N, 5] in [0, 1). Returns floats, [N, 24, 24, 3].
+    images: uint8 [N, 32, 32, 3]. uniforms: [N, 5] in [0, 1). flip: whether they may be mirrored. Returns floats,
+    [N, 24, 24, 3].
     Source: the published code's operations, in its order (twba_tensorflow/pipeline.py is TensorFlow's side).
     """
     top, left, side, brightness, contrast = uniforms.unbind(1)
-    x = crop(images, top, left, side < 0.5 if mirror else side < 0)
+    x = crop(images, top, left, side < 0.5 if flip else side < 0)
     x = brighten(x, (2 * brightness - 1) * MAX_BRIGHTNESS)
     x = stretch_contrast(x, CONTRAST[0] + contrast * (CONTRAST[1] - CONTRAST[0]))
     return standardise(x)
 
 
-def brighten(x, delta):
+def brighten(x: Tensor, delta: Tensor) -> Tensor:
     """Add delta, [N], to each image, as tf.image.adjust_brightness."""
     return x + delta[:, None, None, None]
 
 
-def stretch_contrast(x, factor):
+def stretch_contrast(x: Tensor, factor: Tensor) -> Tensor:
     """Stretch each image by factor, [N], about each channel's mean, as tf.image.adjust_contrast."""
     mean = x.mean((1, 2), keepdim=True)
     return (x - mean) * factor[:, None, None, None] + mean
 
 
-def crop(images, top, left, mirrored):
+def crop(images: Tensor, top: Tensor, left: Tensor, mirrored: Tensor) -> Tensor:
     """24x24 of each image, from offsets in [0, 1) over the possible ones, mirrored left to right where asked."""
     offsets = images.shape[1] - IMAGE_SIZE + 1
     pixels = torch.arange(IMAGE_SIZE, device=images.device)
@@ -63,14 +65,14 @@ def crop(images, top, left, mirrored):
     return images[image, rows[:, :, None], columns[:, None, :]].to(torch.get_default_dtype())
 
 
-def central_crop(images):
+def central_crop(images: Tensor) -> Tensor:
     """Images as they are evaluated: the central 24x24, standardised. uint8 [N, 32, 32, 3] -> floats."""
     margin = (images.shape[1] - IMAGE_SIZE) // 2
     return standardise(images[:, margin:margin + IMAGE_SIZE, margin:margin + IMAGE_SIZE]
                        .to(torch.get_default_dtype()))
 
 
-def standardise(x):
+def standardise(x: Tensor) -> Tensor:
     """Each image to mean 0 and variance 1, as tf.image.per_image_standardization: at least 1 / sqrt(pixels) as sd."""
     x = x - x.mean((1, 2, 3), keepdim=True)
     deviation = (x * x).mean((1, 2, 3), keepdim=True).sqrt()

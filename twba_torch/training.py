@@ -1,27 +1,28 @@
 """The training loop: what twba_tensorflow/training.py does, on any PyTorch device, in one process or several."""
 import time
-from collections import namedtuple
+from collections.abc import Callable
+from pathlib import Path
 
-import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from twba_nets import card, npz
+from twba_nets.datasets.dataset import Dataset
 from twba_nets.errors import UserError
-from twba_nets.journal import Journal, diverged, require_trained
+from twba_nets.journal import Journal, Row, Tested, Trained, make_row, require_finite, require_trained
+from twba_nets.recipe import Recipe
+from twba_nets.run_folder import MODEL_NAME, TRAINING_NAME
 from twba_torch import variables
 from twba_torch.adam import Adam
 from twba_torch.network import Network
-from twba_torch.pipeline import Images, augment, central_crop, epoch_order
+from twba_torch.pipeline import Images, augment, central_crop, epoch_numbers
 
 SAVE_SECONDS = 30  # a checkpoint after every epoch, but on a fast GPU, where an epoch takes one second
 READ_STEPS = 25  # how often the running loss is read, which on a GPU waits for the steps before
-
-Result = namedtuple("Result", "loss accuracy spikes")
-Result.__doc__ = "Mean cross entropy, share of images classified rightly, and spikes an image in the counted maps."
 
 
 class Trainer:
@@ -30,11 +31,11 @@ class Trainer:
     compiled: fuse each step's operations by torch.compile. exact: see network.Network.
     """
 
-    def __init__(self, recipe, dataset, device, exact=True, compiled=True):
-        self.recipe, self.device, self.mirror = recipe, device, dataset.flip
+    def __init__(self, recipe: Recipe, dataset: Dataset, device: torch.device, exact: bool = True, compiled: bool = True):
+        self.recipe, self.device, self.flip = recipe, device, dataset.flip
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         if (len(dataset.x_train) % recipe.batch_size or recipe.batch_size) < self.world:
-            raise UserError("%d processes: an epoch's last batch has fewer images: use fewer processes" % self.world)
+            raise UserError(f"{self.world} processes: an epoch's last batch has fewer images: use fewer processes")
         self.training = Images(dataset.x_train, dataset.y_train, device)
         self.test = Images(dataset.x_test[self.rank::self.world], dataset.y_test[self.rank::self.world], device)
         self.network = Network(recipe.variant, recipe.activation, exact).to(device)
@@ -44,7 +45,7 @@ class Trainer:
         self.compiled = {function: self._compile(function) if compiled else function
                          for function in (self.training_step, self.evaluation_step)}
 
-    def _compile(self, function):
+    def _compile(self, function: Callable) -> Callable:
         """The function as one graph, or an error: in pieces, which DistributedDataParallel needs, it is slower.
 
         On a GPU alone it is replayed as a CUDA graph. deterministic: no kernel, so no order of sums, is chosen by time.
@@ -53,16 +54,16 @@ class Trainer:
         options = {"triton.cudagraphs": alone and self.device.type == "cuda", "deterministic": True}
         return torch.compile(function, dynamic=False, fullgraph=alone, options=options)
 
-    def step_of(self, function, size):
+    def step_of(self, function: Callable, size: int) -> Callable:
         """The compiled function for whole batches; an epoch's smaller last one is not worth compiling for."""
         return self.compiled[function] if size == self.recipe.batch_size // self.world else function
 
-    def training_step(self, images, uniforms, labels):
+    def training_step(self, images: Tensor, uniforms: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """(summed loss, images classified rightly) of a batch of uint8 images."""
-        logits, _ = self.model(augment(images, uniforms, self.mirror))
+        logits, _ = self.model(augment(images, uniforms, self.flip))
         return F.cross_entropy(logits, labels, reduction="sum"), (logits.argmax(1) == labels).sum()
 
-    def evaluation_step(self, images, labels):
+    def evaluation_step(self, images: Tensor, labels: Tensor) -> Tensor:
         """float64 [2 + 8]: summed loss, images classified rightly, and the sums of the counted maps."""
         logits, maps = self.network(central_crop(images))
         # an image's sum is exact in float32, a batch's in float64
@@ -70,28 +71,32 @@ class Trainer:
         loss = F.cross_entropy(logits, labels, reduction="sum").double()
         return torch.stack([loss, (logits.argmax(1) == labels).sum().double(), *sums])
 
-    def train_epoch(self, epoch):
-        """Train on every image once. Returns (mean loss, accuracy)."""
-        numbers = epoch_order(len(self.training), self.recipe.seed, epoch)
+    def train_epoch(self, epoch: int) -> Trained:
+        """Train on every image once. epoch: counted from 0."""
+        started = time.time()
+        numbers = epoch_numbers(len(self.training), self.recipe.seed, epoch)
         order, uniforms = (tensor.to(self.device) for tensor in numbers)
         rate = torch.tensor(self.recipe.learning_rate(epoch), dtype=torch.float32, device=self.device)
         totals = torch.zeros(2, dtype=torch.float64, device=self.device)
         self.network.train()
-        with tqdm(total=len(order), unit=" images", desc="epoch %d/%d" % (epoch + 1, self.recipe.epochs), leave=False,
+        with tqdm(total=len(order), unit=" images", desc=f"epoch {epoch + 1}/{self.recipe.epochs}", leave=False,
                   disable=None if self.rank == 0 else True) as bar:
             for step, batch in enumerate(order.split(self.recipe.batch_size)):
                 totals += self.train_batch(batch, uniforms, rate)
                 bar.update(len(batch))
                 if step % READ_STEPS == READ_STEPS - 1 and not bar.disable:
                     loss, correct = (totals / bar.n).tolist()
-                    bar.set_postfix(loss="%.3f" % loss, accuracy="%.3f" % correct)
+                    bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{correct:.3f}")
         loss, accuracy = (self._over_processes(totals) / len(order)).tolist()
-        if not np.isfinite(loss):
-            raise diverged("the loss is %s" % loss, epoch + 1)
-        return loss, accuracy
+        require_finite("loss", loss, epoch + 1)
+        return Trained(loss, accuracy, time.time() - started)
 
-    def train_batch(self, batch, uniforms, rate):
-        """One step on this process's share of a batch; the gradient is that of the whole batch's mean loss."""
+    def train_batch(self, batch: Tensor, uniforms: Tensor, rate: Tensor) -> Tensor:
+        """One step on this process's share of a batch; the gradient is that of the whole batch's mean loss.
+
+        batch: the images' numbers. uniforms: float32 [N, 5], of all images. Returns float64 [2]: the share's summed loss,
+        and how many of its images are classified rightly.
+        """
         mine = batch[self.rank::self.world]
         self.network.zero_grad(set_to_none=True)
         if self.device.type == "cuda":
@@ -103,8 +108,9 @@ class Trainer:
         return torch.stack([loss.detach().double(), correct.double()])
 
     @torch.no_grad()
-    def evaluate(self):
-        """Evaluate on every test image exactly once. Returns a Result."""
+    def evaluate(self) -> Tested:
+        """Evaluate on every test image exactly once."""
+        started = time.time()
         self.network.eval()
         size = self.recipe.batch_size // self.world
         totals = sum(self.step_of(self.evaluation_step, len(x))(x, y).clone()
@@ -112,47 +118,32 @@ class Trainer:
         count = torch.tensor([len(self.test)], dtype=totals.dtype, device=self.device)
         totals = self._over_processes(torch.cat([totals, count]))
         loss, accuracy, *maps = (totals[:-1] / totals[-1]).tolist()
-        return Result(loss, accuracy, maps)
+        return Tested(loss, accuracy, sum(maps), time.time() - started)
 
-    def _over_processes(self, totals):
+    def _over_processes(self, totals: Tensor) -> Tensor:
         if self.world > 1:
             dist.all_reduce(totals)
         return totals
 
-    def any_process(self, condition):
+    def any_process(self, condition: object) -> bool:
         """Whether the condition holds in any of the processes."""
         return bool(self._over_processes(torch.tensor(float(bool(condition)), device=self.device)))
 
-    def run_epoch(self, epoch):
+    def train_and_test(self, epoch: int) -> Row:
         """Train for one epoch (counted from 0) and test. Returns the log's row."""
-        started = time.time()
-        loss, accuracy = self.train_epoch(epoch)
-        trained = time.time()
-        result = self.evaluate()
-        images = len(self.training)
-        return {
-            "epoch": epoch + 1,
-            "step": (epoch + 1) * -(-images // self.recipe.batch_size),
-            "learning_rate": self.recipe.learning_rate(epoch),
-            "train_loss": loss,
-            "train_accuracy": accuracy,
-            "test_loss": result.loss,
-            "test_accuracy": result.accuracy,
-            "spikes_per_image": sum(result.spikes),
-            "images_per_second": images / (trained - started),
-            "seconds": time.time() - started,
-        }
+        trained = self.train_epoch(epoch)
+        return make_row(self.recipe, epoch, len(self.training), trained, self.evaluate())
 
-    def save(self, folder, epoch):
+    def save(self, folder: Path, epoch: int) -> None:
         """Write training.npz, from which the rest can be had, and model.npz after `epoch` finished epochs."""
         values = variables.read(self.network, self.adam)
         require_trained(values, epoch)
-        npz.save_training(folder / npz.TRAINING_NAME, values, epoch)
+        npz.save_training(folder / TRAINING_NAME, values, epoch)
         card.remove(folder)
-        npz.save_model(folder / npz.MODEL_NAME, variables.quantised(self.network))
+        npz.save_model(folder / MODEL_NAME, variables.quantised(self.network))
 
 
-def train(trainer, folder, first_epoch, minutes=None):
+def train(trainer: Trainer, folder: Path, first_epoch: int, minutes: float | None = None) -> int:
     """Train into `folder` from epoch `first_epoch` to the recipe's last, or until `minutes` have passed.
 
     Returns how many epochs are done; all of them are saved.
@@ -161,7 +152,7 @@ def train(trainer, folder, first_epoch, minutes=None):
     if chief:
         journal = Journal(folder, first_epoch, epochs)
     for epoch in range(first_epoch, epochs):
-        row = trainer.run_epoch(epoch)
+        row = trainer.train_and_test(epoch)
         last = epoch + 1 == epochs or trainer.any_process(minutes and time.time() - started > 60 * minutes)
         if chief:
             journal.record(row)
@@ -179,22 +170,22 @@ def train(trainer, folder, first_epoch, minutes=None):
     return epoch + 1
 
 
-def complete(recipe, folder, start, device):
+def complete(recipe: Recipe, folder: Path, start: Path, device: torch.device) -> None:
     """Make up for what a kill during the last save, that of the training.npz `start`, left undone."""
     journal = Journal(folder, recipe.epochs, recipe.epochs)
     network = Network(recipe.variant, recipe.activation)
     variables.assign(npz.read_training(start), network)
-    npz.save_model(folder / npz.MODEL_NAME, variables.quantised(network))
+    npz.save_model(folder / MODEL_NAME, variables.quantised(network))
     journal.draw()
     finish(journal, recipe, device, processes=1)
 
 
-def finish(journal, recipe, device, processes):
+def finish(journal: Journal, recipe: Recipe, device: torch.device, processes: int) -> None:
     """Write the card of a run whose last epoch is saved and drawn."""
     versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "processes": processes}
     journal.finish(recipe, versions, device_name(device))
 
 
-def device_name(device):
+def device_name(device: torch.device) -> str:
     """The processor's name."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else card.cpu_name()

@@ -1,0 +1,59 @@
+"""Export a model as an exact integer spiking network: twba-nets export MODEL OUT, or python -m twba_chip.export."""
+from twba_nets import interrupts
+
+if __name__ == "__main__":
+    interrupts.exit_at_once()  # the imports below take seconds
+
+import argparse
+from pathlib import Path
+from typing import Callable, Sequence
+
+from twba_chip import exported, folding, spiking_file
+from twba_nets import architecture as arch, command_line, npz, places, run_folder
+from twba_nets.arrays import Arrays
+from twba_nets.files import make_folder
+from twba_nets.model import open_model
+
+
+def main(argv: Sequence[str] = None) -> None:
+    args = parser(
+        "twba-nets export",
+        "Fold batch norm, htanh and sign of each hidden neuron into one integer threshold, in float64, and write the network "
+        "as int8 weights and int16 thresholds to an npz (its layout: twba_chip/spiking_file.py). The first two convolutions "
+        "and the classifier, off chip in the paper, stay float. (python -m twba_tensorflow.export asks TensorFlow for its "
+        "decisions in float32, and reads its checkpoints.)").parse_args(argv)
+    with interrupts.one_line_for_mistakes("stopped"):
+        export(args, folding.fold, npz.read_model)
+
+
+def parser(prog: str, description: str) -> argparse.ArgumentParser:
+    """The flags of both exports."""
+    flags = argparse.ArgumentParser(prog=prog, description=description)
+    flags.add_argument("checkpoint", type=command_line.path, help="twba or bwba, the released ones; a run's folder, a "
+                       "model.npz or another checkpoint")
+    flags.add_argument("out", type=Path, help="the file to write")
+    flags.add_argument("--variant", choices=arch.VARIANTS, help="default: what the recipe or card beside the "
+                       "checkpoint says; needed where there is none")
+    flags.add_argument("--activation", choices=arch.ACTIVATIONS, help="likewise; only binary ones can be exported")
+    command_line.add_allow_pickle(flags)
+    return flags
+
+
+def export(args: argparse.Namespace, fold: Callable[[Arrays, str], Arrays], read: Callable[[Path, bool], Arrays]) -> None:
+    """Export what the flags name. fold: from the model's variables and variant to the arrays. read: see open_model."""
+    out, path = args.out, run_folder.locate(places.model(args.checkpoint))
+    command_line.check_out(out, path, run_folder.index_file(path), run_folder.data_file(path))
+    model = open_model(path, args.variant, args.activation, args.allow_pickle, read)
+    exported.require_binary(model)
+    arrays = fold(model.values, model.recipe.variant)
+    meta = exported.describe(model, arrays)
+    make_folder(out.parent)
+    spiking_file.write(out, arrays, meta)
+    filters = sum(stage.output_channels for stage in arch.STAGES if stage.quantised)
+    constant = folding.constant_filters(arrays)
+    print(f"{out}: {meta['variant'].upper()}, {filters} hidden neurons' filters, {out.stat().st_size / 1e6:.2f} MB\n"
+          f"filters whose neurons always fire: {constant['always']}, never fire: {constant['never']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""A run's folder: the names of its files, and its checkpoints. No framework is imported here.
+
+    model.npz, model.json                the model as it is evaluated (npz.py), the card of a finished run (card.py)
+    training.npz                         all 596 variables and the epoch: PyTorch's checkpoint, which TensorFlow reads too
+    model_cifar10_advanced.ckpt-EPOCH    TensorFlow's newest two checkpoints, each an .index and a .data file
+    checkpoint                           the text in which TensorFlow names the newest of them
+    recipe.json, log.csv, learning_curve.png
+
+EPOCH is the number of finished epochs. The published code's checkpoints have no such ending: they hold no epoch.
+A checkpoint is named by a path: that of an npz, or TensorFlow's prefix, the path without ".index".
+"""
+import ast
+import os
+import re
+from pathlib import Path
+from typing import List, Optional, Union
+
+from twba_nets import npz
+from twba_nets.errors import UserError
+
+MODEL_NAME = "model.npz"
+TRAINING_NAME = "training.npz"
+CHECKPOINT_NAME = "model_cifar10_advanced.ckpt"
+STATE_NAME = "checkpoint"  # the file that names TensorFlow's newest
+# its lines, `name: value`; the first names the newest
+STATE_FIELDS = ("model_checkpoint_path", "all_model_checkpoint_paths", "all_model_checkpoint_timestamps",
+                "last_preserved_timestamp")
+_PART = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")  # what TensorFlow's files have after a checkpoint's name
+
+
+def locate(source: Union[str, Path]) -> Path:
+    """The checkpoint that `source` names: an npz, a prefix, one of the prefix's files, or a folder with its newest.
+
+    The file `checkpoint` stands for TensorFlow's newest. Raises UserError if nothing is there.
+    """
+    path = Path(source)
+    path = path if path.is_dir() else path.with_name(_PART.sub("", path.name))
+    if path.name == STATE_NAME and path.is_file():
+        return newest_prefix(path.parent)
+    if path.is_dir():
+        found = newest(path) or path / MODEL_NAME
+        if found.suffix == ".npz" and not found.exists():
+            raise UserError(f"{path}: no checkpoint in this folder: name another with --checkpoint")
+        return found
+    if not path.exists() and not index_file(path).exists():
+        raise UserError(f"{path}: no such checkpoint: name a run's folder, a TensorFlow checkpoint or an npz")
+    return path
+
+
+def newest(folder: Path) -> Optional[Path]:
+    """The checkpoint of a folder with most epochs behind it, or None if there is none to go on training from.
+
+    Both frameworks' are there where one went on from the other's. Raises UserError if one is damaged.
+    """
+    training = folder / TRAINING_NAME
+    found = [path for path in (newest_prefix(folder), training if training.exists() else None) if path]
+    return max(found, key=_finished_epochs, default=None)
+
+
+def newest_prefix(folder: Path) -> Optional[Path]:
+    """The newest of TensorFlow's checkpoints in a folder, or None: the one that the file `checkpoint` names.
+
+    Where there is no such file, it is the one with most epochs. Raises UserError if that file is damaged.
+    """
+    state = folder / STATE_NAME
+    if not state.exists():
+        return max((prefix for prefix in prefixes(folder) if data_file(prefix).exists()), key=_finished_epochs, default=None)
+    try:
+        return folder / read_state(state)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(f"{state}: unreadable ({error}): name a checkpoint yourself, or remove this file")
+
+
+def read_state(path: Path) -> str:
+    """The name of the newest checkpoint in TensorFlow's file `checkpoint`, without the folder.
+
+    The original wrote paths of its own machine. Raises OSError, ValueError or SyntaxError if the file is damaged.
+    """
+    fields = {}
+    for line in filter(str.strip, path.read_text(encoding="utf-8").splitlines()):
+        name, _, value = line.partition(":")
+        if name.strip() not in STATE_FIELDS:
+            raise ValueError("it is no text of TensorFlow's")
+        fields[name.strip()] = ast.literal_eval(value.strip())
+    newest_path = fields.get("model_checkpoint_path")
+    if not newest_path or not isinstance(newest_path, str):
+        raise ValueError("it names no checkpoint")
+    return os.path.basename(newest_path.encode("latin-1").decode("utf-8"))  # other letters are there as \ and a byte
+
+
+def epoch_of(path: Path) -> Optional[int]:
+    """The number of finished epochs: in a prefix's name, or in a training.npz; None for the original's checkpoint."""
+    if path.suffix == ".npz":
+        return npz.read_epoch(path)
+    match = re.search(r"\.ckpt-(\d+)$", path.name)
+    return int(match.group(1)) if match else None
+
+
+def _finished_epochs(path: Path) -> int:
+    return epoch_of(path) or 0
+
+
+def prefixes(folder: Path) -> List[Path]:
+    """The prefixes of TensorFlow's checkpoints in a folder, in the order of their epochs."""
+    return sorted((prefix_of(path) for path in folder.glob(CHECKPOINT_NAME + "*.index")), key=_finished_epochs)
+
+
+def prefix_of(file: Path) -> Path:
+    """The prefix of a checkpoint's .index or .data file, or of what an interrupted save left of them."""
+    return file.with_name(re.sub(r"\.(index|data-).*$", "", file.name))
+
+
+def index_file(prefix: Path) -> Path:
+    """A TensorFlow checkpoint's smaller file: its variables' names, types and places in the other."""
+    return prefix.with_name(prefix.name + ".index")
+
+
+def data_file(prefix: Path) -> Path:
+    """A TensorFlow checkpoint's larger file: its variables' values."""
+    return prefix.with_name(prefix.name + ".data-00000-of-00001")

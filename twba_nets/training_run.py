@@ -1,0 +1,166 @@
+"""How both trainers begin a run, go on with one, refuse to, and end. No framework is imported here.
+
+A trainer makes a TrainingRun of its command line. Then it either calls end_without_training(), if is_done, or trains:
+
+    with run.claimed():
+        run.begin()
+        ...
+"""
+import argparse
+import contextlib
+import dataclasses
+from pathlib import Path
+from typing import Callable, Iterator, NamedTuple, Optional
+
+from twba_nets import card, files, journal, recipe as recipes, run_folder
+from twba_nets.errors import UserError
+from twba_nets.model import require_activation, require_same
+from twba_nets.recipe import Recipe
+
+
+class Found(NamedTuple):
+    """What a trainer finds when it looks for a place to start.
+
+    start: the checkpoint to go on from, None for a fresh start. epoch: its number of finished epochs, None where it holds
+    none, as the original's. newest: the newest checkpoint in the output folder, None if there is none.
+    """
+    start: Optional[Path]
+    epoch: Optional[int]
+    newest: Optional[Path]
+
+
+class TrainingRun:
+    """A run, from the flags that both trainers have to its folder.
+
+    folder: where it is written. start: the checkpoint that it goes on from, or None. first_epoch: the first to train,
+    counted from 0. weights: the checkpoint that --initial-weights names, or None. recipe: the run's.
+    """
+
+    def __init__(self, recipe: Recipe, args: argparse.Namespace, locate: Callable[[Path], Path] = run_folder.locate):
+        """recipe: where neither the checkpoint nor the command line (args) says otherwise.
+
+        locate: the checkpoint that a path names, in a form from which this framework can go on; raises UserError.
+        Raises UserError if the run cannot be begun, or gone on with, in this folder.
+        """
+        self.args, self.folder, self.locate = args, args.output, locate
+        self.found = self._look()
+        self.start = self.found.start
+        self.first_epoch = self._first_epoch()
+        self.weights = locate(args.initial_weights) if args.initial_weights else None
+        self.recipe = choose_recipe(recipe, self.start, args, self.first_epoch, self.weights)
+        journal.read_log(self.folder)  # a damaged one is better found now
+
+    def _look(self) -> Found:
+        newest = run_folder.newest(self.folder)
+        start = self._starting_point(newest)
+        return Found(start, start and run_folder.epoch_of(start), newest)
+
+    def _starting_point(self, newest: Optional[Path]) -> Optional[Path]:
+        resume = self.args.resume  # True, False or a path
+        if resume is True:
+            if newest is None:
+                raise UserError(f"{self.folder}: no checkpoint to go on from: leave --resume out to begin")
+            return self.locate(self.folder)
+        start = self.locate(resume) if resume else None
+        if newest and not (start and self._is_in_folder(start)):
+            raise UserError(f"{self.folder}: holds a run already ({newest.name}): go on with --resume, or name another folder "
+                            "with --output")
+        if not newest and (self.folder / run_folder.MODEL_NAME).exists():
+            raise UserError(f"{self.folder}: holds a model already ({run_folder.MODEL_NAME}): name another folder with "
+                            "--output")
+        return start
+
+    def _is_in_folder(self, path: Path) -> bool:
+        return path.parent.resolve() == self.folder.resolve()
+
+    def _first_epoch(self) -> int:
+        if self.start is None:
+            return 0
+        if self.found.epoch is not None:
+            return self.found.epoch
+        print(f"note: {self.start} holds no epoch, as the original's checkpoints: going on from epoch "
+              f"{self.args.initial_epoch} (--initial-epoch)")
+        return self.args.initial_epoch
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is no epoch left to train."""
+        return self.first_epoch >= self.recipe.epochs
+
+    def end_without_training(self, complete: Callable[[Recipe], None], chief: bool = True) -> None:
+        """End a run that is done, after what a kill during its last save left undone has been completed.
+
+        complete(recipe) writes model.npz, the learning curve and the card of a run of that recipe. chief: whether this is
+        the one of several processes that writes.
+        """
+        recipe = self._cut_short()
+        if recipe and chief:
+            with self.claimed():
+                complete(recipe)
+            print(f"{self.folder}: completed: model.npz, its card and the learning curve")
+        print(f"{epochs_done(self.start, self.first_epoch, self.recipe)}; to train longer, give a higher --epochs")
+
+    def _cut_short(self) -> Optional[Recipe]:
+        """The recipe of a run whose last save was cut short, else None. Its own: flags change no run that is trained."""
+        recipe, newest = card.load_recipe(self.start), self.found.newest
+        if not recipe or recipe.epochs != self.first_epoch or not newest or not self._is_in_folder(self.start):
+            return None
+        is_newest = run_folder.epoch_of(newest) == self.found.epoch
+        return recipe if is_newest and journal.is_cut_short(self.folder, self.first_epoch) else None
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keep the folder from other processes that train. Raises UserError where one has trained into it until now."""
+        with files.claimed(self.folder):
+            if self._look() != self.found:
+                raise UserError(f"{self.folder}: another process has trained into this folder just now: start again")
+            yield
+
+    def begin(self, *details: object) -> None:
+        """Write the recipe, and print how the run is trained. details: what else there is to say of it."""
+        recipe = self.recipe
+        recipe.save(self.folder)
+        print(f"{self.folder}: {recipe.variant.upper()} on {recipe.dataset}, {recipe.activation} activations, epochs "
+              f"{self.first_epoch + 1} to {recipe.epochs}, batch size {recipe.batch_size}, seed {recipe.seed}"
+              + "".join(f", {detail}" for detail in details), flush=True)
+
+
+def epochs_done(path: Path, epochs: int, recipe: Recipe) -> str:
+    """What is said at the end of a run, or of a part of it."""
+    return f"{path}: {epochs} of {recipe.epochs} epochs are done"
+
+
+def choose_recipe(recipe: Recipe, start: Optional[Path], args: argparse.Namespace, first_epoch: int,
+                  weights: Optional[Path] = None) -> Recipe:
+    """The recipe of the run that goes on, else the data set's, else the script's; with the command line's changes.
+
+    start: the checkpoint of the run that goes on, or None. weights: the checkpoint that --initial-weights names, or None.
+    Raises UserError if the command line contradicts the checkpoint's recipe.
+    """
+    variant, stored = recipe.variant, card.load_recipe(start) if start else None
+    if stored:
+        require_same(stored, start, variant=variant, activation=args.activation, dataset=args.dataset, seed=args.seed)
+        recipe = stored
+    elif args.dataset:
+        recipe = recipes.RECIPES[args.dataset](variant)
+    if start and not stored:
+        require_activation(start, args.activation)
+    names = ("activation", "epochs", "batch_size", "learning_rate_steps", "seed")
+    recipe = dataclasses.replace(
+        recipe, **{name: getattr(args, name) for name in names if getattr(args, name) is not None})
+    if args.learning_rate is not None:
+        recipe = recipe.with_learning_rate(args.learning_rate, first_epoch)
+    if args.linear_decay is not None:
+        recipe = recipe.with_linear_decay(args.linear_decay, first_epoch)
+    return _begun_from(weights, recipe, start) if weights else recipe
+
+
+def _begun_from(weights: Path, recipe: Recipe, start: Optional[Path]) -> Recipe:
+    """The recipe of a run that begins with the weights of this checkpoint."""
+    if start:
+        raise UserError(f"{weights}: --initial-weights begins a run, and {start} is one that goes on: leave out one of the "
+                        "two, or name another folder with --output")
+    stored = card.load_recipe(weights)
+    if stored:
+        require_same(stored, weights, variant=recipe.variant)
+    return recipe.with_initial_weights(weights)
