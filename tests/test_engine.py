@@ -97,20 +97,25 @@ def test_same_spikes_whatever_the_batch(variant, images, total):
     assert_same(engine.Engine(expected[0], stages=SMALL), expected, images, total)
 
 
-@pytest.mark.parametrize("weights", ["all 1", "one 0"])
-def test_the_largest_sums(weights, way):
-    """All inputs spike and all weights are 1: no partial sum may overflow. With a 0 among them they count as ternary."""
+def assert_the_largest_sums(one_weight, images):
+    """All inputs spike and all weights are 1, one of them perhaps not: no partial sum may overflow."""
     arrays = random_arrays("bwba", stages=LARGE)
     for stage in LARGE[arch.FLOAT_STAGES:]:
-        kernel = arrays[stage.conv + "/weights"]
+        kernel = arrays[f"{stage.conv}/weights"]
         kernel[:] = 1
-        kernel[0, 0, 0, 0] = weights == "all 1"
-        arrays[stage.conv + "/thresholds"][:] = 1  # so that everything fires, unless a sum is negative
+        kernel[0, 0, 0, 0] = one_weight
+        arrays[f"{stage.conv}/thresholds"][::2] = 0  # then a sum less its threshold is as large as it can be
+        arrays[f"{stage.conv}/thresholds"][1::2] = 1  # so that everything fires, unless a sum is negative
     running = engine.Engine(arrays, stages=LARGE)
-    output, found = running.run_spikes(np.ones((2, 24, 24, 64), bool)), running.unpack(2)
-    np.testing.assert_array_equal(output.spikes, [[np.prod(stage.map_shape) for stage in LARGE[1:-1]]] * 2)
+    output, found = running.run_spikes(np.ones((images, 24, 24, 64), bool)), running.unpack(images)
+    np.testing.assert_array_equal(output.spikes, [[np.prod(stage.map_shape) for stage in LARGE[1:-1]]] * images)
     for name, expected in spiking_network.forward(arrays, np.ones((1, 24, 24, 64), bool), LARGE).items():
         assert expected.all() and found[name].all(), name
+
+
+@pytest.mark.parametrize("one_weight", [1, 0], ids=["binary", "ternary"])
+def test_the_largest_sums(one_weight, way):
+    assert_the_largest_sums(one_weight, images=2)
 
 
 @pytest.mark.parametrize("threshold, fires", [(-2 ** 15, True), (2 ** 15 - 1, False)])
@@ -146,6 +151,9 @@ def test_every_instruction_set(instructions, monkeypatch, tmp_path):
             expected = reference(variant, SMALL)
             for images in (7, engine.MANY):
                 assert_same(engine.Engine(expected[0], 1, SMALL), expected, images, total=images)
+        for one_weight in (1, 0):
+            for images in (2, engine.MANY):
+                assert_the_largest_sums(one_weight, images)
 
 
 def stages_of(*rows, floats=FLOATS):
