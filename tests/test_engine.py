@@ -368,7 +368,7 @@ def one_line(text):
 def test_without_a_compiler(monkeypatch, cache, tmp_path):
     for command in ("no-such-compiler", "ccache-is-not-there gcc", "gcc '", " "):
         monkeypatch.setenv("CC", command)
-        one_line("^%s: no such C compiler" % command)
+        one_line(f"^{command}: no such C compiler")
     monkeypatch.setenv("CC", "false")
     one_line("false: cannot compile the engine")
     monkeypatch.setenv("CC", "true")
@@ -403,11 +403,11 @@ def test_a_cache_that_others_can_replace(cache, monkeypatch, tmp_path):
     elsewhere.mkdir()
     cache.parent.mkdir()
     cache.symlink_to(elsewhere)
-    one_line("%s: a link or another user's.*set XDG_CACHE_HOME" % cache)
+    one_line(f"{cache}: a link or another user's.*set XDG_CACHE_HOME")
     cache.unlink()
     cache.mkdir()
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    one_line("%s: a link or another user's.*set XDG_CACHE_HOME" % cache)
+    one_line(f"{cache}: a link or another user's.*set XDG_CACHE_HOME")
 
 
 LOAD = "from twba_chip.engine import library; library.FLAGS = %r; print(library.load().get_threads() > 0)"
@@ -452,7 +452,7 @@ def test_a_folder_that_can_only_be_read(cache, monkeypatch):
     def refuse(*arguments):
         raise OSError(errno.EROFS, "Read-only file system")
     monkeypatch.setattr(tempfile, "mkdtemp", refuse)
-    one_line("%s: the compiled engine cannot be kept there .Read-only file system.: set XDG_CACHE_HOME" % cache)
+    one_line(f"{cache}: the compiled engine cannot be kept there .Read-only file system.: set XDG_CACHE_HOME")
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent))
     assert engine.library.load().get_threads() > 0
@@ -462,7 +462,7 @@ def test_a_folder_that_can_only_be_read(cache, monkeypatch):
 
 def test_a_library_is_on_the_disk_before_it_has_its_name(cache, monkeypatch):
     calls, fsync, replace = [], os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda file: calls.append(os.readlink("/proc/self/fd/%d" % file)) or fsync(file))
+    monkeypatch.setattr(os, "fsync", lambda file: calls.append(os.readlink(f"/proc/self/fd/{file}")) or fsync(file))
     monkeypatch.setattr(os, "replace", lambda old, new: calls.append("replace") or replace(old, new))
     engine.library.load()
     assert calls[0].endswith("built.so") and calls[1:] == ["replace", str(cache)]
