@@ -96,20 +96,25 @@ def test_same_spikes_whatever_the_batch(variant, images, total):
     assert_same(engine.Engine(expected[0], stages=SMALL), expected, images, total)
 
 
-@pytest.mark.parametrize("weights", ["all 1", "one 0"])
-def test_the_largest_sums(weights, way):
-    """All inputs spike and all weights are 1: no partial sum may overflow. With a 0 among them they count as ternary."""
+def assert_the_largest_sums(one_weight, images):
+    """All inputs spike and all weights are 1, one of them perhaps not: no partial sum may overflow."""
     arrays = random_arrays("bwba", stages=LARGE)
     for stage in LARGE[arch.FLOAT_STAGES:]:
-        kernel = arrays[stage.conv + "/weights"]
+        kernel = arrays[f"{stage.conv}/weights"]
         kernel[:] = 1
-        kernel[0, 0, 0, 0] = weights == "all 1"
-        arrays[stage.conv + "/thresholds"][:] = 1  # so that everything fires, unless a sum is negative
+        kernel[0, 0, 0, 0] = one_weight
+        arrays[f"{stage.conv}/thresholds"][::2] = 0  # then a sum less its threshold is as large as it can be
+        arrays[f"{stage.conv}/thresholds"][1::2] = 1  # so that everything fires, unless a sum is negative
     running = engine.Engine(arrays, stages=LARGE)
-    output, found = running.run_spikes(np.ones((2, 24, 24, 64), bool)), running.unpack(2)
-    np.testing.assert_array_equal(output.spikes, [[np.prod(stage.map_shape) for stage in LARGE[1:-1]]] * 2)
+    output, found = running.run_spikes(np.ones((images, 24, 24, 64), bool)), running.unpack(images)
+    np.testing.assert_array_equal(output.spikes, [[np.prod(stage.map_shape) for stage in LARGE[1:-1]]] * images)
     for name, expected in spiking_network.forward(arrays, np.ones((1, 24, 24, 64), bool), LARGE).items():
         assert expected.all() and found[name].all(), name
+
+
+@pytest.mark.parametrize("one_weight", [1, 0], ids=["binary", "ternary"])
+def test_the_largest_sums(one_weight, way):
+    assert_the_largest_sums(one_weight, images=2)
 
 
 @pytest.mark.parametrize("threshold, fires", [(-2 ** 15, True), (2 ** 15 - 1, False)])
@@ -145,6 +150,9 @@ def test_every_instruction_set(instructions, monkeypatch, tmp_path):
             expected = reference(variant, SMALL)
             for images in (7, engine.MANY):
                 assert_same(engine.Engine(expected[0], 1, SMALL), expected, images, total=images)
+        for one_weight in (1, 0):
+            for images in (2, engine.MANY):
+                assert_the_largest_sums(one_weight, images)
 
 
 def stages_of(*rows, floats=FLOATS):
@@ -359,7 +367,7 @@ def one_line(text):
 def test_without_a_compiler(monkeypatch, cache, tmp_path):
     for command in ("no-such-compiler", "ccache-is-not-there gcc", "gcc '", " "):
         monkeypatch.setenv("CC", command)
-        one_line("^%s: no such C compiler" % command)
+        one_line(f"^{command}: no such C compiler")
     monkeypatch.setenv("CC", "false")
     one_line("false: cannot compile the engine")
     monkeypatch.setenv("CC", "true")
@@ -394,11 +402,11 @@ def test_a_cache_that_others_can_replace(cache, monkeypatch, tmp_path):
     elsewhere.mkdir()
     cache.parent.mkdir()
     cache.symlink_to(elsewhere)
-    one_line("%s: a link or another user's.*set XDG_CACHE_HOME" % cache)
+    one_line(f"{cache}: a link or another user's.*set XDG_CACHE_HOME")
     cache.unlink()
     cache.mkdir()
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    one_line("%s: a link or another user's.*set XDG_CACHE_HOME" % cache)
+    one_line(f"{cache}: a link or another user's.*set XDG_CACHE_HOME")
 
 
 LOAD = "from twba_chip.engine import library; library.FLAGS = %r; print(library.load().get_threads() > 0)"
@@ -443,7 +451,7 @@ def test_a_folder_that_can_only_be_read(cache, monkeypatch):
     def refuse(*arguments):
         raise OSError(errno.EROFS, "Read-only file system")
     monkeypatch.setattr(tempfile, "mkdtemp", refuse)
-    one_line("%s: the compiled engine cannot be kept there .Read-only file system.: set XDG_CACHE_HOME" % cache)
+    one_line(f"{cache}: the compiled engine cannot be kept there .Read-only file system.: set XDG_CACHE_HOME")
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent))
     assert engine.library.load().get_threads() > 0
@@ -453,7 +461,7 @@ def test_a_folder_that_can_only_be_read(cache, monkeypatch):
 
 def test_a_library_is_on_the_disk_before_it_has_its_name(cache, monkeypatch):
     calls, fsync, replace = [], os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda file: calls.append(os.readlink("/proc/self/fd/%d" % file)) or fsync(file))
+    monkeypatch.setattr(os, "fsync", lambda file: calls.append(os.readlink(f"/proc/self/fd/{file}")) or fsync(file))
     monkeypatch.setattr(os, "replace", lambda old, new: calls.append("replace") or replace(old, new))
     engine.library.load()
     assert calls[0].endswith("built.so") and calls[1:] == ["replace", str(cache)]
