@@ -1,4 +1,4 @@
-"""One side of inference.py, in an environment of its own: inference_worker.py KIND MODEL EXPORT ONNX THREADS.
+"""One side of inference.py, in an environment of its own: inference_worker.py SIDE MODEL EXPORT ONNX THREADS.
 
 Reads lines "BATCH SECONDS" and answers each with a line of JSON: the seconds that each batch took which was run in that
 time, the predictions, and the engine's stages.
@@ -18,8 +18,6 @@ from twba_chip import spiking_file, spiking_network
 from twba_nets import architecture as arch, card, npz
 
 PEAK_REPEATS = 20000000
-# these get standardised images, which the others standardise themselves
-PREPARED = ("tensorflow", "per_group", "pytorch", "pytorch_int8")
 
 
 def engine(model, export, onnx, threads):
@@ -115,11 +113,17 @@ def nothing(images, batch):
     return {}
 
 
+SIDES = {"engine": engine, "tensorflow": tensorflow, "per_group": per_group, "pytorch": pytorch,
+         "pytorch_int8": pytorch_int8, "onnxruntime": onnxruntime}
+# these get standardised images, which the others standardise themselves
+PREPARED = ("tensorflow", "per_group", "pytorch", "pytorch_int8")
+
+
 def main():
-    kind, *paths, threads = sys.argv[1:]
-    run, more = globals()[kind](*map(Path, paths), int(threads))
+    side, *paths, threads = sys.argv[1:]
+    run, more = SIDES[side](*map(Path, paths), int(threads))
     images = np.random.RandomState(0).randint(0, 256, (200, 32, 32, 3)).astype(np.uint8)
-    if kind in PREPARED:
+    if side in PREPARED:
         images = spiking_network.central_crop(images)
     for line in sys.stdin:
         batch, seconds = line.split()

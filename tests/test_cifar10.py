@@ -29,7 +29,7 @@ def batch(number):
     data = np.zeros((10000, 3072), np.uint8)
     data[:, 0] = np.arange(10000) % 251
     data[:, 1024] = number  # the first green value
-    title = "testing batch 1 of 1" if number == 6 else "training batch %d of 5" % number
+    title = "testing batch 1 of 1" if number == 6 else f"training batch {number} of 5"
     return {"data": data, "labels": [i % 10 for i in range(10000)], "batch_label": title, "filenames": []}
 
 
@@ -140,7 +140,7 @@ def test_other_data_than_the_official_ones(good, capsys):
     """One line on stderr, once, and the data all the same."""
     cifar10.load(good)
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and error.startswith("warning: %s: not the official files" % good)
+    assert error.count("\n") == 1 and error.startswith(f"warning: {good}: not the official files")
     assert all(name in error for name in FILES) and "the results will be wrong" in error
 
 
@@ -232,11 +232,11 @@ def test_a_pickle_that_attacks(attack, tmp_path):
     """By a process of its own, with 2 GB of memory: one line, and no crash."""
     path = tmp_path / "data_batch_2"
     path.write_bytes(ATTACKS[attack])
-    read = subprocess.run([sys.executable, "-c", READ, str(path)], cwd=str(REPOSITORY), stdout=subprocess.PIPE,
+    read = subprocess.run([sys.executable, "-c", READ, path], cwd=REPOSITORY, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, universal_newlines=True,
                           preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30)))
     assert (read.returncode, read.stderr) == (0, "")
-    assert read.stdout.startswith("%s: not a readable CIFAR-10 batch (" % path) and "ran code" not in read.stdout
+    assert read.stdout.startswith(f"{path}: not a readable CIFAR-10 batch (") and "ran code" not in read.stdout
     assert read.stdout.count("\n") == 1 and len(read.stdout) < 500
 
 
@@ -260,7 +260,7 @@ def test_labels_that_are_no_list_of_integers(tmp_path):
 
 
 def test_a_batch_file_that_is_far_too_large(tmp_path):
-    with open(str(tmp_path / "data_batch_1"), "wb") as file:
+    with open(tmp_path / "data_batch_1", "wb") as file:
         file.truncate(1 << 40)
     with pytest.raises(UserError, match="data_batch_1: not a readable CIFAR-10 batch .more than"):
         cifar10.read_batch(tmp_path / "data_batch_1")
@@ -269,7 +269,7 @@ def test_a_batch_file_that_is_far_too_large(tmp_path):
 @pytest.fixture(scope="module")
 def archive(good, tmp_path_factory):
     path = tmp_path_factory.mktemp("archive") / cifar10.ARCHIVE
-    with tarfile.open(str(path), "w:gz") as tar:
+    with tarfile.open(path, "w:gz") as tar:
         tar.add(str(good), cifar10.FOLDER)
         info = tarfile.TarInfo("../escaped")
         tar.addfile(info, io.BytesIO())
@@ -278,7 +278,7 @@ def archive(good, tmp_path_factory):
 
 @pytest.mark.parametrize("named", ["folder", "file"])
 def test_archive(archive, tmp_path, named):
-    shutil.copy(str(archive), str(tmp_path))
+    shutil.copy(archive, tmp_path)
     for _ in range(2):  # the second time the folder is there
         data = cifar10.load(tmp_path if named == "folder" else tmp_path / cifar10.ARCHIVE)
         assert len(data.x_train) == 50000
@@ -312,13 +312,13 @@ def test_the_archive_in_the_cache_of_keras(archive, tmp_path, name):
 
 def pack(path, members, opener=gzip.open, prefix=""):
     """A tar of these members, name -> bytes or TarInfo, by this compressor."""
-    with opener(str(path), "wb") as stream, tarfile.open(fileobj=stream, mode="w|") as tar:
+    with opener(path, "wb") as stream, tarfile.open(fileobj=stream, mode="w|") as tar:
         for name, content in members.items():
             info = content
             if isinstance(content, bytes):
                 info = tarfile.TarInfo(name)
                 info.size = len(content)
-            info.name = "%s%s/%s" % (prefix, cifar10.FOLDER, name)
+            info.name = f"{prefix}{cifar10.FOLDER}/{name}"
             tar.addfile(info, io.BytesIO(content) if isinstance(content, bytes) else None)
 
 
@@ -366,7 +366,7 @@ BAD_ARCHIVES = {
 @pytest.mark.parametrize("kind", sorted(BAD_ARCHIVES))
 def test_bad_archives(kind, tmp_path):
     BAD_ARCHIVES[kind](tmp_path / cifar10.ARCHIVE)
-    assert "%s: cannot be unpacked into " % (tmp_path / cifar10.ARCHIVE) in user_error(cifar10.load, tmp_path)
+    assert f"{tmp_path / cifar10.ARCHIVE}: cannot be unpacked into " in user_error(cifar10.load, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [cifar10.ARCHIVE]
 
 
@@ -376,7 +376,7 @@ def test_an_archive_that_is_huge_once_decompressed(tmp_path, monkeypatch):
     for name, kind in (("readme.html", tarfile.REGTYPE), ("readme.html", tarfile.GNUTYPE_LONGNAME)):
         info = huge(name, 1 << 24)
         info.type = kind
-        with gzip.open(str(tmp_path / cifar10.ARCHIVE), "wb") as stream:
+        with gzip.open(tmp_path / cifar10.ARCHIVE, "wb") as stream:
             stream.write(info.tobuf() + bytes(1 << 24))
         assert "it holds far more than CIFAR-10" in user_error(cifar10.load, tmp_path)
 
@@ -418,7 +418,7 @@ def url():
     Server.breaks, Server.ranges = [], []
     server = http.server.HTTPServer(("127.0.0.1", 0), Server)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield "http://127.0.0.1:%d/archive" % server.server_port
+    yield f"http://127.0.0.1:{server.server_port}/archive"
     server.shutdown()
     server.server_close()
 

@@ -48,7 +48,7 @@ def test_the_systems_links_stay(tmp_path, monkeypatch):
 
 
 def test_a_pipe_is_written_to(tmp_path):
-    os.mkfifo(str(tmp_path / "pipe"))
+    os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "pipe")  # as /dev/stdout is one
     for name in ("pipe", "link"):
         read = []
@@ -62,7 +62,7 @@ def test_a_pipe_is_written_to(tmp_path):
 
 def test_a_device_stays_one(tmp_path):
     try:
-        os.mknod(str(tmp_path / "null"), 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+        os.mknod(tmp_path / "null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
         write(tmp_path / "null")
     except (PermissionError, UserError):
         pytest.skip("making a device needs root, and a file system that allows it")
@@ -89,7 +89,7 @@ def test_the_folder_is_synced_after_the_replacement(tmp_path, monkeypatch):
     replace, fsync = os.replace, os.fsync
 
     def synced(descriptor):
-        calls.append(os.readlink("/proc/self/fd/%d" % descriptor))
+        calls.append(os.readlink(f"/proc/self/fd/{descriptor}"))
         fsync(descriptor)
 
     monkeypatch.setattr(os, "replace", lambda *names: calls.append("replace") or replace(*names))
@@ -137,9 +137,9 @@ def test_json_that_is_none(tmp_path, content):
 def test_what_is_read_is_not_overwritten(tmp_path):
     (tmp_path / "file").write_text("before")
     (tmp_path / "link").symlink_to(tmp_path / "file")
-    os.link(str(tmp_path / "file"), str(tmp_path / "same"))
+    os.link(tmp_path / "file", tmp_path / "same")
     for name in ("file", "link", "same"):
-        with pytest.raises(UserError, match="%s: is read itself" % name):
+        with pytest.raises(UserError, match=f"{name}: is read itself"):
             command_line.check_out(tmp_path / name, tmp_path / "none", tmp_path / "file")
     command_line.check_out(tmp_path / "new", tmp_path / "file")
 
@@ -147,5 +147,5 @@ def test_what_is_read_is_not_overwritten(tmp_path):
 @pytest.mark.parametrize("name", ["model.npz", "training.npz", "recipe.json", "new.json"])
 def test_what_will_be_read_is_not_written(tmp_path, name):
     (tmp_path / "new.npz").write_text("")  # new.json would be its card
-    with pytest.raises(UserError, match="%s: would be read as a checkpoint, its card or its recipe" % name):
+    with pytest.raises(UserError, match=f"{name}: would be read as a checkpoint, its card or its recipe"):
         command_line.check_out(tmp_path / name)

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 import tensorlayer as tl
 
-from helpers import REPOSITORY
+from helpers import REPOSITORY, start_process
 
 STOCK_MODULES = {
     "BinaryConv2d": "convolution.binary_conv", "BinaryDenseLayer": "dense.binary_dense",
@@ -166,7 +166,7 @@ def small_network(x):
 
 def run_elsewhere(code, *arguments):
     """Python code in a process of its own, where nothing is registered that this one has."""
-    return subprocess.check_output([sys.executable, "-W", "ignore", "-c", code] + [str(a) for a in arguments])
+    return subprocess.check_output([sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)])
 
 
 def test_gradients_through_an_imported_meta_graph(tmp_path):
@@ -187,11 +187,11 @@ with tf.Session(config=tf.ConfigProto(intra_op_parallelism_threads=1)) as sessio
     saver.restore(session, sys.argv[1])
     np.savez(sys.argv[1], *session.run(tf.gradients(outputs ** 2, tf.trainable_variables())))
 """, tmp_path / "net", outputs.name)
-    with np.load(str(tmp_path / "net.npz")) as found:
+    with np.load(tmp_path / "net.npz") as found:
         assert len(found.files) == len(expected) == 6
         for i, gradient in enumerate(expected):
             assert np.any(gradient)
-            np.testing.assert_array_equal(found["arr_%d" % i], gradient)
+            np.testing.assert_array_equal(found[f"arr_{i}"], gradient)
 
 
 def test_a_ternary_meta_graph_needs_no_tensorlayer(tmp_path):
@@ -245,7 +245,7 @@ def test_save_npz_dict_keeps_a_quantised_network(tmp_path):
 
 
 def test_load_npz_reads_plain_arrays_as_before(tmp_path):
-    np.savez(str(tmp_path / "plain.npz"), params=np.arange(6).reshape(2, 3))
+    np.savez(tmp_path / "plain.npz", params=np.arange(6).reshape(2, 3))
     np.testing.assert_array_equal(tl.files.load_npz(str(tmp_path), "plain.npz"), [[0, 1, 2], [3, 4, 5]])
     with pytest.raises(FileNotFoundError):
         tl.files.load_npz(name=str(tmp_path / "missing.npz"))
@@ -255,10 +255,10 @@ def test_example_in_the_readme(tmp_path):
     """The code block of "In a network of your own", as it stands: trains, saves, restores."""
     section = (REPOSITORY / "README.md").read_text().split("### In a network of your own")[1]
     code = re.search("```python\n(.*?)```", section, re.DOTALL).group(1)
-    process = subprocess.run([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                             cwd=str(tmp_path))
-    assert process.returncode == 0, process.stderr.decode()
-    trained, restored = [float(word) for word in process.stdout.split()]
+    process = start_process("-c", code, cwd=tmp_path)
+    output, error = process.communicate()
+    assert process.returncode == 0, error
+    trained, restored = [float(word) for word in output.split()]
     assert trained < 0.3  # about 3 before the training
     assert restored == pytest.approx(trained, rel=0.02)
     assert (tmp_path / "net.ckpt.index").exists()

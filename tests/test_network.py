@@ -321,7 +321,7 @@ def test_gradient_by_hand_in_float64(variant, activation):
 @pytest.fixture(scope="module")
 def oracle(oracle_dir):
     """What the published code computed, its variables, and our float32 logits and maps for them."""
-    with np.load(str(oracle_dir / "twba_binary.npz")) as file:
+    with np.load(oracle_dir / "twba_binary.npz") as file:
         arrays = dict(file)
     values = {key[len("var:"):-len(":0")].replace("|", "/"): value
               for key, value in arrays.items() if key.startswith("var:")}

@@ -52,7 +52,7 @@ BAD_VALUES = [("model/bn2_5/gamma", np.nan), (KERNEL, np.inf), ("model/bn8/beta"
 def test_values_that_no_training_gives(model, training, tmp_path, name, value):
     path = tmp_path / "bad.npz"
     for read, values in ((npz.read_model, model), (npz.read_training, training)):
-        np.savez(str(path), epoch=3, **changed(values, name, value))
+        np.savez(path, epoch=3, **changed(values, name, value))
         line = refused(read, path)
         assert name in line and ("not finite" in line or "negative" in line) and "use another checkpoint" in line
 
@@ -62,15 +62,15 @@ def test_values_that_no_training_gives(model, training, tmp_path, name, value):
     ("beta1_power", 1, "beta1_power is 1"), ("beta2_power", -0.5, "beta2_power is -0.5"),
     (WEIGHTS, np.nan, "not finite")])
 def test_adams_values(training, tmp_path, name, value, text):
-    np.savez(str(tmp_path / "training.npz"), epoch=3, **changed(training, name, value))
+    np.savez(tmp_path / "training.npz", epoch=3, **changed(training, name, value))
     line = refused(npz.read_training, tmp_path / "training.npz")
     assert text in line and name in line
 
 
 def test_values_beyond_float32(model, tmp_path):
-    np.savez(str(tmp_path / "bad.npz"), **changed(model, "model/bn4_2/beta", 1e200, np.float64))
+    np.savez(tmp_path / "bad.npz", **changed(model, "model/bn4_2/beta", 1e200, np.float64))
     assert "model/bn4_2/beta holds values that are not finite" in refused(npz.read_model, tmp_path / "bad.npz")
-    np.savez(str(tmp_path / "good.npz"), **changed(model, "model/bn4_2/beta", 0.1, np.float64))
+    np.savez(tmp_path / "good.npz", **changed(model, "model/bn4_2/beta", 0.1, np.float64))
     found = npz.read_model(tmp_path / "good.npz")["model/bn4_2/beta"]
     assert found.dtype == np.float32 and found[0] == np.float32(0.1)
 
@@ -80,35 +80,35 @@ def test_values_beyond_float32(model, tmp_path):
     ("model/bn00/gamma", 1e38, "cnn00"), ("model/bn8/gamma", 3e38, "output")])
 def test_sums_that_overflow(training, tmp_path, name, value, layer):
     """Each value is a float32, but infinity less infinity would come out of them, and a NaN never fires."""
-    np.savez(str(tmp_path / "bad.npz"), **changed(training, name, value))
-    assert "%s and its batch norm hold values so large" % layer in refused(npz.read_model, tmp_path / "bad.npz")
+    np.savez(tmp_path / "bad.npz", **changed(training, name, value))
+    assert f"{layer} and its batch norm hold values so large" in refused(npz.read_model, tmp_path / "bad.npz")
 
 
 @pytest.mark.parametrize("array", [
     np.array(["a"] * 64), np.ones(64, complex), np.zeros(64, "M8[s]"), np.zeros(64, [("x", "f4")]), np.ones(64, bool),
     np.ones(64, np.int32), np.ones(64, ">f4"), np.ones(64, np.longdouble)], ids=lambda array: array.dtype.str)
 def test_types_that_are_no_float(model, tmp_path, array):
-    np.savez(str(tmp_path / "bad.npz"), **dict(model, **{"model/bn0/gamma": array}))
-    assert "model/bn0/gamma has type %s, not float32" % array.dtype in refused(npz.read_model, tmp_path / "bad.npz")
+    np.savez(tmp_path / "bad.npz", **dict(model, **{"model/bn0/gamma": array}))
+    assert f"model/bn0/gamma has type {array.dtype}, not float32" in refused(npz.read_model, tmp_path / "bad.npz")
 
 
 def test_python_objects_are_not_loaded(model, tmp_path):
-    np.savez(str(tmp_path / "bad.npz"), **dict(model, **{KERNEL: model[KERNEL].astype(object)}))
+    np.savez(tmp_path / "bad.npz", **dict(model, **{KERNEL: model[KERNEL].astype(object)}))
     assert "cnn0/kernel has type object" in refused(npz.read_model, tmp_path / "bad.npz", True)
 
 
 @pytest.mark.parametrize("epoch", [-1, 2.0, True, "2", [2]])
 def test_epochs_that_are_none(tmp_path, epoch):
-    np.savez(str(tmp_path / "training.npz"), epoch=epoch)
+    np.savez(tmp_path / "training.npz", epoch=epoch)
     assert "epoch" in refused(npz.read_epoch, tmp_path / "training.npz")
 
 
 def test_weights_of_no_network(model):
     for dtype in (np.int8, np.float32):
         values = {name: value.astype(dtype) for name, value in changed(model, WEIGHTS, 2).items()}
-        with pytest.raises(UserError, match="x: %s holds weights other than -1, 0 and 1" % WEIGHTS):
+        with pytest.raises(UserError, match=f"x: {WEIGHTS} holds weights other than -1, 0 and 1"):
             npz.check_variant(values, "bwba", "x")
-    with pytest.raises(UserError, match=r"ternary \(%s holds 0\), so it is a twba checkpoint, not bwba" % WEIGHTS):
+    with pytest.raises(UserError, match=rf"ternary \({WEIGHTS} holds 0\), so it is a twba checkpoint, not bwba"):
         npz.check_variant(changed(model, WEIGHTS, 0), "bwba", "x")
 
 
@@ -119,7 +119,7 @@ def test_an_originals_npz_of_another_kind(model, tmp_path, wrong):
               "a string": arrays[:-1] + ["x"]}[wrong]
     params = np.empty(len(arrays), object)
     params[:] = arrays
-    np.savez(str(tmp_path / "bad.npz"), params=params)
+    np.savez(tmp_path / "bad.npz", params=params)
     assert "--allow-pickle" in refused(npz.read_model, tmp_path / "bad.npz")
     assert "another network" in refused(npz.read_model, tmp_path / "bad.npz", True)
     assert "holds quantised weights only" in refused(npz.read_training, tmp_path / "bad.npz")  # which has no such flag
@@ -127,7 +127,7 @@ def test_an_originals_npz_of_another_kind(model, tmp_path, wrong):
 
 def write_header(path, arrays, name, shape, dtype, content=b""):
     """An npz of these arrays, in which the header of one says something else than its content is."""
-    with zipfile.ZipFile(str(path), "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for key, array in arrays.items():
             file = io.BytesIO()
             if key == name:
@@ -143,8 +143,8 @@ def test_a_bomb_is_not_inflated(model, tmp_path, monkeypatch):
     """An array of another shape is not read: a megabyte of zeros can inflate to a gigabyte."""
     write_header(tmp_path / "bomb.npz", model, KERNEL, (250000,), np.float32, bytes(1000000))
     monkeypatch.setattr(np.lib.format, "read_array", None)
-    assert "%s has shape (250000,)" % KERNEL in refused(npz.read_model, tmp_path / "bomb.npz")
-    np.savez(str(tmp_path / "bomb.npz"), epoch=np.zeros(1000000, np.int64))
+    assert f"{KERNEL} has shape (250000,)" in refused(npz.read_model, tmp_path / "bomb.npz")
+    np.savez(tmp_path / "bomb.npz", epoch=np.zeros(1000000, np.int64))
     assert "epoch is no whole number" in refused(npz.read_epoch, tmp_path / "bomb.npz")
 
 
@@ -155,7 +155,7 @@ def test_an_array_of_another_length_than_its_header_says(model, tmp_path, length
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):
-    os.mkfifo(str(tmp_path / "pipe.npz"))
+    os.mkfifo(tmp_path / "pipe.npz")
     for read in (npz.read_model, npz.read_training, npz.read_epoch):
         assert "damaged or no npz file" in refused(read, tmp_path / "pipe.npz")
     assert "no such file" in refused(spiking_file.load, tmp_path / "pipe.npz")

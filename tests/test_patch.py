@@ -20,8 +20,8 @@ def site(tmp_path):
     layers = tmp_path / "tensorlayer" / "layers"
     layers.mkdir(parents=True)
     (tmp_path / "tensorlayer" / "__init__.py").write_text("")
-    shutil.copy(str(installed / "layers" / "__init__.py"), str(layers))
-    shutil.copy(str(installed / "layers" / "binary.py"), str(layers))
+    shutil.copy(installed / "layers" / "__init__.py", layers)
+    shutil.copy(installed / "layers" / "binary.py", layers)
     shutil.copytree(str(installed.parent / "tensorlayer-1.11.0.dist-info"),
                     str(tmp_path / "tensorlayer-1.11.0.dist-info"))
     assert run(tmp_path, "--revert")[0] == 0
@@ -104,7 +104,7 @@ def test_an_interrupted_install_can_be_repeated(site):
 def test_refuses_another_version(site):
     folder = site / "tensorlayer-1.11.0.dist-info"
     metadata = (folder / "METADATA").read_text().replace("Version: 1.11.0", "Version: 1.11.1")
-    shutil.rmtree(str(folder))
+    shutil.rmtree(folder)
     other = site / "tensorlayer-1.11.1.dist-info"
     other.mkdir()
     (other / "METADATA").write_text(metadata)

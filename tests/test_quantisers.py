@@ -121,9 +121,9 @@ def test_no_compiler_rounds_product_and_sum_as_one(activation, thresholds):
 def test_activations_of_the_fast_graph(activation, outputs, gradients, dtype):
     """At their thresholds, 0 and +-0.4, and at htanh's ends: no gradient beyond 1. (x + 1) / 2 halves it, then it is clipped.
 
-    -0.39 and 0.39 lie beside the published thresholds. At 0 the binary one fires.
+    -0.3999 and 0.3999 lie beside the published thresholds. At 0 the binary one fires.
     """
-    potential, upstream = [-1.1, -1, -0.4, -0.39, 0, 0.39, 0.4, 1, 1.1], [-1, -1, -3, -9, 3, 0.5, 2, 1, 1]
+    potential, upstream = [-1.1, -1, -0.4, -0.3999, 0, 0.3999, 0.4, 1, 1.1], [-1, -1, -3, -9, 3, 0.5, 2, 1, 1]
     fire, gradient = quantisers.ACTIVATIONS[activation]
     with tf.Graph().as_default(), tf.Session() as session:
         x, zero = tf.constant(np.array(potential, dtype)), tf.zeros([], dtype)
@@ -179,4 +179,4 @@ def test_ternary_layers_have_no_scaling_factor(bias):
 
 def _input(x):
     import tensorlayer
-    return tensorlayer.layers.InputLayer(tf.constant(x), name="input_%d" % x.ndim)
+    return tensorlayer.layers.InputLayer(tf.constant(x), name=f"input_{x.ndim}")

@@ -309,8 +309,8 @@ def test_robustness_is_reproducible(arrays):
 
 
 def alter(export, path, **changes):
-    with np.load(str(export)) as archive:
-        np.savez_compressed(str(path), **dict(dict(archive), **changes))
+    with np.load(export) as archive:
+        np.savez_compressed(path, **dict(dict(archive), **changes))
 
 
 def bad_exports(export, folder):
@@ -318,13 +318,13 @@ def bad_exports(export, folder):
     yield folder / "missing.npz", "no such file"
     (folder / "cut.npz").write_bytes(export.read_bytes()[:-2000])
     yield folder / "cut.npz", "truncated"
-    changed = np.load(str(export))["cnn1/thresholds"] + np.int16(1)
+    changed = np.load(export)["cnn1/thresholds"] + np.int16(1)
     alter(export, folder / "altered.npz", **{"cnn1/thresholds": changed})
     yield folder / "altered.npz", "was altered"
-    meta = dict(json.loads(str(np.load(str(export))["meta"])), version=2)
+    meta = dict(json.loads(str(np.load(export)["meta"])), version=2)
     alter(export, folder / "later.npz", meta=np.array(json.dumps(meta)))
     yield folder / "later.npz", "has version 2"
-    np.savez(str(folder / "foreign.npz"), x=np.zeros(3))
+    np.savez(folder / "foreign.npz", x=np.zeros(3))
     yield folder / "foreign.npz", "no exported spiking network"
 
 

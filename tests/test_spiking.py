@@ -19,9 +19,9 @@ def file(tmp_path):
 
 def rewrite(path, **changes):
     """The same file with some of its arrays changed, or left out (None)."""
-    with np.load(str(path)) as archive:
+    with np.load(path) as archive:
         arrays = dict(archive, **changes)
-    np.savez(str(path), **{name: value for name, value in arrays.items() if value is not None})
+    np.savez(path, **{name: value for name, value in arrays.items() if value is not None})
 
 
 def test_file_gives_back_what_was_saved(file):
@@ -84,7 +84,7 @@ def test_values_of_no_network(file, array, index, value, text):
     arrays = random_arrays()
     arrays[array][index] = value
     spiking_file.save(file, arrays, "twba", {})
-    with pytest.raises(UserError, match="net.npz: %s.*make it anew" % text):
+    with pytest.raises(UserError, match=f"net.npz: {text}.*make it anew"):
         spiking_file.load(file)
 
 
@@ -117,7 +117,7 @@ def test_meta_that_is_no_text(file, meta):
     ("twba", {"card": {"recipe": {"dataset": "x"}}}, "its source"), ("twba", {"card": {"recipe": []}}, "its source")])
 def test_meta_that_a_report_cannot_use(file, variant, source, text):
     spiking_file.save(file, random_arrays(), variant, source)
-    with pytest.raises(UserError, match="net.npz: %s.*make it anew" % text):
+    with pytest.raises(UserError, match=f"net.npz: {text}.*make it anew"):
         spiking_file.load(file)
 
 
@@ -137,7 +137,7 @@ def test_a_file_from_before_the_digest_of_the_meta(file):
 
 
 def test_another_npz(file):
-    np.savez(str(file), x=np.zeros(3))
+    np.savez(file, x=np.zeros(3))
     with pytest.raises(UserError, match="is no exported spiking network"):
         spiking_file.load(file)
 

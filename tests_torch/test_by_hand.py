@@ -44,7 +44,7 @@ def test_activations(activation, outputs, gradients):
 
     A gradient is halved by (x + 1) / 2, then clipped; the published one is the sum of two such. htanh's mask: none beyond 1.
     """
-    potentials = [-1.1, -1.0, -0.5, -0.4, -0.39, 0.0, 0.39, 0.4, 0.41, 1.0, 1.1]
+    potentials = [-1.1, -1.0, -0.5, -0.4, -0.3999, 0.0, 0.3999, 0.4, 0.4001, 1.0, 1.1]
     upstream = [-1.0, -1.0, 1.0, -3.0, 2.0, 6.0, -9.0, 0.5, 4.0, 1.0, 5.0]
     assert forward_and_gradient(ACTIVATIONS[activation], potentials, upstream) == (outputs, gradients)
 
