@@ -4,7 +4,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections import OrderedDict
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -19,8 +18,8 @@ from twba_nets import architecture as arch, card, command_line
 from twba_nets.files import write_json
 from workers import PYTORCH, TENSORFLOW, add_flags, ask, start
 
-SIDES = OrderedDict([("engine", TENSORFLOW), ("tensorflow", TENSORFLOW), ("per_group", TENSORFLOW),
-                     ("pytorch", PYTORCH), ("pytorch_int8", PYTORCH), ("onnxruntime", PYTORCH)])
+SIDES = {"engine": TENSORFLOW, "tensorflow": TENSORFLOW, "per_group": TENSORFLOW, "pytorch": PYTORCH, "pytorch_int8": PYTORCH,
+         "onnxruntime": PYTORCH}
 BATCHES = (1, 200)
 
 
@@ -49,8 +48,8 @@ def measure(args):
         export, onnx = Path(folder) / "export.npz", Path(folder) / "network.onnx"
         _run(TENSORFLOW, "-m", "twba_tensorflow.export", model, export)
         _run(PYTORCH, "-m", "twba_chip.export_onnx", export, onnx)
-        workers = OrderedDict((side, start(python, "inference_worker.py", side, model, export, onnx, args.threads))
-                              for side, python in SIDES.items())
+        workers = {side: start(python, "inference_worker.py", side, model, export, onnx, args.threads)
+                   for side, python in SIDES.items()}
         try:
             turns = [_turn(workers, args.seconds) for _ in range(args.rounds + 1)][1:]  # the first warms up
         finally:
@@ -74,7 +73,7 @@ def _turn(workers, seconds):
 
 def _summary(turns, engine):
     """By batch: images/s of the turns' medians (least, median, most), milliseconds, and how much faster the engine is."""
-    summary = OrderedDict()
+    summary = {}
     for batch in BATCHES:
         own, fastest = ([statistics.median(turn[batch]["times"]) for turn in side] for side in (turns, engine))
         speeds = sorted(batch / seconds for seconds in own)
@@ -90,10 +89,10 @@ def _summary(turns, engine):
 def _roofline(turns):
     """By batch and stage of the engine, and for the hidden stages together: microseconds an image, million operations, and
     the share of what the processor does in the same turn where all operands stay in registers."""
-    names = OrderedDict((stage.conv, [stage.conv]) for stage in arch.STAGES)
+    names = {stage.conv: [stage.conv] for stage in arch.STAGES}
     names["hidden"] = [stage.conv for stage in arch.STAGES if stage.quantised]
-    return {batch: OrderedDict((name, _row([[turn[batch]["stages"][part] for part in parts] for turn in turns]))
-                               for name, parts in names.items()) for batch in BATCHES}
+    return {batch: {name: _row([[turn[batch]["stages"][part] for part in parts] for turn in turns])
+                    for name, parts in names.items()} for batch in BATCHES}
 
 
 def _row(turns):

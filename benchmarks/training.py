@@ -3,7 +3,6 @@ import argparse
 import statistics
 import sys
 import time
-from collections import OrderedDict
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -18,8 +17,7 @@ from twba_nets import architecture as arch, card
 from twba_nets.files import write_json
 from workers import PYTORCH, TENSORFLOW, add_flags, ask, start
 
-SIDES = OrderedDict([("ours", TENSORFLOW), ("per_group", TENSORFLOW), ("pytorch", PYTORCH),
-                     ("pytorch_memory", PYTORCH)])
+SIDES = {"ours": TENSORFLOW, "per_group": TENSORFLOW, "pytorch": PYTORCH, "pytorch_memory": PYTORCH}
 KINDS = ("train", "evaluate")
 
 
@@ -45,7 +43,7 @@ def main(argv=None):
 
 def measure(args):
     """All figures as a dictionary for JSON."""
-    workers, starts = OrderedDict(), {}
+    workers, starts = {}, {}
     try:
         for side, python in SIDES.items():  # one after the other: each start is timed
             python = args.tensorflow if python == TENSORFLOW else python

@@ -6,7 +6,6 @@ import json
 import shutil
 import signal
 import time
-from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -102,8 +101,8 @@ class Simple:
 
     def build_step(self, recipe, dataset, graph):
         assert graph in GRAPHS
-        variables = OrderedDict((name, tf.get_variable(name, shape, initializer=tf.constant_initializer(0.5)))
-                                for name, shape in arch.training_variable_shapes().items())
+        variables = {name: tf.get_variable(name, shape, initializer=tf.constant_initializer(0.5))
+                     for name, shape in arch.training_variable_shapes().items()}
         self.change = tf.assign_sub(variables["model/bn0/beta"], tf.ones([64]))
         weights = next(variable for name, variable in variables.items() if arch.is_quantised(name))
         self.turn = tf.assign(weights, -weights)

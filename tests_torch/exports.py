@@ -55,7 +55,7 @@ def bad_network(request, tmp_path, random_network):
     path = tmp_path / "bad.npz"
     content = random_network.read_bytes()
     if request.param == "missing":
-        return path, "no such file"
+        return path, "no such model"
     if request.param == "truncated":
         path.write_bytes(content[:len(content) // 2])
         return path, "truncated"

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] = None) -> None:
         "An image is one time step from v = 0; a simulator's state is to be reset after it. The first two "
         "convolutions and the classifier are off chip and stay in the exported network "
         "(twba_chip.spiking_network: encode, classify).")
-    parser.add_argument("network", type=Path, help="twba or bwba, the released ones; a run's folder, a model.npz, or an exported file")
+    command_line.add_network(parser, "network")
     parser.add_argument("out", type=Path, help="the file to write, as in twba.nir")
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):

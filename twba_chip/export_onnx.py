@@ -41,7 +41,7 @@ def main(argv: Sequence[str] = None) -> None:
         description="Write an exported network as an ONNX model, from images (uint8 [N, 32, 32, 3] as CIFAR-10 has "
         "them; crop and standardisation are in the model) to logits (float32 [N, 10]). Given the same input spikes, "
         "the hidden stages spike exactly as twba_chip.spiking_network has it.")
-    parser.add_argument("network", type=Path, help="twba or bwba, the released ones; a run's folder, a model.npz, or an exported file")
+    command_line.add_network(parser, "network")
     parser.add_argument("out", type=Path, help="the file to write, as in twba.onnx")
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple, Union
 
 from twba_chip import folding, spiking_file
-from twba_nets import card, places
+from twba_nets import card, places, run_folder
 from twba_nets.arrays import Arrays
 from twba_nets.errors import UserError
 from twba_nets.model import Model, open_model
@@ -23,9 +23,12 @@ def open_network(source: Union[str, Path]) -> Exported:
 
     Raises UserError if there is none, if it is damaged, or if its activations are not binary.
     """
-    path = places.model(source)
-    if path.is_file() and spiking_file.is_exported(path):
+    path = run_folder.locate_npz(places.model(source))
+    if spiking_file.is_exported(path):
         return Exported(*spiking_file.load(path))
+    if not card.load_recipe(path):
+        raise UserError(f"{path}: is no exported network, and neither card nor recipe beside it says what model it is: export "
+                        "it, with --variant and --activation")
     model = open_model(path)
     require_binary(model)
     arrays = folding.fold(model.values, model.recipe.variant)

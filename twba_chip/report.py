@@ -42,7 +42,7 @@ class Measurement(NamedTuple):
 def main(argv: Sequence[str] = None) -> None:
     args = _parser().parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):
-        arrays, meta = open_network(args.export)
+        arrays, meta = open_network(args.network)
         core = cores.Core(args.axons, args.neurons)
         placements = [cores.place(stage, core) for stage in STAGES[FLOAT_STAGES:]]
         make_folder(args.out)
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] = None) -> None:
         report = summarise(arrays, measurement, placements, args.picojoule_per_sop, args.picojoule_per_mac)
         few = slice(args.robustness_images)
         curve = robustness.accuracies(arrays, images[few], labels[few])
-        report.update(export=args.export.name, variant=meta["variant"].upper(), sha256=meta["sha256"],
+        report.update(export=args.network.name, variant=meta["variant"].upper(), sha256=meta["sha256"],
                       source=meta["source"], dataset=data.name, core=core._asdict(),
                       robustness={"images": len(labels[few]), "seed": robustness.SEED, "dropped": robustness.DROPS,
                                   "accuracy": curve.tolist()})
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         "dense multiply-accumulates (MACs), and cores (the rule: twba_chip/cores.py); the energy of both; and accuracy "
         "when spikes get lost. Prints a table and writes report.json, firing_rate.png, spikes_per_image.png, sops.png "
         "and robustness.png. On one core, 10,000 images take about 20 seconds and the robustness curve about 80.")
-    parser.add_argument("export", type=Path, help="twba or bwba, the released ones; a run's folder, a model.npz, or an exported file")
+    command_line.add_network(parser, "network")
     parser.add_argument("out", type=Path, help="the folder for the report; made if need be")
     parser.add_argument("--dataset", choices=("cifar10", "digits"),
                         help="whose test images to run (default: what the export's card says, else cifar10)")

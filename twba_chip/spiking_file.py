@@ -76,7 +76,7 @@ def write(path: Path, arrays: Arrays, meta: dict) -> None:
 
 
 def is_exported(path: Path) -> bool:
-    """Whether this npz is an exported network, in whatever state. Raises UserError if it is no npz."""
+    """Whether this npz is an exported network, in whatever state. Raises UserError if it is damaged."""
     with open_npz(path, MAKE_ANEW) as archive:
         return "meta" in archive.names
 

@@ -184,28 +184,3 @@ def training_variable_shapes() -> Dict[str, tuple]:
 def is_quantised(name: str) -> bool:
     """Whether the network quantises this variable before it uses it."""
     return name.endswith("/W_conv2d")
-
-
-# to go: what is left of the functions that derived this anew
-RELU_STAGE, SPIKE_STAGE = STAGES[:FLOAT_STAGES]
-HIDDEN_STAGES = STAGES[FLOAT_STAGES:]
-
-
-def group_names(stage):
-    return stage.group_names
-
-
-def following(stage):
-    return dict(zip(STAGES, STAGES[1:])).get(stage)
-
-
-def next_groups(stage):
-    return stage.reader.groups
-
-
-def output_size(size, stage):
-    return stage.output_size
-
-
-def padding(size, stage):
-    return stage.margin

@@ -154,10 +154,10 @@ def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=path, metavar="FILE", help="also write all figures to this file")
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """The flag --model of the commands that need no framework."""
-    parser.add_argument("--model", type=path, default="twba", metavar="MODEL", help="twba or bwba, the released ones; a run's "
-                        "folder, a model.npz, or an exported file (default: twba)")
+def add_network(parser: argparse.ArgumentParser, *name: str, **options) -> None:
+    """An argument that names a network for the commands that need no framework (twba_chip.exported.open_network)."""
+    parser.add_argument(*name, type=path, help="twba or bwba, the released ones; a run's folder, a model.npz, or an exported "
+                        "file", **options)
 
 
 def stopped(folder: Path, saved: str) -> str:

@@ -12,6 +12,7 @@ A checkpoint is named by a path: that of an npz, or TensorFlow's prefix, the pat
 import ast
 import os
 import re
+import zipfile
 from pathlib import Path
 from typing import List, Optional, Union
 
@@ -44,6 +45,23 @@ def locate(source: Union[str, Path]) -> Path:
         return found
     if not path.exists() and not index_file(path).exists():
         raise UserError(f"{path}: no such checkpoint: name a run's folder, a TensorFlow checkpoint or an npz")
+    return path
+
+
+def locate_npz(source: Union[str, Path]) -> Path:
+    """The npz of the model that `source` names: itself, or a folder's model.npz, which both trainers write.
+
+    Raises UserError if there is none, or if it is a TensorFlow checkpoint.
+    """
+    path = Path(source)
+    path = path / MODEL_NAME if path.is_dir() else path.with_name(_PART.sub("", path.name))
+    if index_file(path).exists():
+        raise UserError(f"{path}: is a TensorFlow checkpoint, which TensorFlow alone reads: name the run's folder, or its "
+                        f"{MODEL_NAME}")
+    if not path.is_file():  # to open a pipe would wait for ever
+        raise UserError(f"{path}: no such model: name a run's folder, a {MODEL_NAME} or an exported file")
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path}: truncated or no npz file: use a copy of it, or make it anew")
     return path
 
 

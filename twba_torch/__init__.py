@@ -16,17 +16,18 @@ if TYPE_CHECKING:
     from twba_torch.standard_network import StandardNetwork
 
 
-def load(model: Union[str, Path] = "twba") -> "StandardNetwork":
+def load(model: Union[str, Path] = "twba", variant: str = None, activation: str = None) -> "StandardNetwork":
     """A trained network as a torch.nn.Module in eval mode: images [N, 3, 32, 32] in [0, 1] -> logits [N, 10].
 
     model: "twba", "bwba" or "twba-published", which are the released ones; a run's folder; or an npz.
+    variant ("twba", "bwba"), activation ("binary", "published"): needed of an npz that has no card or recipe beside it.
     net(images, return_spikes=True) also returns the maps of spikes. It can be trained further.
     Raises UserError if there is no such model, or if its file is damaged.
     """
-    from twba_nets import places
+    from twba_nets import places, run_folder
     from twba_nets.model import open_model
     from twba_torch.standard_network import StandardNetwork  # only now: PyTorch takes seconds to import
-    opened = open_model(places.model(model))
+    opened = open_model(run_folder.locate_npz(places.model(model)), variant, activation)
     net = StandardNetwork(opened.recipe.variant, opened.recipe.activation)
     net.load_variables(opened.values)
     return net.eval()
