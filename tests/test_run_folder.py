@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import tensorflow as tf
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 
 from twba_nets import card, npz, recipe as recipes, run_folder
 from twba_nets.errors import UserError

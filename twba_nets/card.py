@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Dict, Optional, Sequence
 
-from twba_nets import recipe as recipes
+from twba_nets import places, recipe as recipes
 from twba_nets.errors import UserError
 from twba_nets.files import read_json, sha256, write_json
 from twba_nets.run_folder import MODEL_NAME
@@ -90,6 +90,8 @@ def cpu_name() -> str:
 
 def commit() -> Optional[str]:
     """The commit of the code, marked where files differ from it; None outside a git checkout."""
+    if not places.IS_CHECKOUT:  # an installed package may lie in somebody else's
+        return None
     try:
         return subprocess.check_output(["git", "describe", "--always", "--abbrev=40", "--dirty=-changed"],
                                        cwd=Path(__file__).parent, stderr=subprocess.DEVNULL,

@@ -24,6 +24,7 @@ from typing import BinaryIO, Dict, List, Tuple, Union
 import numpy as np
 from tqdm import tqdm
 
+from twba_nets import places
 from twba_nets.datasets.dataset import Dataset
 from twba_nets.errors import UserError
 
@@ -41,7 +42,7 @@ OFFICIAL_MD5 = dict(zip(FILES, (
 FOLDERS = (FOLDER, FOLDER + "-target/" + FOLDER)
 ARCHIVES = (ARCHIVE, FOLDER + ".tar.gz", FOLDER + "-target_archive", FOLDER + "-target.tar.gz")
 ENVIRONMENT_VARIABLE = "CIFAR10_DIR"
-DEFAULT_DIR = Path(__file__).resolve().parents[2] / "data"
+DEFAULT_DIR = places.HOME / "data"
 BATCH_IMAGES, CLASSES = 10000, 10
 MAX_BATCH_BYTES = 1 << 26  # the official files have half as many; pickles of Python 3 may take two bytes for a pixel
 MAX_STEPS = 1000000  # of reading a pickle; a batch takes a tenth
