@@ -59,7 +59,7 @@ lock:
 	  requirements.txt -o requirements.lock
 	$(LOCK) --python-platform x86_64-manylinux2014 --python-version 3.8 --override docker/requirements-gpu-overrides.txt \
 	  docker/requirements-gpu.txt --no-emit-package numpy --no-emit-package wrapt -o docker/requirements-gpu.lock
-	$(LOCK) --python-platform x86_64-manylinux_2_28 --python-version 3.11 twba_torch/requirements.txt \
-	  --no-emit-package torchvision -o twba_torch/requirements-gpu.lock
+	$(LOCK) --universal --python-version 3.10 twba_torch/requirements.txt --no-emit-package torchvision \
+	  -o twba_torch/requirements.lock
 	$(LOCK) --python-platform x86_64-manylinux_2_28 --python-version 3.11 --find-links $(TORCH_CPU_WHEELS) \
 	  twba_torch/requirements.txt --no-emit-package torchvision -o twba_torch/requirements-cpu.lock

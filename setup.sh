@@ -1,61 +1,121 @@
 #!/usr/bin/env bash
 # Prepare an environment with the packages of its lock file; a second run reuses what is there.
-#   ./setup.sh        .venv: CPython 3.7, TensorFlow 1.15, TensorLayer patched
+#   ./setup.sh        .venv: CPython 3.7, TensorFlow 1.15, TensorLayer patched. Where there is no 3.7, uv fetches one
 #   ./setup.sh intel  .venv-intel: the same with intel-tensorflow, to be compared (README, "Speed")
-#   ./setup.sh torch  .venv-torch: CPython 3.11, PyTorch for CUDA where there is an NVIDIA driver, else for the CPU
+#   ./setup.sh torch  .venv-torch: CPython 3.10 to 3.13, PyTorch for CUDA where there is an NVIDIA driver, else for the CPU
 set -euo pipefail
 cd "$(dirname "$0")"
 TORCH_CPU_WHEELS=${TORCH_CPU_WHEELS:-https://download.pytorch.org/whl/cpu/torch/} # or a folder that has the wheel
+BUILD_PACKAGES="build-essential libssl-dev zlib1g-dev libbz2-dev libreadline-dev libsqlite3-dev libffi-dev liblzma-dev"
 
-is_python() { "$2" -c "import sys, venv, ensurepip; sys.exit('%d.%d' % sys.version_info[:2] != '$1')" >/dev/null 2>&1; }
+fail() { echo "setup.sh: $*" >&2; exit 1; }
 
-find_python() { # version, who needs it
-  local candidate
-  for candidate in "python$1" python3 "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/"python$1" \
-    "$(uv python find --no-project "$1" 2>/dev/null || true)"; do
-    if [ -n "$candidate" ] && is_python "$1" "$candidate"; then
-      echo "$candidate"
-      return
-    fi
+is_python() { # version, interpreter
+  "$2" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$1')" >/dev/null 2>&1
+}
+
+find_python() { # versions, the best first; prints the interpreter
+  local version candidate
+  for version in "$@"; do
+    for candidate in "python$version" python3 "${PYENV_ROOT:-$HOME/.pyenv}/versions/$version".*/bin/"python$version" \
+      .uv/python/*/bin/"python$version" "$(uv python find --no-project "$version" 2>/dev/null || true)"; do
+      if [ -n "$candidate" ] && is_python "$version" "$candidate"; then
+        echo "$candidate"
+        return
+      fi
+    done
   done
-  echo "setup.sh: no CPython $1, which $2 needs, on PATH, in pyenv or in uv: install one with" \
-    "\`pyenv install $1\` or \`uv python install $1\`, or use Docker (see README.md)" >&2
   return 1
 }
 
-prepare() { # environment, version, who needs it, lock file, pip's flags
-  local environment=$1 version=$2 user=$3 lock=$4 stamp python
-  shift 4
-  stamp=$(sha256sum "$lock")
-  if [ "$(cat "$environment/installed.sha256" 2>/dev/null)" != "$stamp" ]; then
-    python=$(find_python "$version" "$user")
-    echo "setting up $environment with $("$python" --version) (once; about a minute)"
-    "$python" -m venv --clear "$environment"
-    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes "$@" -r "$lock"
-    echo "$stamp" >"$environment/installed.sha256"
+make_venv() { # interpreter, folder
+  "$1" -c "import venv, ensurepip" 2>/dev/null ||
+    fail "$("$1" --version) lacks venv or ensurepip: install them (Debian, Ubuntu: apt install" \
+      "python$("$1" -c "import sys; print('%d.%d' % sys.version_info[:2])")-venv)"
+  "$1" -m venv --clear "$2"
+}
+
+pip_install() { # environment's folder, pip's arguments
+  local environment=$1
+  shift
+  "$environment/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes "$@"
+}
+
+fetch_python37() { # by a uv of our own: of later ones than 0.6 none offers 3.7
+  local python
+  python=$(find_python 3.13 3.12 3.11 3.10 3.9 3.8 3.14) || fail "no CPython from 3.8 on that could fetch 3.7: $REMEDY37"
+  echo "no CPython 3.7 here: uv fetches one into .uv" >&2
+  make_venv "$python" .uv
+  pip_install .uv -r /dev/stdin <<<"uv==0.6.17 --hash=sha256:aa416f287c81bfffd21e82765944035e6c3f4566615bd4fc03db3a704be8e4d5" >&2 ||
+    fail "uv, which would fetch CPython 3.7, cannot be installed from pip's index: $REMEDY37"
+  UV_HTTP_TIMEOUT=60 .uv/bin/uv python install --no-config --install-dir .uv/python 3.7.9 >&2 ||
+    fail "uv cannot fetch CPython 3.7.9: $REMEDY37"
+}
+REMEDY37="install CPython 3.7 (\`pyenv install 3.7\`, which on Debian and Ubuntu needs: apt install $BUILD_PACKAGES), or use"
+REMEDY37+=" Docker (README.md)"
+
+python37() {
+  [ "$(uname -sm)" = "Linux x86_64" ] ||
+    fail "TensorFlow 1.15 runs on Linux on x86-64 alone: use Docker, or PyTorch's side (make setup-torch)"
+  find_python 3.7 || { fetch_python37 && find_python 3.7; }
+}
+
+is_current() { [ "$(cat "$1/installed" 2>/dev/null)" = "$(cksum "${@:2}")" ]; } # environment, lock files
+
+prepare() { # environment, interpreter, lock file, pip's flags
+  local environment=$1 python=$2 lock=$3
+  shift 3
+  echo "setting up $environment with $("$python" --version) (once; about a minute)"
+  make_venv "$python" "$environment"
+  pip_install "$environment" "$@" -r "$lock"
+}
+
+prepare_tensorflow() { # environment
+  is_current "$1" requirements.lock && return
+  local python
+  python=$(python37)
+  prepare "$1" "$python" requirements.lock
+  cksum requirements.lock >"$1/installed"
+}
+
+torch_lock() { # interpreter; prints the lock file and pip's flags for this machine
+  if nvidia-smi >/dev/null 2>&1 || ! is_python 3.11 "$1" || [ "$(uname -sm)" != "Linux x86_64" ]; then
+    echo twba_torch/requirements.lock
+  elif [ -e "$TORCH_CPU_WHEELS" ] || answers "$1" "$TORCH_CPU_WHEELS"; then
+    echo "twba_torch/requirements-cpu.lock --find-links $TORCH_CPU_WHEELS"
+  elif "$1" -m pip download --quiet --no-deps --dest "$(mktemp -d)" torch==2.13.0+cpu >/dev/null 2>&1; then
+    echo twba_torch/requirements-cpu.lock # pip is configured for a place that has the wheel
+  else
+    echo twba_torch/requirements.lock
   fi
 }
 
+answers() { "$1" -c "import sys, urllib.request as u; u.urlopen(sys.argv[1], timeout=20)" "$2" >/dev/null 2>&1; }
+
 case "${1:-}" in
 "")
-  prepare .venv 3.7 "TensorFlow 1.15" requirements.lock
+  prepare_tensorflow .venv
   .venv/bin/python patches/install.py
   ;;
 intel)
-  prepare .venv-intel 3.7 "TensorFlow 1.15" requirements.lock
-  .venv-intel/bin/python -m pip uninstall --quiet --yes tensorflow
-  .venv-intel/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-intel.lock
+  if ! is_current .venv-intel requirements.lock requirements-intel.lock; then
+    prepare_tensorflow .venv-intel
+    .venv-intel/bin/python -m pip uninstall --quiet --yes tensorflow
+    pip_install .venv-intel -r requirements-intel.lock
+    cksum requirements.lock requirements-intel.lock >.venv-intel/installed
+  fi
   .venv-intel/bin/python patches/install.py
   ;;
 torch)
-  if nvidia-smi >/dev/null 2>&1; then
-    prepare .venv-torch 3.11 "PyTorch's side" twba_torch/requirements-gpu.lock
-  else
-    prepare .venv-torch 3.11 "PyTorch's side" twba_torch/requirements-cpu.lock --find-links "$TORCH_CPU_WHEELS"
+  if ! is_current .venv-torch twba_torch/requirements.lock twba_torch/requirements-cpu.lock; then
+    python=$(find_python 3.11 3.12 3.13 3.10) ||
+      fail "PyTorch's side needs CPython 3.10 to 3.13: install one (your system's python3, pyenv or uv)"
+    read -r -a lock <<<"$(torch_lock "$python")"
+    prepare .venv-torch "$python" "${lock[@]}"
+    cksum twba_torch/requirements.lock twba_torch/requirements-cpu.lock >.venv-torch/installed
   fi
   ;;
 *)
-  echo "setup.sh: $1? Nothing for TensorFlow's environment, intel, or torch" >&2
-  exit 1
+  fail "$1? Nothing for TensorFlow's environment, intel, or torch"
   ;;
 esac
