@@ -34,11 +34,16 @@ def digit_images():
 
 
 @pytest.fixture(scope="session")
-def cifar10_images():
+def cifar10_dir():
     folder = os.environ.get(cifar10.ENVIRONMENT_VARIABLE)
     if not folder:
         pytest.skip(f"set {cifar10.ENVIRONMENT_VARIABLE} to the folder of cifar-10-batches-py to run this test")
-    return cifar10.load(Path(folder)).x_test[:IMAGES]
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def cifar10_images(cifar10_dir):
+    return cifar10.load(cifar10_dir).x_test[:IMAGES]
 
 
 @pytest.fixture(scope="session")

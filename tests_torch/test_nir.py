@@ -10,7 +10,7 @@ import torch
 from snntorch.import_nir import import_from_nir
 
 from exports import (  # noqa: F401 (fixtures)
-    assert_refused, bad_network, cifar10_images, digit_images, random_network, random_spikes, released_network)
+    assert_refused, bad_network, cifar10_dir, cifar10_images, digit_images, random_network, random_spikes, released_network)
 from helpers import REPOSITORY, process_error
 from twba_chip import export_nir, spiking_file, spiking_network
 from twba_nets.architecture import FLOAT_STAGES, STAGES

@@ -5,7 +5,7 @@ import onnxruntime
 import pytest
 
 from exports import (  # noqa: F401 (fixtures)
-    assert_refused, bad_network, cifar10_images, digit_images, random_network, random_spikes, released_network)
+    assert_refused, bad_network, cifar10_dir, cifar10_images, digit_images, random_network, random_spikes, released_network)
 from twba_chip import export_onnx, spiking_file, spiking_network
 from twba_nets import architecture as arch
 

@@ -16,24 +16,31 @@ from twba_torch import quantisers
 __all__ = ["BinaryConv2d", "QUANTISED_CONV", "Spike", "TernaryConv2d"]
 
 
-class TernaryConv2d(nn.Conv2d):
+class _QuantisedConv2d(nn.Conv2d):
+    variant: str
+
+    def quantised_weight(self) -> torch.Tensor:
+        """The weights that the convolution multiplies by, [O, C / groups, k, k]; `weight` holds the latent ones."""
+        return quantise(self.variant, self.weight, self.groups)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self._conv_forward(x, self.quantised_weight(), self.bias)
+
+
+class TernaryConv2d(_QuantisedConv2d):
     """nn.Conv2d with weights in {-1, 0, 1}: 0 up to 0.7 times the mean |W| of its group, else W's sign.
 
     Ternary weights are quantised to themselves. Source: the published code's TernaryConv2d.
     """
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self._conv_forward(x, quantise("twba", self.weight, self.groups), self.bias)
+    variant = "twba"
 
 
-class BinaryConv2d(nn.Conv2d):
+class BinaryConv2d(_QuantisedConv2d):
     """nn.Conv2d with weights in {-1, 1}: W's sign. Source: TensorLayer's BinaryConv2d."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self._conv_forward(x, quantise("bwba", self.weight, self.groups), self.bias)
+    variant = "bwba"
 
 
-QUANTISED_CONV = {"twba": TernaryConv2d, "bwba": BinaryConv2d}
+QUANTISED_CONV = {layer.variant: layer for layer in (TernaryConv2d, BinaryConv2d)}
 
 
 class Spike(nn.Module):

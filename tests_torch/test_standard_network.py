@@ -1,0 +1,176 @@
+"""What twba_torch.load gives, and the building blocks: the trainer's network in standard modules."""
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import twba_chip
+import twba_torch
+from conftest import in_tensorflow
+from exports import cifar10_dir  # noqa: F401 (a fixture)
+from helpers import REPOSITORY, SEEDS, random_stages, random_variables
+from twba_nets import architecture as arch, npz, places
+from twba_nets.datasets import cifar10
+from twba_nets.errors import UserError
+from twba_torch import layers, pipeline, variables
+from twba_torch.network import Network
+from twba_torch.quantisers import WEIGHTS
+from twba_torch.standard_network import StandardNetwork
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.RandomState(0).randint(0, 256, (20, 32, 32, 3)).astype(np.uint8)
+
+
+def as_torchvision(images):
+    """uint8 [N, 32, 32, 3] as ToTensor gives it."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2) / 255
+
+
+def in_order(spikes, stage):
+    """The trainer's map [N, H, W, C], its channels by reader, as [N, C, H, W] in TensorFlow's order."""
+    by_reader = spikes.unflatten(3, (stage.groups, stage.reader.groups, -1)).transpose(4, 5)
+    return by_reader.flatten(3).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("name", places.RELEASED)
+def test_released_networks_are_the_trainers(name, images):
+    net, trainers = twba_torch.load(name), Network(name[:4], "published" if "published" in name else "binary")
+    variables.assign(npz.read_model(places.released(name) / "model.npz"), trainers)
+    assert not net.training
+    with torch.no_grad():
+        logits, maps = net(as_torchvision(images), return_spikes=True)
+        expected, expected_maps = trainers.eval()(pipeline.central_crop(torch.from_numpy(images)))
+    assert list(maps) == list(arch.map_shapes())
+    for stage, found, theirs in zip(arch.STAGES[1:], maps.values(), expected_maps):
+        assert found.shape == (20, stage.output_channels, stage.output_size, stage.output_size)
+        assert (found != in_order(theirs, stage)).float().mean() < 1e-4  # but for a last bit
+    near = (logits - expected).abs().amax(1) < 1e-4
+    assert near.float().mean() >= 0.9 and (logits.argmax(1) == expected.argmax(1))[near].all()
+    assert torch.equal(logits, net(as_torchvision(images)))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("variant, activation", [("twba", "binary"), ("bwba", "published")])
+def test_random_networks_in_float64(variant, activation, seed):
+    """Given the same input spikes every map is the trainer's, with latent weights too."""
+    stages, x = random_stages(seed), torch.rand(6, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    torch.set_default_dtype(torch.float64)
+    net, trainers = StandardNetwork(variant, activation, stages), Network(variant, activation, False, stages)
+    values = random_variables(seed, stages)
+    net.load_variables(values)
+    variables.assign(values, trainers)
+    with torch.no_grad():
+        logits, maps = net.eval()(x, return_spikes=True)
+        expected, expected_maps = trainers.eval()(net.crop(x).permute(0, 2, 3, 1))
+    for stage, found, theirs in zip(stages[1:], maps.values(), expected_maps):
+        assert torch.equal(found, in_order(theirs, stage))
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-9)
+
+
+def test_predictions_on_cifar10_are_tensorflows(cifar10_dir, tmp_path):
+    in_tensorflow("TWBA/cifar10_twba_spikes.py", "--data-dir", cifar10_dir, "--limit", 1000, "--json", tmp_path / "figures.json")
+    theirs, data, net = json.loads((tmp_path / "figures.json").read_text()), cifar10.load(cifar10_dir), twba_torch.load("twba")
+    with torch.no_grad():
+        parts = [net(as_torchvision(x), return_spikes=True) for x in np.split(data.x_test[:1000], 5)]
+    predictions = torch.cat([logits for logits, _ in parts]).argmax(1).numpy()
+    assert abs((predictions == data.y_test[:1000]).mean() - theirs["accuracy"]) <= 0.002
+    for row in theirs["maps"]:
+        spikes = sum(maps[row["map"]].sum().item() for _, maps in parts)
+        assert spikes == pytest.approx(row["spikes_total"], rel=1e-4)  # flips within rounding of the input spikes
+
+
+def test_without_torch_too(images):
+    logits = twba_chip.load("bwba", threads=1).run(images).logits
+    with torch.no_grad():
+        near = np.abs(twba_torch.load("bwba")(as_torchvision(images)).numpy() - logits).max(1) < 1e-3
+    assert near.mean() >= 0.9
+
+
+def test_tools_understand_it(images):
+    """Hooks see each layer; torch.fx, torch.export and torch.jit make the same network of it."""
+    net, x, seen = twba_torch.load("bwba"), as_torchvision(images[:2]), []
+    handles = [layer.register_forward_hook(lambda layer, inputs, output: seen.append(type(layer)))
+               for layer in net.modules() if not list(layer.children())]
+    with torch.no_grad():
+        expected = net(x)
+        assert seen.count(layers.BinaryConv2d) == 8 and seen.count(layers.Spike) == 9 and seen.count(nn.BatchNorm2d) == 10
+        for handle in handles:
+            handle.remove()
+        assert torch.equal(torch.fx.symbolic_trace(net)(x), expected)
+        assert torch.equal(torch.export.export(net, (x,)).module()(x), expected)
+    convolutions = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d)]
+    assert sum(layer.weight.numel() for layer in convolutions) == 3252064 - 5120  # all but the classifier's
+    assert all(set(layer.weight.unique().tolist()) == {-1, 1} for layer in convolutions[2:])
+
+
+def test_it_can_be_trained(images):
+    net = twba_torch.load("twba").train()
+    before = net.cnn4.quantised_weight().clone()
+    adam = torch.optim.Adam(net.parameters(), 0.5)
+    nn.functional.cross_entropy(net(as_torchvision(images)), torch.arange(20) % 10).backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in net.parameters())
+    adam.step()
+    after = net.cnn4.quantised_weight()
+    assert set(after.unique().tolist()) == {-1, 0, 1} and not torch.equal(before, after)
+
+
+@pytest.mark.parametrize("bad, text", [
+    (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "images are floating"), (torch.zeros(3, 32, 32), "images are floating"),
+    (torch.zeros(1, 1, 32, 32), "images are floating"), (torch.zeros(1, 32, 32, 3), "images are floating"),
+    (torch.full((1, 3, 32, 32), 255.0), "these reach from 255 to 255"), (torch.full((1, 3, 32, 32), -0.5), "normalisation is"),
+    (torch.full((1, 3, 32, 32), torch.nan), "images lie in")], ids="bytes one grey last 255 normalised nan".split())
+def test_images_of_another_kind(bad, text):
+    with pytest.raises(ValueError, match=text):
+        StandardNetwork("twba").eval()(bad)
+
+
+def test_models_that_are_not_there(tmp_path):
+    with pytest.raises(UserError, match="resnet: no such model: name a run's folder, a model.npz"):
+        twba_torch.load("resnet")
+    np.savez(tmp_path / "model.npz", x=np.zeros(3))
+    with pytest.raises(UserError, match="neither card nor recipe beside it"):
+        twba_torch.load(tmp_path)
+    with pytest.raises(UserError, match="model.npz: lacks model/cnn00/kernel"):
+        twba_torch.load(tmp_path, "twba", "binary")
+
+
+def test_torch_hub():
+    net = torch.hub.load(str(REPOSITORY), "twba_cifar10", pretrained=True, source="local")
+    for name, value in twba_torch.load("twba").state_dict().items():
+        assert torch.equal(net.state_dict()[name], value), name
+    fresh = torch.hub.load(str(REPOSITORY), "bwba_cifar10", pretrained=False, source="local")
+    assert fresh.variant == "bwba" and not torch.equal(fresh.cnn1.weight, net.cnn1.weight)
+
+
+@pytest.mark.parametrize("layer", [layers.TernaryConv2d, layers.BinaryConv2d])
+def test_blocks_quantise_group_by_group(layer):
+    """Group 1's weights are ten times group 0's: each has a threshold of its own."""
+    torch.manual_seed(0)
+    conv = layer(4, 6, 3, groups=2)
+    with torch.no_grad():
+        conv.weight[3:] *= 10
+    expected = torch.cat([WEIGHTS[layer.variant].apply(part[None])[0] for part in conv.weight.chunk(2)])
+    assert torch.equal(conv.quantised_weight(), expected)
+    x = torch.rand(2, 4, 5, 5)
+    torch.testing.assert_close(conv(x), nn.functional.conv2d(x, expected, conv.bias, groups=2))
+    latent = layer(4, 6, 3, groups=2)
+    with torch.no_grad():
+        latent.weight.copy_(expected)
+    assert torch.equal(latent.quantised_weight(), expected), "quantised weights are not quantised to themselves"
+
+
+def test_spikes_of_an_unknown_activation():
+    with pytest.raises(ValueError, match="activation 'relu' is none of binary, published"):
+        layers.Spike("relu")
+
+
+def test_a_network_of_ones_own_learns():
+    specification = importlib.util.spec_from_file_location("own_network", REPOSITORY / "examples" / "own_network.py")
+    example = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(example)
+    assert example.main() > 0.95
