@@ -52,7 +52,7 @@ def table(names: Sequence[str], logits: np.ndarray, maps: dict) -> str:
     """The classes, the likeliest first, then each map's spikes, [1, H, W, C]. logits: [10]."""
     chances = np.exp(logits - logits.max())
     chances /= chances.sum()
-    lines = [f"{names[index]:10} {chances[index]:6.1%}  {'#' * round(BAR * chances[index])}".rstrip()
+    lines = [f"{names[index]:10} {chances[index]:6.1%}  {'#' * int(round(BAR * chances[index]))}".rstrip()
              for index in np.argsort(-chances)]
     lines += ["", f"{'map':8} {'neurons':>8} {'spikes':>8} {'firing rate':>12}"]
     for name, spikes in maps.items():

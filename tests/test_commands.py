@@ -1,0 +1,116 @@
+"""The command twba-nets, and what it does without a framework: predict, evaluate, export."""
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import twba_chip
+import twba_command
+from helpers import REPOSITORY, command_error, random_arrays
+from twba_chip import evaluate, export, exported, folding, predict, spiking_file
+from twba_nets import __version__, npz, places
+from twba_nets.datasets import digits
+
+IMAGES = digits.load().x_test[:3]
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "three.png"
+    Image.fromarray(IMAGES[0]).save(str(path))
+    return path
+
+
+def test_usage_and_version(capsys):
+    twba_command.main([])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "usage: twba-nets COMMAND ..." and all(f"  {name:10} " in "\n".join(lines) for name in twba_command.COMMANDS)
+    twba_command.main(["--version"])
+    assert capsys.readouterr().out == __version__ + "\n"
+    with pytest.raises(SystemExit, match="error: twba-nets fly: no such command: one of predict, evaluate"):
+        twba_command.main(["fly"])
+
+
+@pytest.mark.parametrize("name", twba_command.COMMANDS)
+def test_every_command_explains_itself(name):
+    """In an environment without PyTorch, NIR and ONNX those that need them name the extra to install."""
+    done = subprocess.run([sys.executable, "-W", "ignore", "twba_command.py", name, "--help"], cwd=str(REPOSITORY),
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+    if done.returncode:
+        extra = {"to-nir": "nir", "to-onnx": "onnx", "train": "torch"}[name]
+        assert done.stderr == f"error: {extra} is not installed: pip install 'twba-nets[{extra}]'\n"
+    else:
+        assert done.stdout.startswith("usage: ") and "--help" in done.stdout
+
+
+def test_predict(picture, capsys):
+    predict.main([str(picture), "--model", "bwba"])
+    lines = capsys.readouterr().out.splitlines()
+    engine = twba_chip.load("bwba")
+    logits = engine.run(IMAGES[:1]).logits[0].astype(float)
+    chances = np.exp(logits) / np.exp(logits).sum()
+    assert [line.split()[0] for line in lines[:10]] == [predict.CLASSES["cifar10"][i] for i in np.argsort(-chances)]
+    assert [line.split()[1] for line in lines[:10]] == [f"{chance:.1%}" for chance in sorted(chances)[::-1]]
+    assert lines[11].split() == ["map", "neurons", "spikes", "firing", "rate"]
+    found = {line.split()[0]: line.split()[1:] for line in lines[12:]}
+    expected = engine.unpack(1)
+    assert list(found) == list(expected)
+    for name, spikes in expected.items():
+        assert found[name] == [str(spikes.size), str(spikes.sum()), f"{spikes.mean():.1%}"]
+
+
+def test_pictures_of_other_kinds(tmp_path):
+    """A large grey picture with the digit in its central square; files that are none."""
+    wide = np.zeros((96, 200), np.uint8)
+    wide[:, 52:148] = np.kron(IMAGES[1][..., 0], np.ones((3, 3), np.uint8))
+    Image.fromarray(wide).save(str(tmp_path / "wide.png"))
+    assert np.abs(predict.read_picture(tmp_path / "wide.png").astype(int) - IMAGES[1]).mean() < 12
+    (tmp_path / "text.png").write_text("none")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "wide.png").read_bytes()[:300])
+    for name in ("text.png", "cut.png", "missing.png"):
+        line = command_error(predict.main, tmp_path / name)
+        assert line.startswith(f"{tmp_path / name}: no picture that Pillow can read")
+
+
+def test_evaluate(tmp_path, capsys):
+    """An exported file, on the digits that its card names; the engine's figures, on the screen and as JSON."""
+    arrays = random_arrays()
+    spiking_file.save(tmp_path / "net.npz", arrays, "twba", {"card": {"recipe": {"dataset": "digits"}}})
+    evaluate.main(["--model", str(tmp_path / "net.npz"), "--limit", "3", "--json", str(tmp_path / "figures.json")])
+    output = twba_chip.load(tmp_path / "net.npz").run(IMAGES)
+    accuracy = (output.logits.argmax(1) == digits.load().y_test[:3]).mean()
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["accuracy"] == accuracy and figures["total"]["spikes_total"] == output.spikes.sum()
+    assert f"test accuracy {100 * accuracy:.2f}%" in capsys.readouterr().out
+    assert "would be read as a checkpoint" in command_error(evaluate.main, "--json", places.released("twba") / "model.json")
+    assert "no such model" in command_error(evaluate.main, "--model", "resnet")
+    assert "its activations are published" in command_error(evaluate.main, "--model", "twba-published")
+
+
+@pytest.mark.parametrize("name", ["twba", "bwba"])
+def test_export_without_a_framework(name, tmp_path, capsys):
+    export.main([name, str(tmp_path / "net.npz")])
+    assert capsys.readouterr().out.startswith(f"{tmp_path / 'net.npz'}: {name.upper()}, 6912 hidden neurons' filters")
+    arrays, meta = spiking_file.load(tmp_path / "net.npz")
+    opened = exported.open_network(name)
+    assert meta == opened.meta and meta["source"]["card"]["recipe"]["variant"] == name
+    expected = folding.fold(npz.read_model(places.released(name) / "model.npz"), name)
+    for key, array in expected.items():
+        np.testing.assert_array_equal(arrays[key], array)
+        np.testing.assert_array_equal(opened.arrays[key], array)
+
+
+def test_a_tensorflow_checkpoint_is_named_as_such(tmp_path):
+    (tmp_path / "model_cifar10_advanced.ckpt-3.index").touch()
+    line = command_error(evaluate.main, "--model", tmp_path / "model_cifar10_advanced.ckpt-3")
+    assert "is a TensorFlow checkpoint, which TensorFlow alone reads: name the run's folder" in line
+
+
+def test_no_framework_is_imported():
+    code = ("import sys, twba_chip; from twba_chip import evaluate, predict, export; twba_chip.load('twba');"
+            "print([name for name in ('tensorflow', 'torch', 'matplotlib', 'sklearn') if name in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code], cwd=str(REPOSITORY), stdout=subprocess.PIPE, universal_newlines=True)
+    assert done.stdout == "[]\n"
