@@ -60,7 +60,9 @@ python37() {
   find_python 3.7 || { fetch_python37 && find_python 3.7; }
 }
 
-is_current() { [ "$(cat "$1/installed" 2>/dev/null)" = "$(cksum "${@:2}")" ]; } # environment, lock files
+is_current() { # environment, lock files
+  [ -f "$1/installed" ] && [ "$(cat "$1/installed")" = "$(cksum "${@:2}")" ]
+}
 
 prepare() { # environment, interpreter, lock file, pip's flags
   local environment=$1 python=$2 lock=$3

@@ -149,8 +149,10 @@ def start_python(code: str, *arguments) -> subprocess.Popen:
 # the example script's train() on the images of few_digits
 TRAIN = f"""
 import sys
+import warnings
 sys.path.insert(0, {str(REPOSITORY / "tests")!r})
-from helpers import load_few_digits
+with warnings.catch_warnings(record=True):  # scikit-learn insists on its own
+    from helpers import load_few_digits
 from twba_nets import datasets, recipe
 from twba_tensorflow import scripts
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from helpers import REPOSITORY, interrupt_import, start_python
 
-from twba_nets import (architecture as arch, card, command_line, datasets, files, journal, npz, recipe as recipes,
+from twba_nets import (architecture as arch, card, command_line, datasets, files, journal, npz, places, recipe as recipes,
                        run_folder, spike_statistics)
 from twba_tensorflow import checkpoint, convert, scripts
 from twba_tensorflow.evaluation import Result
@@ -119,7 +119,7 @@ def test_help(script, tmp_path):
 
 def test_defaults_are_the_papers(training_calls, tmp_path, monkeypatch):
     assert command_line.default_run("bwba") == REPOSITORY / "runs" / "bwba"
-    monkeypatch.setattr(command_line, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(places, "HOME", tmp_path)
     scripts.train(recipes.paper("bwba"), argv=[])
     assert training_calls == [(recipes.paper("bwba"), tmp_path / "runs" / "bwba", None, 0, None, "fast")]
 
@@ -462,7 +462,7 @@ def test_figures_outlive_a_broken_pipe(finished_run, on_few_digits, tmp_path, mo
     def broken(*arguments):
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr(scripts, "print", broken, raising=False)
+    monkeypatch.setattr(spike_statistics, "print", broken, raising=False)
     fails(capsys, count, "--checkpoint", finished_run, "--json", tmp_path / "spikes.json")
     assert json.loads((tmp_path / "spikes.json").read_text())["images"] == 2
 
@@ -496,8 +496,7 @@ def test_summary():
 
 @pytest.mark.parametrize("activation", arch.ACTIVATIONS)
 def test_published_activations_are_said_not_to_be_spikes(activation, capsys):
-    recipe = recipes.Recipe("twba", activation=activation)
-    scripts._report(spike_statistics.summarise(result(), 200), recipe, "model.npz", None)
+    spike_statistics.report(spike_statistics.summarise(result(), 200), "model.npz", "twba", activation, "cifar10")
     assert ("not spike counts" in capsys.readouterr().out) == (activation == "published")
 
 

@@ -1,0 +1,91 @@
+"""What a package says of itself, in one voice; and what setup.sh says where something is missing."""
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+import twba_nets
+from helpers import REPOSITORY
+from twba_nets import places
+
+
+def test_one_version():
+    citation = (REPOSITORY / "CITATION.cff").read_text()
+    assert f"\nversion: {twba_nets.__version__}\n" in citation
+    newest = re.search(r"^## (\S+)$", (REPOSITORY / "CHANGELOG.md").read_text(), re.M).group(1)
+    assert newest == twba_nets.__version__
+
+
+def test_every_released_model_is_in_the_wheel():
+    text = (REPOSITORY / "pyproject.toml").read_text()
+    for folder in places.RELEASED.values():
+        for name in ("model.npz", "model.json"):
+            assert (REPOSITORY / folder / name).is_file()
+            assert f'"{folder}/{name}" = "twba_nets/released/{folder}/{name}"' in text
+
+
+def test_installed_it_knows_its_place(tmp_path):
+    """Without the checkout around it: released models within the package, data and runs where the user works."""
+    package = tmp_path / "site-packages" / "twba_nets"
+    package.parent.mkdir()
+    package.symlink_to(tmp_path / "copy")
+    (tmp_path / "copy").mkdir()
+    for source in (REPOSITORY / "twba_nets").glob("*.py"):
+        (tmp_path / "copy" / source.name).write_bytes(source.read_bytes())
+    code = ("import sys; sys.path.insert(0, '.'); from twba_nets import card, places;"
+            "print(places.IS_CHECKOUT, places.HOME, places.released('twba-published'), card.commit())")
+    done = subprocess.run([sys.executable, "-c", code], cwd=str(package.parent), stdout=subprocess.PIPE,
+                          universal_newlines=True, env=dict(os.environ, PYTHONPATH=""))
+    assert done.stdout.split() == ["False", ".", str(tmp_path / "copy" / "released" / "TWBA" / "published"), "None"]
+
+
+def set_up(folder, *arguments, **stubs):
+    """(status, stderr) of setup.sh in a folder of its own, where these programs do as they are told here."""
+    (folder / "bin").mkdir()
+    (folder / "setup.sh").write_text((REPOSITORY / "setup.sh").read_text())
+    for name, script in stubs.items():
+        path = folder / "bin" / name.replace("_", ".")
+        path.write_text("#!/bin/sh\n" + script)
+        path.chmod(0o755)
+    for name in "bash sh dirname cat cksum mktemp uname".split():
+        if not (folder / "bin" / name).exists():
+            (folder / "bin" / name).symlink_to(subprocess.check_output(["which", name], universal_newlines=True).strip())
+    done = subprocess.run(["bash", "setup.sh", *arguments], cwd=str(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          universal_newlines=True, env={"PATH": str(folder / "bin"), "HOME": str(folder)})
+    return done.returncode, done.stderr
+
+
+VERSION = r"""case "$*" in *version_info\[:2\]\ !=*) case "$*" in *"'%s'"*) exit 0;; *) exit 1;; esac;; esac
+"""
+WITHOUT_VENV = r"""case "$*" in *ensurepip*) exit 1;; *--version*) echo Python %s;; *print*) echo %s;; esac
+"""
+
+
+def python(version):
+    """A Python of that version that lacks venv."""
+    return VERSION % version + WITHOUT_VENV % (version, version)
+
+
+def test_without_any_python(tmp_path):
+    status, error = set_up(tmp_path, uname="echo Linux x86_64")
+    assert status == 1 and "no CPython from 3.8 on that could fetch 3.7: install CPython 3.7 (`pyenv install 3.7`" in error
+    assert "apt install build-essential libssl-dev" in error and "Docker" in error
+
+
+def test_without_venv(tmp_path):
+    status, error = set_up(tmp_path, uname="echo Linux x86_64", python3=python("3.11"))
+    assert status == 1 and error.endswith("lacks venv or ensurepip: install them (Debian, Ubuntu: apt install python3.11-venv)\n")
+
+
+@pytest.mark.parametrize("machine", ["Linux aarch64", "Darwin arm64"])
+def test_tensorflow_on_another_machine(tmp_path, machine):
+    status, error = set_up(tmp_path, uname=f"echo {machine}", python3=python("3.12"))
+    assert (status, error) == (1, "setup.sh: TensorFlow 1.15 runs on Linux on x86-64 alone: use Docker, or PyTorch's side "
+                               "(make setup-torch)\n")
+
+
+def test_pytorch_on_an_old_python(tmp_path):
+    status, error = set_up(tmp_path, "torch", python3=python("3.9"))
+    assert status == 1 and error.startswith("setup.sh: PyTorch's side needs CPython 3.10 to 3.13: install one")
