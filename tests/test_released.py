@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from helpers import REPOSITORY
-from twba_chip import engine, spiking_network
+from twba_chip import engine, folding, spiking_network
 from twba_nets import architecture as arch, card, command_line, journal, npz, recipe as recipes
 from twba_nets.datasets import cifar10
 from twba_tensorflow import checkpoint, export, fast_network, scripts
@@ -56,6 +56,18 @@ def test_tensorflow_spiking_network_and_engine_on_the_test_set(cifar10_dir, vari
     assert abs(right / images - recorded["test_accuracy"]) <= 0.0002
     assert abs(spikes / images / recorded["spikes_per_image"] - 1) < 1e-4
     assert (otherwise <= 10).all()
+
+
+@pytest.mark.parametrize("model", RELEASED, ids=lambda path: str(path.parent.relative_to(REPOSITORY)))
+def test_numpy_folds_as_tensorflow_decides(model):
+    """The thresholds from float64 are those of TensorFlow's float32 decisions; scales and offsets but for the last bits."""
+    values, variant = npz.read_model(model), card.load_recipe(model).variant
+    theirs = export.fold(values, variant)
+    for name, array in folding.fold(values, variant).items():
+        if array.dtype.kind == "i":
+            np.testing.assert_array_equal(array, theirs[name], name)
+        else:
+            np.testing.assert_allclose(array, theirs[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def assert_exact(arrays, running, maps, predictions):
