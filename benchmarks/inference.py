@@ -105,21 +105,19 @@ def _row(turns):
 
 def table(figures):
     """The figures as text."""
-    lines = ["%(machine)s, %(threads)d threads each, commit %(commit)s, %(variant)s, medians of %(rounds)d turns\n"
-             % figures, "%-14s %22s %10s %22s %10s" % ("", "batch 1", "engine is", "batch 200", "engine is")]
+    lines = ["{machine}, {threads} threads each, commit {commit}, {variant}, medians of {rounds} turns\n".format(**figures),
+             f"{'':14} {'batch 1':>22} {'engine is':>10} {'batch 200':>22} {'engine is':>10}"]
     for side, summary in figures["sides"].items():
-        cells = []
+        cells = ""
         for batch in BATCHES:
             row = summary[batch]
-            cells += ["%.1f/s %.2f ms" % (row["images_per_second"]["median"], row["milliseconds"]),
-                      "%.1fx" % row["engine_is_faster_by"]]
-        lines.append("%-14s %22s %10s %22s %10s" % tuple([side] + cells))
-    lines.append("\n%-14s" % "engine" + "".join("%26s" % ("batch %d: us an image" % batch) + "%16s" % "share of limit"
-                                                for batch in BATCHES))
+            speed = f"{row['images_per_second']['median']:.1f}/s {row['milliseconds']:.2f} ms"
+            cells += f" {speed:>22} {row['engine_is_faster_by']:9.1f}x"
+        lines.append(f"{side:14}" + cells)
+    lines.append(f"\n{'engine':14}" + "".join(f"{f'batch {batch}: us an image':>26}{'share of limit':>16}" for batch in BATCHES))
     for name in figures["roofline"][BATCHES[0]]:
         rows = [figures["roofline"][batch][name] for batch in BATCHES]
-        lines.append("%-14s" % name + "".join("%26.1f%15.0f%%" % (row["microseconds"], 100 * row["share_of_limit"])
-                                              for row in rows))
+        lines.append(f"{name:14}" + "".join(f"{row['microseconds']:26.1f}{row['share_of_limit']:16.0%}" for row in rows))
     return "\n".join(lines)
 
 

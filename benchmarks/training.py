@@ -74,21 +74,18 @@ def _speeds(side, turns):
 
 def table(figures):
     """The figures as text."""
-    lines = ["%(machine)s, %(threads)d threads each, commit %(commit)s, %(variant)s, medians of %(rounds)d turns\n"
-             % figures,
-             "%-15s %10s %8s %12s %8s %14s %12s" % ("", "train", "ours is", "evaluate", "ours is", "first step",
-                                                    "peak")]
+    lines = ["{machine}, {threads} threads each, commit {commit}, {variant}, medians of {rounds} turns\n".format(**figures),
+             f"{'':15} {'train':>10} {'ours is':>8} {'evaluate':>12} {'ours is':>8} {'first step':>14} {'peak':>12}"]
     for side, row in figures["sides"].items():
-        cells = []
-        for kind in KINDS:
-            cells += [row[kind]["images_per_second"]["median"], row[kind]["ours_is_faster_by"]]
-        lines.append("%-15s %8.1f/s %7.2fx %10.1f/s %7.2fx %12.1f s %9.0f MB   %s"
-                     % tuple([side] + cells + [row["first_step_seconds"], row["peak_megabytes"], row["version"]]))
+        cells = ""
+        for kind, width in zip(KINDS, (8, 10)):
+            cells += f" {row[kind]['images_per_second']['median']:{width}.1f}/s {row[kind]['ours_is_faster_by']:7.2f}x"
+        lines.append(f"{side:15}{cells} {row['first_step_seconds']:12.1f} s {row['peak_megabytes']:9.0f} MB   {row['version']}")
     for side, row in figures["sides"].items():
         for kind, operations in row["milliseconds_by_operation"].items():
             if operations:
-                lines.append("\n%s, ms a batch by operation, %s: " % (side, kind) + ", ".join(
-                    "%s %.0f" % item for item in operations.items()))
+                lines.append(f"\n{side}, ms a batch by operation, {kind}: " + ", ".join(
+                    f"{name} {time:.0f}" for name, time in operations.items()))
     return "\n".join(lines)
 
 

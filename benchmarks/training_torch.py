@@ -75,15 +75,14 @@ def measure(device, rounds, steps):
 
 def report(figures, json_file):
     """Print the table, and write the JSON."""
-    print("%s, %d threads, PyTorch %s, batch %d\n" % (figures["device"], figures["threads"], figures["torch"],
-                                                      figures["batch_size"]))
-    print("%-14s %10s %8s %10s %18s" % ("version", "images/s", "ratio", "GFLOP/s", "of float32 limit"))
+    print(f"{figures['device']}, {figures['threads']} threads, PyTorch {figures['torch']}, batch {figures['batch_size']}\n")
+    print(f"{'version':14} {'images/s':>10} {'ratio':>8} {'GFLOP/s':>10} {'of float32 limit':>18}")
     plain, peak = figures["images_per_second"]["plain"], figures["matrix_product_gflops"]["float32"]
     for name, speed in figures["images_per_second"].items():
         gflops = figures["gflops"][name]
-        print("%-14s %10.1f %8.2f %10.1f %17.0f%%" % (name, speed, speed / plain, gflops, 100 * gflops / peak))
-    print("\nlimit, matrix product: " + ", ".join("%s %.0f GFLOP/s" % peak
-                                                  for peak in figures["matrix_product_gflops"].items()))
+        print(f"{name:14} {speed:10.1f} {speed / plain:8.2f} {gflops:10.1f} {gflops / peak:18.0%}")
+    limits = ", ".join(f"{name} {gflops:.0f} GFLOP/s" for name, gflops in figures["matrix_product_gflops"].items())
+    print(f"\nlimit, matrix product: {limits}")
     if json_file:
         write_json(json_file, figures)
 

@@ -14,7 +14,7 @@ def add_flags(parser, seconds):
     """The flags that the benchmarks share. seconds: the default."""
     parser.add_argument("--rounds", type=command_line.positive, default=7, metavar="N", help="turns (default: 7)")
     parser.add_argument("--seconds", type=command_line.above_zero, default=seconds, metavar="S",
-                        help="of each side in a turn (default: %d)" % seconds)
+                        help=f"of each side in a turn (default: {seconds})")
     parser.add_argument("--threads", type=command_line.positive, default=2, metavar="N", help="of each (default: 2)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
 
@@ -35,5 +35,5 @@ def ask(name, worker, *words):
         pass
     line = worker.stdout.readline()
     if not line:
-        raise UserError("%s stopped: what it printed stands above" % name)
+        raise UserError(f"{name} stopped: what it printed stands above")
     return json.loads(line)

@@ -48,9 +48,9 @@ def find_layers():
     try:
         version = metadata.version("tensorlayer")
     except metadata.PackageNotFoundError:
-        raise Refusal("TensorLayer is not installed for %s: run `make setup`" % sys.executable)
+        raise Refusal(f"TensorLayer is not installed for {sys.executable}: run `make setup`")
     if version != VERSION:
-        raise Refusal("TensorLayer %s is installed, this patch is for %s: run `make setup`" % (version, VERSION))
+        raise Refusal(f"TensorLayer {version} is installed, this patch is for {VERSION}: run `make setup`")
     return Path(importlib.util.find_spec("tensorlayer").origin).parent / "layers"
 
 
@@ -61,15 +61,15 @@ def inspect(layers):
     match = EXPORT_PATTERN.search(text)
     stock = EXPORT_PATTERN.sub("", text).encode("utf-8")
     if sha256(stock) != STOCK_SHA256:
-        raise Refusal("%s is not the one of TensorLayer %s: reinstall TensorLayer" % (init, VERSION))
+        raise Refusal(f"{init} is not the one of TensorLayer {VERSION}: reinstall TensorLayer")
     if not match:
         # binary.py alone is what an interrupted install or revert of ours leaves, or somebody else's file
         title = SOURCE.read_bytes().splitlines()[0]
         if installed.exists() and not installed.read_bytes().startswith(title):
-            raise Refusal("%s is not of this project: move it away first" % installed)
+            raise Refusal(f"{installed} is not of this project: move it away first")
         return stock, None
     if not installed.exists() or sha256(installed.read_bytes()) != match.group(1):
-        raise Refusal("%s was changed after it was installed: reinstall TensorLayer" % installed)
+        raise Refusal(f"{installed} was changed after it was installed: reinstall TensorLayer")
     return stock, match.group(1)
 
 
@@ -80,16 +80,16 @@ def install(layers):
     write_atomically(layers / "__init__.py", stock)
     write_atomically(layers / "binary.py", source)
     write_atomically(layers / "__init__.py", stock + (EXPORT % sha256(source)).encode("utf-8"))
-    return "TensorLayer %s patched: %s" % (VERSION, layers / "binary.py")
+    return "TensorLayer {} patched: {}".format(VERSION, layers / "binary.py")
 
 
 def check(layers):
     _, digest = inspect(layers)
     if digest is None:
-        raise Refusal("TensorLayer %s is not patched: run python patches/install.py" % VERSION)
+        raise Refusal(f"TensorLayer {VERSION} is not patched: run python patches/install.py")
     if digest != sha256(SOURCE.read_bytes()):
         raise Refusal("another version of the patch is installed: run python patches/install.py")
-    return "TensorLayer %s is patched with this binary.py (sha256 %s)" % (VERSION, digest)
+    return f"TensorLayer {VERSION} is patched with this binary.py (sha256 {digest})"
 
 
 def revert(layers):
@@ -97,7 +97,7 @@ def revert(layers):
     write_atomically(layers / "__init__.py", stock)
     if (layers / "binary.py").exists():
         (layers / "binary.py").unlink()
-    return "TensorLayer %s restored" % VERSION
+    return f"TensorLayer {VERSION} restored"
 
 
 def main():
@@ -108,7 +108,7 @@ def main():
     try:
         print(parser.parse_args().action(find_layers()))
     except (Refusal, OSError) as error:
-        sys.exit("patches/install.py: %s" % error)
+        sys.exit(f"patches/install.py: {error}")
 
 
 if __name__ == "__main__":

@@ -76,8 +76,8 @@ def _parser() -> argparse.ArgumentParser:
                         "$CIFAR10_DIR, else data/, where it is downloaded to)")
     parser.add_argument("--limit", type=command_line.positive, metavar="N", help="only the first N test images")
     parser.add_argument("--robustness-images", type=command_line.positive, default=1000, metavar="N",
-                        help="images of the robustness curve, %d runs each in NumPy (default: %%(default)s)"
-                        % len(robustness.DROPS))
+                        help=f"images of the robustness curve, {len(robustness.DROPS)} runs each in NumPy (default: "
+                        "%(default)s)")
     parser.add_argument("--axons", type=command_line.positive, default=256, metavar="A",
                         help="inputs of a core (default: %(default)s, as TrueNorth's: Merolla et al., Science 2014)")
     parser.add_argument("--neurons", type=command_line.positive, default=256, metavar="N",

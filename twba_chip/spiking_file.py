@@ -147,8 +147,8 @@ def _check_version(path: Path, meta: dict) -> None:
     if meta.get("format") != FORMAT:
         raise UserError(f"{path}: is no exported spiking network: {MAKE_ANEW}")
     if meta.get("version") != VERSION or isinstance(meta["version"], bool):
-        raise UserError("%s: has version %s of the format, and this program reads %d: %s"
-                        % (path, meta.get("version"), VERSION, MAKE_ANEW))
+        raise UserError(f"{path}: has version {meta.get('version')} of the format, and this program reads {VERSION}: "
+                        f"{MAKE_ANEW}")
 
 
 def _check_meta(path: Path, meta: dict) -> None:

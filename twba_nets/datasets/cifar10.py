@@ -260,7 +260,7 @@ class _BatchUnpickler(pickle._Unpickler):  # the one in Python: no index or leng
         try:
             return STAND_INS[module, name]
         except KeyError:
-            raise pickle.UnpicklingError("it asks for %.80r" % (module + "." + name))
+            raise pickle.UnpicklingError(f"it asks for {f'{module}.{name}'!r:.80}")
 
 
 class _Array:
@@ -331,7 +331,7 @@ def _check_title(path, title):
     expected = "testing batch 1 of 1" if path.name == TEST_FILE else f"training batch {path.name[-1]} of 5"
     if title is not None and title != expected:
         title = title if isinstance(title, str) else type(title)
-        raise UserError("%s: is %.80r, not %r; were files swapped? %s" % (path, title, expected, REMEDY))
+        raise UserError(f"{path}: is {title!r:.80}, not {expected!r}; were files swapped? {REMEDY}")
 
 
 def check_distinct(folder: Path, batches: List[Tuple[np.ndarray, np.ndarray]]) -> None:
