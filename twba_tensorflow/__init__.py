@@ -11,6 +11,7 @@ export             checkpoint -> spiking network
 Of PyTorch, whose side is twba_torch, nothing is imported.
 """
 import os
+import sys
 import warnings
 
 from twba_nets.errors import UserError
@@ -20,11 +21,15 @@ from twba_nets.interrupts import exiting_at_once
 def quieten_tensorflow() -> None:
     """Keep pages of deprecation notes, and errors about the GPU that a CPU machine lacks, off the screen.
 
-    Raises UserError where TensorLayer is not patched.
+    Raises UserError where there is no TensorFlow, or where TensorLayer is not patched.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with exiting_at_once():
-        import tensorflow as tf
+        try:
+            import tensorflow as tf
+        except ModuleNotFoundError:
+            raise UserError(f"TensorFlow 1.15 is not installed for {sys.executable}: run `make setup`, then the same command by "
+                            ".venv/bin/python, or use Docker (README.md)")
         tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
         with warnings.catch_warnings(record=True):  # what TensorLayer imports insists on warning about its own future
             try:
