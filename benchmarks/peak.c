@@ -1,9 +1,25 @@
 /* The processor's own limit for the engine's three instruction mixes: everything in registers, nothing to wait for. */
-#include <omp.h>
-
+#include "../twba_chip/engine/openmp.h"
 #include "../twba_chip/engine/vectors.h"
 
-#define KEEP(vector) __asm__ volatile("" : "+x"(vector)) /* the compiler must take it for changed */
+/* The compiler must take a vector for changed. Without AVX2 it is two registers. */
+#ifdef __AVX2__
+#define KEEP(vector) __asm__ volatile("" : "+x"(vector))
+#else
+#ifdef __aarch64__
+#define REGISTER "+w"
+#else
+#define REGISTER "+x"
+#endif
+typedef uint64_t half __attribute__((vector_size(16)));
+#define KEEP(vector)                                                            \
+    do {                                                                        \
+        half halves[2];                                                         \
+        memcpy(halves, &vector, sizeof halves);                                 \
+        __asm__ volatile("" : REGISTER(halves[0]), REGISTER(halves[1]));        \
+        memcpy(&vector, halves, sizeof halves);                                 \
+    } while (0)
+#endif
 
 enum { SUMS = 8, CHAINS = 12 }; /* independent, so that none has to wait for itself */
 

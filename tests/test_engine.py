@@ -1,8 +1,11 @@
 """The compiled engine: every spike of the NumPy reference, whatever the batch, the weights and the processor."""
+import ctypes
 import dataclasses
 import errno
 import functools
 import os
+import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -127,24 +130,33 @@ def test_thresholds_out_of_reach(threshold, fires, way):
     assert all((found == fires).all() for name, found in running.unpack(2).items() if name != "bn0")
 
 
-INSTRUCTIONS = {"none": [], "AVX2": ["avx2", "fma"], "AVX-512 of 2017": ["avx512f", "avx512vl", "avx512bw", "avx512dq", "fma"]}
-INSTRUCTIONS["AVX-512 with population counts"] = INSTRUCTIONS["AVX-512 of 2017"] + ["avx512vpopcntdq"]
-# GCC notes that vectors as arguments need an instruction set; only static functions have some here
-WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-psabi"]
+INSTRUCTIONS = {"none": []}
+if platform.machine() == "x86_64":
+    INSTRUCTIONS["AVX2"] = ["avx2", "fma"]
+    INSTRUCTIONS["AVX-512 of 2017"] = ["avx512f", "avx512vl", "avx512bw", "avx512dq", "fma"]
+    INSTRUCTIONS["AVX-512 with population counts"] = INSTRUCTIONS["AVX-512 of 2017"] + ["avx512vpopcntdq"]
+# compilers note that vectors as arguments need an instruction set; only static functions have some here
+WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-Wno-unknown-pragmas"]
+PORTABLE = [flag for flag in engine.library.FLAGS if flag not in engine.library.NATIVE] + WARNINGS
+CC = os.environ.get("CC") or "cc"
+COMPILERS = [CC, *filter(shutil.which, ["clang"])]
 
 
+def openmp(compiler, folder):
+    """The flags by which the compiler does OpenMP, if it does."""
+    command = [*shlex.split(compiler), *engine.library.OPENMP, "-shared", "-fPIC", "-o", str(folder / "openmp.so"), "-x", "c"]
+    return engine.library.OPENMP if subprocess.call([*command, str(engine.library.FOLDER / "openmp.h")]) == 0 else []
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
 @pytest.mark.parametrize("instructions", INSTRUCTIONS.values(), ids=list(INSTRUCTIONS))
-def test_every_instruction_set(instructions, monkeypatch, tmp_path):
-    """The C compiles without warnings for each, by clang too where it is, and gives the same spikes where this processor
-    has these instructions.
-    """
-    flags = [flag for flag in engine.library.FLAGS if flag != "-march=native"] + WARNINGS + ["-m" + name for name in instructions]
+def test_every_instruction_set(instructions, compiler, monkeypatch, tmp_path):
+    """The C compiles without warnings for each, and gives the same spikes where this processor has these instructions."""
+    monkeypatch.setenv("CC", compiler)
+    flags = PORTABLE + engine.library.NATIVE[1:] + ["-m" + name for name in instructions] + openmp(compiler, tmp_path)
     monkeypatch.setattr(engine.library, "FLAGS", flags)
-    engine.library.build()
-    if shutil.which("clang"):  # which may lack OpenMP: so all but engine.c
-        flags = [flag for flag in flags if flag not in ("-fopenmp", "-shared")] + ["-Wno-unknown-pragmas", "-c"]
-        sources = [str(source) for source in engine.library.SOURCES if source.name != "engine.c"]
-        subprocess.check_call(["clang", *flags, *sources], cwd=str(tmp_path))
+    monkeypatch.setattr(engine.library, "OPENMP", [])  # a warning must not be taken for a lack of OpenMP
+    engine.library.build(REPOSITORY / "benchmarks" / "peak.c")
     if set(instructions) <= set(engine.library._processor().replace("avx512_vpopcntdq", "avx512vpopcntdq").split()):
         for variant in arch.VARIANTS:
             expected = reference(variant, SMALL)
@@ -153,6 +165,87 @@ def test_every_instruction_set(instructions, monkeypatch, tmp_path):
         for one_weight in (1, 0):
             for images in (2, engine.MANY):
                 assert_the_largest_sums(one_weight, images)
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_a_compiler_without_openmp(compiler, monkeypatch):
+    """The same spikes by one thread, whatever number is asked for."""
+    monkeypatch.setenv("CC", compiler)
+    monkeypatch.setattr(engine.library, "FLAGS", engine.library.FLAGS + WARNINGS)
+    monkeypatch.setattr(engine.library, "OPENMP", ["-no-such-option"])
+    expected = reference("twba", SMALL)
+    running = engine.Engine(expected[0], 2, SMALL)
+    assert running.library.get_threads() == 1
+    for images in (7, engine.MANY):
+        assert_same(running, expected, images, total=images)
+    assert min(running.seconds()[stage.conv] for stage in SMALL[arch.FLOAT_STAGES:]) > 0
+
+
+class Program:
+    """The engine's library as a program (engine_driver.c), in plain C, which a command runs.
+
+    arrays: of the network that it is to run, engine.Network's.
+    """
+    looks_up = get_threads = staticmethod(lambda: 1)
+
+    def __init__(self, compiler, command, path):
+        flags = [flag for flag in PORTABLE if flag not in ("-shared", "-fPIC")]
+        sources = map(str, [REPOSITORY / "tests" / "engine_driver.c", *engine.library.SOURCES])
+        subprocess.check_call([*compiler, *flags, "-I", str(engine.library.FOLDER), "-o", str(path), *sources, "-lm"])
+        self.command, self.arrays = [*command, str(path)], []
+
+    def set_threads(self, threads):
+        assert threads == 1
+
+    def unpack_planes(self, network):
+        """`forward` has done so."""
+
+    def forward(self, network, images, number, logits, spikes):
+        """Hands over the structs and arrays as one memory; pointers to them become offsets. Copies the arrays back."""
+        stages = ctypes.cast(network.stages, ctypes.POINTER(engine.structs.Stage * network.number_of_stages)).contents
+        blocks = [np.frombuffer(struct, np.uint8) for struct in (network, stages)]
+        blocks += [array.reshape(-1).view(np.uint8) for array in self.arrays]
+        *offsets, size = np.cumsum([0] + [-(-len(block) // 64) * 64 for block in blocks]).tolist()
+        memory = np.zeros(size, np.uint8)
+        for offset, block in zip(offsets, blocks):
+            memory[offset:offset + len(block)] = block
+        words, offset_of = memory[:offsets[2]].view(np.int64), {block.ctypes.data: at for block, at in zip(blocks, offsets)}
+        pointers = [i for i, word in enumerate(words.tolist()) if word in offset_of]
+        words[pointers] = [offset_of[word] for word in words[pointers].tolist()]
+        images = ctypes.string_at(images, number * 32 * 32 * 3) if images else b""
+        sizes = np.array([len(pointers), size, number, len(images)] + [8 * i for i in pointers], np.int64)
+        done = subprocess.run(self.command, input=sizes.tobytes() + memory.tobytes() + images, stdout=subprocess.PIPE,
+                              check=True, timeout=300).stdout
+        for offset, block in list(zip(offsets, blocks))[2:]:
+            block[:] = np.frombuffer(done, np.uint8, len(block), offset)
+        after = size + 4 * number * arch.CLASSES
+        ctypes.memmove(logits, done[size:after], after - size)
+        ctypes.memmove(spikes, done[after:], len(done) - after)
+
+
+PROCESSORS = {"this one": (shlex.split(CC), [])}
+if shutil.which("aarch64-linux-gnu-gcc") and shutil.which("qemu-aarch64"):
+    PROCESSORS["aarch64"] = ["aarch64-linux-gnu-gcc", "-static"], ["qemu-aarch64"]
+    if shutil.which("clang"):
+        PROCESSORS["aarch64 by clang"] = ["clang", "--target=aarch64-linux-gnu", "-static"], ["qemu-aarch64"]
+
+
+@pytest.fixture(params=PROCESSORS.values(), ids=list(PROCESSORS), scope="module")
+def program(request, tmp_path_factory):
+    """The engine as a program of this processor, and of others that are emulated here."""
+    return Program(*request.param, tmp_path_factory.mktemp("program") / "engine")
+
+
+@pytest.mark.parametrize("variant", arch.VARIANTS)
+@pytest.mark.parametrize("seed", [None, 0, 1])
+def test_every_processor(seed, variant, program, way, monkeypatch):
+    monkeypatch.setattr(engine.library, "load", lambda: program)
+    stages = SMALL if seed is None else random_stages(seed)
+    expected = reference(variant, stages, images=5, seed=seed or 0)
+    running = engine.Engine(expected[0], 1, stages)
+    program.arrays = running.network._kept
+    assert_same(running, expected, images=5, total=5)
+    assert_input_spikes(running, digits.load().x_test[:5])
 
 
 def stages_of(*rows, floats=FLOATS):
@@ -178,15 +271,20 @@ def test_stages_that_the_c_is_not_written_for(stages, mistake):
         engine.Engine(random_arrays(stages=stages), stages=stages)
 
 
-def test_images():
+def assert_input_spikes(running, images):
     """Its own float stages: an input spike whose pre-activation's last bits decide may differ, no more."""
-    arrays, images = random_arrays(stages=SMALL), digits.load().x_test[:engine.CHUNK + 40].copy()
-    images[-1] = 77  # without any contrast
-    running = engine.Engine(arrays, stages=SMALL)
     running.run(images)
-    potentials = spiking_network.input_potentials(arrays, spiking_network.central_crop(images))[engine.CHUNK:]
-    otherwise = running.unpack(len(potentials))["bn0"] != (potentials >= 0)
+    last = len(images) - (len(images) - 1) // engine.CHUNK * engine.CHUNK  # of the last chunk
+    potentials = spiking_network.input_potentials(running.arrays, spiking_network.central_crop(images[-last:]))
+    otherwise = running.unpack(last)["bn0"] != (potentials >= 0)
     assert otherwise.mean() < 1e-4 and (abs(potentials[otherwise]) < 1e-5).all()
+
+
+def test_images():
+    images = digits.load().x_test[:engine.CHUNK + 40].copy()
+    images[-1] = 77  # without any contrast
+    running = engine.Engine(random_arrays(stages=SMALL), stages=SMALL)
+    assert_input_spikes(running, images)
     assert set(running.seconds()) == {stage.conv for stage in SMALL} and min(running.seconds().values()) > 0
 
 
@@ -347,12 +445,12 @@ def test_forked_processes(when, expected):
 def cache(monkeypatch, tmp_path):
     """An empty cache of the engine's; and flags by which the compiler takes no time."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(engine.library, "FLAGS", ["-fopenmp", "-shared", "-fPIC"])
+    monkeypatch.setattr(engine.library, "FLAGS", ["-shared", "-fPIC"])
     return tmp_path / "cache" / "twba_nets"
 
 
 def compiler(monkeypatch, path, script):
-    """Have a shell script as the compiler. $6: the library; it gets -fopenmp -shared -fPIC -o LIBRARY SOURCE."""
+    """Have a shell script as the compiler. It gets -shared -fPIC -fopenmp -o LIBRARY SOURCE..., $5 is the library."""
     path.write_text("#!/bin/sh\n" + script)
     path.chmod(0o755)
     monkeypatch.setenv("CC", str(path))

@@ -1,7 +1,6 @@
 /* The exported network on a CPU. __init__.py calls these functions. */
-#include <omp.h>
-
 #include "floats.h"
+#include "openmp.h"
 #include "planes.h"
 #include "words.h"
 

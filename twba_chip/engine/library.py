@@ -9,7 +9,7 @@ import stat
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import List, Optional
+from typing import List, Optional, Sequence
 
 from twba_chip.engine import structs
 from twba_nets.errors import UserError
@@ -18,7 +18,10 @@ from twba_nets.files import sync
 FOLDER = Path(__file__).parent
 SOURCES, HEADERS = (sorted(FOLDER.glob(pattern)) for pattern in ("*.c", "*.h"))
 ELSEWHERE = "set XDG_CACHE_HOME to a folder of your own that can be written and whose files may be executed"
-FLAGS = ["-O3", "-fno-math-errno", "-march=native", "-mprefer-vector-width=512", "-fopenmp", "-shared", "-fPIC"]
+ARM = platform.machine() in ("aarch64", "arm64")  # Linux's name, and macOS's
+NATIVE = ["-mcpu=native"] if ARM else ["-march=native", "-mprefer-vector-width=512"]
+FLAGS = ["-O3", "-fno-math-errno", *NATIVE, "-shared", "-fPIC"]
+OPENMP = ["-fopenmp"]
 
 _runs_in = None  # the process that started OpenMP's threads
 
@@ -28,11 +31,10 @@ def build(*more: Path) -> Path:
 
     Raises UserError where that fails.
     """
-    compiler = os.environ.get("CC") or "cc"
-    sources = SOURCES + list(more)
-    what = b"".join(file.read_bytes() for file in HEADERS + sources) + repr((FLAGS, compiler, _processor())).encode()
-    folder, name = _cache(), "-".join(["engine"] + [file.stem for file in more] + [hashlib.sha256(what).hexdigest()[:16]])
-    return _kept(folder, name) or _compile(compiler, sources, folder, name)
+    try:
+        return _build(FLAGS + OPENMP, more)
+    except UserError:  # Apple's clang, for one, has no OpenMP: one thread then
+        return _build(FLAGS, more)
 
 
 def load(*more: Path) -> ctypes.CDLL:
@@ -58,6 +60,13 @@ def check_process() -> None:
     if _runs_in != os.getpid():
         raise RuntimeError("this process was forked from one that had run the engine, whose OpenMP threads it lacks: "
                            "start it by multiprocessing's method spawn, or run the engine in children only")
+
+
+def _build(flags: List[str], more: Sequence[Path]) -> Path:
+    command, sources = (os.environ.get("CC") or "cc", flags), SOURCES + list(more)
+    what = b"".join(file.read_bytes() for file in HEADERS + sources) + repr((command, _processor())).encode()
+    folder, name = _cache(), "-".join(["engine"] + [file.stem for file in more] + [hashlib.sha256(what).hexdigest()[:16]])
+    return _kept(folder, name) or _compile(*command, sources, folder, name)
 
 
 def _processor() -> str:
@@ -104,12 +113,12 @@ def _file_name(name: str, library: Path) -> str:
     return f"{name}-{hashlib.sha256(library.read_bytes()).hexdigest()[:32]}.so"
 
 
-def _compile(compiler: str, sources: List[Path], folder: Path, name: str) -> Path:
+def _compile(compiler: str, flags: List[str], sources: List[Path], folder: Path, name: str) -> Path:
     """Compile the sources into the folder. Returns the library's path."""
     try:
         with tempfile.TemporaryDirectory(dir=str(folder)) as temporary:
             built = Path(temporary) / "built.so"
-            _call(compiler, sources, built)
+            _call(compiler, flags, sources, built)
             built.chmod(0o700)  # whatever the umask
             path = folder / _file_name(name, built)
             sync(built)
@@ -120,12 +129,12 @@ def _compile(compiler: str, sources: List[Path], folder: Path, name: str) -> Pat
     return path
 
 
-def _call(compiler: str, sources: List[Path], built: Path) -> None:
+def _call(compiler: str, flags: List[str], sources: List[Path], built: Path) -> None:
     try:
-        done = subprocess.run(shlex.split(compiler) + FLAGS + ["-o", str(built)] + [str(source) for source in sources],
+        done = subprocess.run(shlex.split(compiler) + flags + ["-o", str(built)] + [str(source) for source in sources],
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, errors="replace")
     except (OSError, ValueError):
         raise UserError(f"{compiler}: no such C compiler, and the engine needs one: install gcc, or name one in CC")
     if done.returncode or not built.is_file():
-        raise UserError(f"{compiler}: cannot compile the engine ({(done.stdout.splitlines() or ['no message'])[0]}): use gcc, or "
-                        "leave the engine out")
+        raise UserError(f"{compiler}: cannot compile the engine ({(done.stdout.splitlines() or ['no message'])[0]}): use gcc or "
+                        "clang, or leave the engine out")
