@@ -568,3 +568,34 @@ def test_a_library_is_on_the_disk_before_it_has_its_name(cache, monkeypatch):
 def test_engine_needs_no_framework():
     subprocess.check_call([sys.executable, "-c", "import sys, twba_chip.engine; assert 'tensorflow' not in sys.modules"],
                           cwd=str(REPOSITORY))
+
+
+def pace_of(calls, all_threads, one, pace):
+    """(share of the calls that all threads computed, seconds a call) where the two ways take so long."""
+    chosen = []
+    for _ in range(calls):
+        chosen.append(pace.all_threads())
+        pace.record(chosen[-1], all_threads if chosen[-1] else one)
+    return np.mean(chosen), np.mean(np.where(chosen, all_threads, one))
+
+
+def test_threads_follow_the_machine():
+    """Quiet, then busy, then quiet again: it is never far from the faster way, and soon there after a change."""
+    pace = engine.Pace()
+    share, seconds = pace_of(2000, 1, 1.7, pace)
+    assert share > 0.99 and seconds < 1.01
+    share, seconds = pace_of(5, 40, 1.7, pace)
+    assert share <= 0.4
+    share, seconds = pace_of(5000, 40, 1.7, pace)
+    assert share < 0.005 and seconds < 1.2 * 1.7
+    pace_of(1100, 1, 1.7, pace)
+    assert pace_of(3000, 1, 1.7, pace)[0] > 0.99
+
+
+def test_an_engine_leaves_openmp_as_it_was():
+    """The number of threads is the calling thread's: an engine of one thread made the next one have one, too."""
+    one = engine.Engine(random_arrays(stages=SMALL), threads=1, stages=SMALL)
+    default = one.library.get_threads()
+    one.run_spikes(SPIKES[:2])
+    assert (one.threads, one.library.get_threads()) == (1, default)
+    assert engine.Engine(one.arrays, stages=SMALL).threads == default

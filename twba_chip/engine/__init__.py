@@ -3,15 +3,18 @@
 Few images are computed with the spikes of 32 channels in a word (words.c), many with the spikes of 256 images in a vector
 (planes.c). Both give the integers of spiking_network.py. No framework is imported here.
 """
+import contextlib
 import operator
 import threading
-from typing import Callable, Dict, NamedTuple, Optional, Sequence
+import time
+from typing import Callable, Dict, Iterator, NamedTuple, Optional, Sequence
 
 import numpy as np
 
 from twba_chip import spiking_file, spiking_network
 from twba_chip.engine import library, packing
 from twba_chip.engine.network import CHUNK, MANY, Network  # noqa: F401 (CHUNK and MANY are for the users)
+from twba_chip.engine.pace import Pace
 from twba_nets import architecture as arch
 from twba_nets.architecture import STAGES, Stage
 from twba_nets.arrays import Arrays
@@ -29,7 +32,9 @@ class Output(NamedTuple):
 
 
 class Engine:
-    """An exported network, ready to run. arrays: as spiking_file.load gives them. threads: 0 for all cores.
+    """An exported network, ready to run. arrays: as spiking_file.load gives them.
+
+    threads: how many compute; 0 for all cores, or for one while other programs keep the cores busy (pace.py).
 
     stages: the network's. The float stages have the paper's form. A hidden group reads a multiple of 32 channels, has a
     multiple of 32 filters and gives a multiple of 8 to each group of the next stage; a neuron has at most 1,024 synapses;
@@ -44,9 +49,9 @@ class Engine:
         if not 0 <= operator.index(threads) <= MAX_THREADS:
             raise ValueError(f"threads are from 1 to {MAX_THREADS}, or 0 for all cores, not {threads}")
         self.library, self.arrays, self.stages = library.load(), arrays, stages
-        if threads:
-            self.library.set_threads(threads)
-        self.network = Network(arrays, stages, self.library.get_threads(), bool(self.library.looks_up()))
+        self.threads = threads or self.library.get_threads()
+        self.paces: Optional[Dict[int, Pace]] = None if threads or self.threads == 1 else {}  # by the images' bits
+        self.network = Network(arrays, stages, self.threads, bool(self.library.looks_up()))
         self.lock = threading.Lock()
         self.last, self.last_thread = 0, None  # images of the last chunk, and whose they are
 
@@ -73,10 +78,26 @@ class Engine:
             self.last, self.last_thread = 0, threading.get_ident()
             for start in range(0, number, CHUNK):
                 rows = slice(start, min(start + CHUNK, number))
-                self.library.forward(self.network.struct, load(rows), rows.stop - start, output.logits[rows].ctypes.data,
-                                     output.spikes[rows].ctypes.data)
-                self.last = rows.stop - start
+                images = rows.stop - start
+                with self._chosen_threads(images):
+                    self.library.forward(self.network.struct, load(rows), images, output.logits[rows].ctypes.data,
+                                         output.spikes[rows].ctypes.data)
+                self.last = images
         return output
+
+    @contextlib.contextmanager
+    def _chosen_threads(self, images: int) -> Iterator[None]:
+        """Compute with the threads that are asked for, or else with as many as are faster at present."""
+        pace = None if self.paces is None else self.paces.setdefault(images.bit_length(), Pace())
+        all_threads = pace is None or pace.all_threads()
+        before, started = self.library.get_threads(), time.perf_counter()
+        self.library.set_threads(self.threads if all_threads else 1)
+        try:
+            yield
+        finally:
+            self.library.set_threads(before)  # OpenMP's number is the thread's, and another engine may follow
+        if pace is not None:
+            pace.record(all_threads, (time.perf_counter() - started) / images)
 
     def unpack(self, images: int) -> Dict[str, np.ndarray]:
         """The maps of spikes, name -> bool [images, H, W, C], of the last chunk's first `images` images.
