@@ -1,18 +1,23 @@
 """Entry points for torch.hub: torch.hub.load("OWNER/REPOSITORY", "twba_cifar10", pretrained=True)."""
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from twba_torch.standard_network import StandardNetwork
+
 dependencies = ["torch", "numpy"]
 
 
-def _network(name: str, pretrained: bool):
-    import twba_torch
-    from twba_torch.standard_network import StandardNetwork
-    return twba_torch.load(name) if pretrained else StandardNetwork(name)
-
-
-def twba_cifar10(pretrained: bool = True):
+def twba_cifar10(pretrained: bool = True) -> "StandardNetwork":
     """Ternary weights, binary activations: images [N, 3, 32, 32] in [0, 1] -> logits [N, 10]. See twba_torch.load."""
     return _network("twba", pretrained)
 
 
-def bwba_cifar10(pretrained: bool = True):
+def bwba_cifar10(pretrained: bool = True) -> "StandardNetwork":
     """Binary weights, binary activations; else as twba_cifar10."""
     return _network("bwba", pretrained)
+
+
+def _network(name: str, pretrained: bool) -> "StandardNetwork":
+    import twba_torch
+    from twba_torch.standard_network import StandardNetwork
+    return twba_torch.load(name) if pretrained else StandardNetwork(name)

@@ -32,7 +32,7 @@ make_venv() { # interpreter, folder
   "$1" -c "import venv, ensurepip" 2>/dev/null ||
     fail "$("$1" --version) lacks venv or ensurepip: install them (Debian, Ubuntu: apt install" \
       "python$("$1" -c "import sys; print('%d.%d' % sys.version_info[:2])")-venv)"
-  "$1" -m venv --clear "$2"
+  "$1" -m venv --clear "$2" || fail "$2 cannot be made"
 }
 
 pip_install() { # environment's folder, pip's arguments
@@ -85,7 +85,7 @@ torch_lock() { # interpreter; prints the lock file and pip's flags for this mach
     echo twba_torch/requirements.lock
   elif [ -e "$TORCH_CPU_WHEELS" ] || answers "$1" "$TORCH_CPU_WHEELS"; then
     echo "twba_torch/requirements-cpu.lock --find-links $TORCH_CPU_WHEELS"
-  elif "$1" -m pip download --quiet --no-deps --dest "$(mktemp -d)" torch==2.13.0+cpu >/dev/null 2>&1; then
+  elif "$1" -m pip install --quiet --dry-run --ignore-installed --no-deps torch==2.13.0+cpu >/dev/null 2>&1; then
     echo twba_torch/requirements-cpu.lock # pip is configured for a place that has the wheel
   else
     echo twba_torch/requirements.lock
@@ -113,6 +113,7 @@ torch)
     python=$(find_python 3.11 3.12 3.13 3.10) ||
       fail "PyTorch's side needs CPython 3.10 to 3.13: install one (your system's python3, pyenv or uv)"
     read -r -a lock <<<"$(torch_lock "$python")"
+    echo "PyTorch by ${lock[0]} (the CPU's own build is locked for CPython 3.11 on Linux on x86-64; else PyPI's, on Linux with CUDA)"
     prepare .venv-torch "$python" "${lock[@]}"
     cksum twba_torch/requirements.lock twba_torch/requirements-cpu.lock >.venv-torch/installed
   fi

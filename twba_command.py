@@ -40,13 +40,13 @@ def _run(module: str, argv: Sequence[str]) -> None:
     from twba_nets import interrupts
     interrupts.exit_at_once()  # the imports take seconds
     try:
-        command = importlib.import_module(module).main
+        importlib.import_module(module).main(argv)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in EXTRAS:
             raise
-        sys.exit(f"error: {package} is not installed: pip install 'twba-nets[{EXTRAS[package]}]'")
-    command(argv)
+        extra = "torch" if module.startswith("twba_torch") else EXTRAS[package]
+        sys.exit(f"error: {package} is not installed: pip install 'twba-nets[{extra}]'")
 
 
 if __name__ == "__main__":

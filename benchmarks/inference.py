@@ -18,7 +18,7 @@ from twba_nets import architecture as arch, card, command_line
 from twba_nets.files import write_json
 from workers import PYTORCH, TENSORFLOW, add_flags, ask, start
 
-SIDES = {"engine": TENSORFLOW, "tensorflow": TENSORFLOW, "per_group": TENSORFLOW, "pytorch": PYTORCH, "pytorch_int8": PYTORCH,
+SIDES = {"engine": TENSORFLOW, "tensorflow": TENSORFLOW, "published": TENSORFLOW, "pytorch": PYTORCH, "pytorch_int8": PYTORCH,
          "onnxruntime": PYTORCH}
 BATCHES = (1, 200)
 

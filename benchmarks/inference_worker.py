@@ -72,7 +72,7 @@ def tensorflow(model, export, onnx, threads, graph="fast"):
     return lambda x: session.run(net.logits, {images: x}), nothing
 
 
-def per_group(*arguments):
+def published(*arguments):
     """The same by the published code's graph."""
     return tensorflow(*arguments, graph="published")
 
@@ -113,10 +113,10 @@ def nothing(images, batch):
     return {}
 
 
-SIDES = {"engine": engine, "tensorflow": tensorflow, "per_group": per_group, "pytorch": pytorch,
+SIDES = {"engine": engine, "tensorflow": tensorflow, "published": published, "pytorch": pytorch,
          "pytorch_int8": pytorch_int8, "onnxruntime": onnxruntime}
 # these get standardised images, which the others standardise themselves
-PREPARED = ("tensorflow", "per_group", "pytorch", "pytorch_int8")
+PREPARED = ("tensorflow", "published", "pytorch", "pytorch_int8")
 
 
 def main():

@@ -17,7 +17,7 @@ from twba_nets import architecture as arch, card
 from twba_nets.files import write_json
 from workers import PYTORCH, TENSORFLOW, add_flags, ask, start
 
-SIDES = {"ours": TENSORFLOW, "per_group": TENSORFLOW, "pytorch": PYTORCH, "pytorch_memory": PYTORCH}
+SIDES = {"ours": TENSORFLOW, "published": TENSORFLOW, "pytorch": PYTORCH, "pytorch_memory": PYTORCH}
 KINDS = ("train", "evaluate")
 
 

@@ -1,5 +1,7 @@
 """The command twba-nets, and what it does without a framework: predict, evaluate, export."""
+import dataclasses
 import json
+import os
 import subprocess
 import sys
 
@@ -11,7 +13,7 @@ import twba_chip
 import twba_command
 from helpers import REPOSITORY, command_error, random_arrays
 from twba_chip import evaluate, export, exported, folding, predict, spiking_file
-from twba_nets import __version__, npz, places
+from twba_nets import __version__, command_line, npz, places, recipe as recipes
 from twba_nets.datasets import digits
 
 IMAGES = digits.load().x_test[:3]
@@ -69,9 +71,22 @@ def test_pictures_of_other_kinds(tmp_path):
     wide[:, 52:148] = np.kron(IMAGES[1][..., 0], np.ones((3, 3), np.uint8))
     Image.fromarray(wide).save(str(tmp_path / "wide.png"))
     assert np.abs(predict.read_picture(tmp_path / "wide.png").astype(int) - IMAGES[1]).mean() < 12
+    turned = Image.fromarray(np.rot90(IMAGES[0]))
+    exif = turned.getexif()
+    exif[274] = 6  # to be turned clockwise before it is shown
+    turned.save(str(tmp_path / "turned.png"), exif=exif)
+    np.testing.assert_array_equal(predict.read_picture(tmp_path / "turned.png"), IMAGES[0])
+    clear = np.concatenate([IMAGES[0], np.where(IMAGES[0][..., :1] > 99, 255, 0).astype(np.uint8)], axis=2)
+    Image.fromarray(clear).save(str(tmp_path / "clear.png"))
+    np.testing.assert_array_equal(predict.read_picture(tmp_path / "clear.png"), np.where(clear[..., 3:] == 255, IMAGES[0], 255))
+    Image.fromarray(wide.astype(np.uint16) * 257).save(str(tmp_path / "deep.png"))
+    assert "its pixels are not of 8 bits" in command_error(predict.main, tmp_path / "deep.png")
     (tmp_path / "text.png").write_text("none")
     (tmp_path / "cut.png").write_bytes((tmp_path / "wide.png").read_bytes()[:300])
-    for name in ("text.png", "cut.png", "missing.png"):
+    os.mkfifo(str(tmp_path / "pipe"))
+    for name in ("missing.png", "pipe"):
+        assert command_error(predict.main, tmp_path / name) == f"{tmp_path / name}: no such file: name a picture"
+    for name in ("text.png", "cut.png"):
         line = command_error(predict.main, tmp_path / name)
         assert line.startswith(f"{tmp_path / name}: no picture that Pillow can read")
 
@@ -91,13 +106,45 @@ def test_evaluate(tmp_path, capsys):
     assert "its activations are published" in command_error(evaluate.main, "--model", "twba-published")
 
 
+def test_a_run_that_has_no_card_yet(tmp_path, capsys):
+    """Its recipe says what it is: a network of the digits does not answer with CIFAR-10's classes."""
+    run, model = tmp_path / "run", places.released("twba") / "model.npz"
+    run.mkdir()
+    (run / "model.npz").write_bytes(model.read_bytes())
+    recipe = dataclasses.replace(recipes.digits("twba"), epochs=3)
+    recipe.save(run)
+    export.main([str(run), str(tmp_path / "net.npz")])
+    for source in (run, tmp_path / "net.npz"):
+        assert exported.trained_on(exported.open_network(source).meta) == "digits"
+
+
+def test_names_and_paths(tmp_path, monkeypatch):
+    """bwba is the released network, ./bwba the file."""
+    monkeypatch.chdir(tmp_path)
+    spiking_file.save(tmp_path / "bwba", random_arrays(), "twba", {})
+    assert exported.open_network(command_line.model("bwba")).meta["variant"] == "bwba"
+    assert exported.open_network(command_line.model("./bwba")).meta["variant"] == "twba"
+    assert twba_chip.load("bwba").arrays["cnn1/weights"].all()
+    assert not twba_chip.load(tmp_path / "bwba").arrays["cnn1/weights"].all()
+
+
+def test_files_that_are_not_overwritten(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert "holds something else: name another file" in command_error(export.main, "twba", tmp_path / "notes.txt")
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    export.main(["twba", str(tmp_path / "net.npz")])
+    export.main(["bwba", str(tmp_path / "net.npz")])
+    assert exported.open_network(tmp_path / "net.npz").meta["variant"] == "bwba"
+    assert "is exported already: name a model" in command_error(export.main, tmp_path / "net.npz", tmp_path / "again.npz")
+
+
 @pytest.mark.parametrize("name", ["twba", "bwba"])
 def test_export_without_a_framework(name, tmp_path, capsys):
     export.main([name, str(tmp_path / "net.npz")])
     assert capsys.readouterr().out.startswith(f"{tmp_path / 'net.npz'}: {name.upper()}, 6912 hidden neurons' filters")
     arrays, meta = spiking_file.load(tmp_path / "net.npz")
     opened = exported.open_network(name)
-    assert meta == opened.meta and meta["source"]["card"]["recipe"]["variant"] == name
+    assert meta == opened.meta and meta["source"]["card"]["recipe"]["variant"] == name and meta["source"]["dataset"] == "cifar10"
     expected = folding.fold(npz.read_model(places.released(name) / "model.npz"), name)
     for key, array in expected.items():
         np.testing.assert_array_equal(arrays[key], array)

@@ -168,7 +168,7 @@ def test_what_cannot_be_exported(finished_run, tmp_path):
 def test_full_disk(tmp_path):
     """One clear line, and what was there before is intact."""
     path = tmp_path / "net.npz"
-    path.write_text("before")
+    path.write_text("PK before")
     process = start_python("""
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -179,4 +179,4 @@ export.main(sys.argv[1:])
 """ % str(REPOSITORY), command_line.released_model("twba"), path)
     _, error = process.communicate()
     assert process_error(process.returncode, error).startswith(f"{path}: could not be written (File too large)")
-    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "PK before" and list(tmp_path.iterdir()) == [path]

@@ -114,7 +114,7 @@ def one_step(build, variant, activation, dtype, stages):
 
 @pytest.mark.parametrize("variant", arch.VARIANTS)
 @pytest.mark.parametrize("activation", arch.ACTIVATIONS)
-def test_every_number_is_the_per_group_graphs(variant, activation):
+def test_every_number_is_the_published_graphs(variant, activation):
     assert_same_numbers(variant, activation, arch.STAGES)
 
 
@@ -167,7 +167,7 @@ def evaluation(build, variant, activation):
 
 @pytest.mark.parametrize("variant", arch.VARIANTS)
 @pytest.mark.parametrize("activation", arch.ACTIVATIONS)
-def test_evaluation_is_the_per_group_graphs_to_the_bit(variant, activation):
+def test_evaluation_is_the_published_graphs_to_the_bit(variant, activation):
     """In float32 too: given the same variables every spike and every logit is the same."""
     logits, maps = evaluation(published_network.build, variant, activation)
     found_logits, found_maps = evaluation(fast_network.build, variant, activation)

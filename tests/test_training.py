@@ -316,7 +316,7 @@ def test_progress_line(finished_run, tmp_path, capsys):
     log = journal.Journal(tmp_path, 0, 600)
     with open(str(finished_run / "log.csv")) as file:
         row = next(csv.DictReader(file))
-    row = journal.Row(**{key: float(value) for key, value in row.items() if key != "finished_at"})
+    row = journal.LogRow(**{key: float(value) for key, value in row.items() if key != "finished_at"})
     row = row._replace(epoch=1, step=250, seconds=60)
     log.record(row)
     assert capsys.readouterr().out == "" and len(journal.read_log(tmp_path)) == 1

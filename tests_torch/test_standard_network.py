@@ -49,16 +49,18 @@ def test_released_networks_are_the_trainers(name, images):
     for stage, found, theirs in zip(arch.STAGES[1:], maps.values(), expected_maps):
         assert found.shape == (20, stage.output_channels, stage.output_size, stage.output_size)
         assert (found != in_order(theirs, stage)).float().mean() < 1e-4  # but for a last bit
+    with torch.no_grad():
+        assert torch.equal(logits, net(as_torchvision(images))) and len(net(as_torchvision(images), 1)) == 2
+        assert net(as_torchvision(images[:0])).shape == (0, 10)
     near = (logits - expected).abs().amax(1) < 1e-4
     assert near.float().mean() >= 0.9 and (logits.argmax(1) == expected.argmax(1))[near].all()
-    assert torch.equal(logits, net(as_torchvision(images)))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("variant, activation", [("twba", "binary"), ("bwba", "published")])
 def test_random_networks_in_float64(variant, activation, seed):
     """Given the same input spikes every map is the trainer's, with latent weights too."""
-    stages, x = random_stages(seed), torch.rand(6, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    stages, x = random_stages(seed), torch.rand(6, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     torch.set_default_dtype(torch.float64)
     net, trainers = StandardNetwork(variant, activation, stages), Network(variant, activation, False, stages)
     values = random_variables(seed, stages)
@@ -102,6 +104,8 @@ def test_tools_understand_it(images):
         for handle in handles:
             handle.remove()
         assert torch.equal(torch.fx.symbolic_trace(net)(x), expected)
+        logits, maps = torch.fx.symbolic_trace(net, {"return_spikes": True})(x, True)
+        assert torch.equal(logits, expected) and len(maps) == 9
         assert torch.equal(torch.export.export(net, (x,)).module()(x), expected)
     convolutions = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d)]
     assert sum(layer.weight.numel() for layer in convolutions) == 3252064 - 5120  # all but the classifier's
@@ -122,8 +126,9 @@ def test_it_can_be_trained(images):
 @pytest.mark.parametrize("bad, text", [
     (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "images are floating"), (torch.zeros(3, 32, 32), "images are floating"),
     (torch.zeros(1, 1, 32, 32), "images are floating"), (torch.zeros(1, 32, 32, 3), "images are floating"),
+    (torch.zeros(1, 3, 224, 224), "not torch.float32 .1, 3, 224, 224.: resize them"),
     (torch.full((1, 3, 32, 32), 255.0), "these reach from 255 to 255"), (torch.full((1, 3, 32, 32), -0.5), "normalisation is"),
-    (torch.full((1, 3, 32, 32), torch.nan), "images lie in")], ids="bytes one grey last 255 normalised nan".split())
+    (torch.full((1, 3, 32, 32), torch.nan), "images lie in")], ids="bytes one grey last large 255 normalised nan".split())
 def test_images_of_another_kind(bad, text):
     with pytest.raises(ValueError, match=text):
         StandardNetwork("twba").eval()(bad)

@@ -5,12 +5,14 @@ if __name__ == "__main__":
     interrupts.exit_at_once()  # the imports below take seconds
 
 import argparse
+import zipfile
 from pathlib import Path
 from typing import Callable, Sequence
 
 from twba_chip import exported, folding, spiking_file
 from twba_nets import architecture as arch, command_line, npz, places, run_folder
 from twba_nets.arrays import Arrays
+from twba_nets.errors import UserError
 from twba_nets.files import make_folder
 from twba_nets.model import open_model
 
@@ -21,16 +23,15 @@ def main(argv: Sequence[str] = None) -> None:
         "Fold batch norm, htanh and sign of each hidden neuron into one integer threshold, in float64, and write the network "
         "as int8 weights and int16 thresholds to an npz (its layout: twba_chip/spiking_file.py). The first two convolutions "
         "and the classifier, off chip in the paper, stay float. (python -m twba_tensorflow.export asks TensorFlow for its "
-        "decisions in float32, and reads its checkpoints.)").parse_args(argv)
+        "decisions in float32, and reads its checkpoints.)", "a run's folder or a model.npz").parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):
-        export(args, folding.fold, npz.read_model)
+        export(args, folding.fold, npz.read_model, run_folder.locate_npz)
 
 
-def parser(prog: str, description: str) -> argparse.ArgumentParser:
-    """The flags of both exports."""
+def parser(prog: str, description: str, what: str) -> argparse.ArgumentParser:
+    """The flags of both exports. what: else can be exported."""
     flags = argparse.ArgumentParser(prog=prog, description=description)
-    flags.add_argument("checkpoint", type=command_line.path, help="twba or bwba, the released ones; a run's folder, a "
-                       "model.npz or another checkpoint")
+    flags.add_argument("checkpoint", type=command_line.model, help=f"twba or bwba, the released ones; {what}")
     flags.add_argument("out", type=Path, help="the file to write")
     flags.add_argument("--variant", choices=arch.VARIANTS, help="default: what the recipe or card beside the "
                        "checkpoint says; needed where there is none")
@@ -39,10 +40,17 @@ def parser(prog: str, description: str) -> argparse.ArgumentParser:
     return flags
 
 
-def export(args: argparse.Namespace, fold: Callable[[Arrays, str], Arrays], read: Callable[[Path, bool], Arrays]) -> None:
-    """Export what the flags name. fold: from the model's variables and variant to the arrays. read: see open_model."""
-    out, path = args.out, run_folder.locate(places.model(args.checkpoint))
+def export(args: argparse.Namespace, fold: Callable[[Arrays, str], Arrays], read: Callable[[Path, bool], Arrays],
+           locate: Callable[[Path], Path]) -> None:
+    """Export what the flags name.
+
+    fold: from the model's variables and variant to the arrays. read, locate: variables and path of a model, as in open_model.
+    """
+    out, path = args.out, locate(places.model(args.checkpoint))
+    if path.suffix == ".npz" and zipfile.is_zipfile(path) and spiking_file.is_exported(path):
+        raise UserError(f"{path}: is exported already: name a model")
     command_line.check_out(out, path, run_folder.index_file(path), run_folder.data_file(path))
+    command_line.check_kind(out, b"PK")
     model = open_model(path, args.variant, args.activation, args.allow_pickle, read)
     exported.require_binary(model)
     arrays = fold(model.values, model.recipe.variant)

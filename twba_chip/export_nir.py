@@ -26,7 +26,7 @@ import nir
 import numpy as np
 
 from twba_chip.exported import open_network
-from twba_nets import command_line
+from twba_nets import command_line, places
 from twba_nets.architecture import FLOAT_STAGES, STAGES, Stage
 from twba_nets.arrays import Arrays
 from twba_nets.files import atomic_write, make_folder
@@ -36,7 +36,7 @@ THRESHOLD = 0.5
 
 def main(argv: Sequence[str] = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m twba_chip.export_nir",
+        prog="twba-nets to-nir",
         description="Write the on-chip part of an exported network as a NIR graph: from the input spikes (bn0's map, "
         "NCHW 64x24x24) through the stages cnn1 ... cnn11, a Conv2d and an IF node each, to cnn11's spikes (512x1x1). "
         "An image is one time step from v = 0; a simulator's state is to be reset after it. The first two "
@@ -50,7 +50,8 @@ def main(argv: Sequence[str] = None) -> None:
 
 
 def _export(network: Path, out: Path) -> None:
-    command_line.check_out(out, network)
+    command_line.check_out(out, places.model(network))
+    command_line.check_kind(out, b"\x89HDF")
     graph = build(*open_network(network))
     make_folder(out.parent)
     buffer = io.BytesIO()  # on a full disk HDF5 crashes

@@ -23,7 +23,7 @@ import onnx
 from onnx import helper
 
 from twba_chip.exported import open_network
-from twba_nets import architecture as arch, command_line
+from twba_nets import architecture as arch, command_line, places
 from twba_nets.architecture import STAGES, Stage
 from twba_nets.arrays import Arrays
 from twba_nets.files import atomic_write, make_folder
@@ -37,7 +37,7 @@ IMAGE_WIDTH = 32  # as CIFAR-10 has them
 
 def main(argv: Sequence[str] = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m twba_chip.export_onnx",
+        prog="twba-nets to-onnx",
         description="Write an exported network as an ONNX model, from images (uint8 [N, 32, 32, 3] as CIFAR-10 has "
         "them; crop and standardisation are in the model) to logits (float32 [N, 10]). Given the same input spikes, "
         "the hidden stages spike exactly as twba_chip.spiking_network has it.")
@@ -49,7 +49,8 @@ def main(argv: Sequence[str] = None) -> None:
 
 
 def _export(network: Path, out: Path) -> None:
-    command_line.check_out(out, network)
+    command_line.check_out(out, places.model(network))
+    command_line.check_kind(out, b"\x08")  # the field of the format's version
     model = build(*open_network(network))
     make_folder(out.parent)
     with atomic_write(out) as file:

@@ -38,7 +38,8 @@ def open_network(source: Union[str, Path]) -> Exported:
 def describe(model: Model, arrays: Arrays) -> dict:
     """The meta of the network that a model's arrays make. Raises UserError if their values are no network's."""
     spiking_file.check_network(model.path, arrays, model.recipe.variant)
-    source = {"checkpoint": model.path.name, "card": card.read(model.path), "commit": card.commit()}
+    source = {"checkpoint": model.path.name, "dataset": model.recipe.dataset, "card": card.read(model.path),
+              "commit": card.commit()}
     return spiking_file.describe(arrays, model.recipe.variant, source)
 
 
@@ -50,6 +51,7 @@ def require_binary(model: Model) -> None:
 
 
 def trained_on(meta: dict) -> str:
-    """The data set that a network's card names; CIFAR-10 where it has none."""
-    found = meta["source"].get("card")
-    return found["recipe"]["dataset"] if found else "cifar10"
+    """The data set that a network was trained on. Files of before name it in their card; without one they are CIFAR-10's."""
+    source = meta["source"]
+    recipe = (source.get("card") or {}).get("recipe", {})
+    return source.get("dataset") or recipe.get("dataset", "cifar10")

@@ -61,24 +61,24 @@ def stage_arrays(stage: Stage, groups: Sequence[Tuple[np.ndarray, np.ndarray]]) 
     return {f"{stage.conv}/weights": np.concatenate(weights, axis=3), f"{stage.conv}/thresholds": np.concatenate(thresholds)}
 
 
-def threshold(decisions: np.ndarray, weights: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+def threshold(fires: np.ndarray, weights: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     """Weights and thresholds of the neurons that decide like this.
 
-    decisions: bool [2 * fan_in + 1, filters], whether a neuron fires at the sums -fan_in ... fan_in.
+    fires: bool [2 * fan_in + 1, filters], whether a neuron does at the sums -fan_in ... fan_in.
     weights: int8 [k, k, channels, filters]. Returns (weights, int16 [filters]: the lowest sum at which each fires).
     A filter with negative gamma fires at *low* sums: the signs of its weights are turned.
     """
-    falling = decisions[0] & ~decisions[-1]
-    decisions = np.where(falling, decisions[::-1], decisions)
+    falling = fires[0] & ~fires[-1]
+    fires = np.where(falling, fires[::-1], fires)
     weights = np.where(falling, -weights, weights)
-    if (np.diff(decisions.astype(np.int8), axis=0) < 0).any():
+    if (np.diff(fires.astype(np.int8), axis=0) < 0).any():
         raise UserError("a neuron's decisions rise and fall with its sum: no threshold gives them, and the checkpoint "
                         "cannot be exported")
     lowest, highest = reachable_sums(weights)
-    # decisions rise from no to yes once, so the number of sums that do not fire is the index of the first that does;
+    # with a rising sum a neuron begins to fire once, so the number of sums that do not fire is the index of the first that does;
     # index 0 is the sum -fan_in
-    fan_in = len(decisions) // 2
-    first = (~decisions).sum(0) - fan_in
+    fan_in = len(fires) // 2
+    first = (~fires).sum(0) - fan_in
     return weights, np.clip(first, lowest, highest + 1).astype(np.int16)
 
 

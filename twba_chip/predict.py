@@ -36,14 +36,23 @@ def main(argv: Sequence[str] = None) -> None:
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """A picture's central square as uint8 [32, 32, 3]. Raises UserError if it is none."""
+    """A picture's central square as uint8 [32, 32, 3], turned as its camera says, on white where it is transparent.
+
+    Raises UserError if it is none, or if its pixels are not of 8 bits.
+    """
     try:
         from PIL import Image, ImageOps
     except ImportError:
-        raise UserError("pictures are read by Pillow, which is not installed: pip install pillow")
+        raise UserError("pictures are read by Pillow, which is not installed: pip install 'twba-nets[picture]'")
+    if not path.is_file():  # to open a pipe would wait for ever
+        raise UserError(f"{path}: no such file: name a picture")
     try:
         with Image.open(path) as picture:
-            return np.asarray(ImageOps.fit(picture.convert("RGB"), (SIZE, SIZE), Image.LANCZOS))
+            if picture.mode.startswith(("I", "F")):
+                raise UserError(f"{path}: its pixels are not of 8 bits (mode {picture.mode}): convert it first")
+            picture = ImageOps.exif_transpose(picture).convert("RGBA")
+            on_white = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+            return np.asarray(ImageOps.fit(on_white.convert("RGB"), (SIZE, SIZE), Image.LANCZOS))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: no picture that Pillow can read ({error}): name another file")
 

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] = None) -> None:
         report = summarise(arrays, measurement, placements, args.picojoule_per_sop, args.picojoule_per_mac)
         few = slice(args.robustness_images)
         curve = robustness.accuracies(arrays, images[few], labels[few])
-        report.update(export=args.network.name, variant=meta["variant"].upper(), sha256=meta["sha256"],
+        report.update(export=Path(args.network).name, variant=meta["variant"].upper(), sha256=meta["sha256"],
                       source=meta["source"], dataset=data.name, core=core._asdict(),
                       robustness={"images": len(labels[few]), "seed": robustness.SEED, "dropped": robustness.DROPS,
                                   "accuracy": curve.tolist()})
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m twba_chip.report",
+        prog="twba-nets report",
         description="What an exported network costs on a neuromorphic chip: for each map neurons, fan-in, fan-out, "
         "zero weights, spikes an image, firing rate, synaptic operations (SOPs: a spike at a nonzero synapse) against "
         "dense multiply-accumulates (MACs), and cores (the rule: twba_chip/cores.py); the energy of both; and accuracy "

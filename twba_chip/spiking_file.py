@@ -2,7 +2,7 @@
 
 Version 1 holds, with NHWC maps and HWIO kernels:
 
-    meta                 JSON text: format, version, variant, sha256 of the arrays, source (checkpoint, its digest and
+    meta                 JSON text: format, version, variant, sha256 of the arrays, source (checkpoint, its data set and
                          card, the exporting commit), meta_sha256 of all these, which the first files did not have
     cnn00/kernel         float32 [3, 3, 3, 32], off chip: x -> relu(conv(x) * scale + offset)
     cnn0/kernel          float32 [3, 3, 32, 64], off chip: a spike where conv(x) * scale + offset >= 0
@@ -36,7 +36,7 @@ from twba_nets.npz import LARGEST_PIXEL
 from twba_nets.recipe import RECIPES
 
 FORMAT, VERSION = "twba-spiking-network", 1
-MAKE_ANEW = "make it anew with python -m twba_tensorflow.export"
+MAKE_ANEW = "make it anew with python -m twba_chip.export"
 LONGEST_META = 1 << 20  # characters, hundreds of times what there is to say
 
 
@@ -156,8 +156,8 @@ def _check_meta(path: Path, meta: dict) -> None:
     if meta.get("variant") not in arch.VARIANTS:
         raise UserError(f"{path}: its variant, {meta.get('variant')!r}, is none of {', '.join(arch.VARIANTS)}: {MAKE_ANEW}")
     try:
-        card = meta["source"].get("card")
-        known = card is None or card["recipe"]["dataset"] in RECIPES
+        card, dataset = meta["source"].get("card"), meta["source"].get("dataset")
+        known = (card is None or card["recipe"]["dataset"] in RECIPES) and (dataset is None or dataset in RECIPES)
     except (AttributeError, KeyError, TypeError):
         known = False
     if not known:

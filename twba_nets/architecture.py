@@ -57,7 +57,7 @@ DENSE_STDDEV = 0.1
 
 
 class Reader(NamedTuple):
-    """What reads a stage's output map: the stage after it, or the classifier, which is as one group."""
+    """What reads a stage's output map: the stage after it, or the classifier, which counts as one group."""
     groups: int = 1
     stride: int = 1
     margin: int = 0
@@ -123,8 +123,11 @@ def stages_of(table: Sequence[Row], size: int = IMAGE_SIZE) -> Tuple[Stage, ...]
         margin, output_size = _extent(row, size)
         stages.append(Stage(**vars(row), size=size, channels=channels, margin=margin, output_size=output_size,
                             quantised=index >= FLOAT_STAGES, fires=index > 0, reader=Reader()))
-        if channels % row.groups or index and stages[-2].filters % row.groups:
+        if channels % row.groups:
             raise ValueError(f"{row.conv}: {row.groups} groups do not share {channels} channels evenly")
+        if index > 0 and stages[-2].filters % row.groups:
+            raise ValueError(f"{row.conv}: {row.groups} groups do not share the {stages[-2].filters} filters of a group of "
+                             f"{stages[-2].conv} evenly")
         size, channels = output_size, row.groups * row.filters
     if size != 1:
         raise ValueError(f"{table[-1].conv}: the classifier reads one position, and this map has {size} x {size}")

@@ -88,6 +88,14 @@ def check_out(out: Path, *inputs: Path) -> None:
         raise UserError(f"{out}: would be read as a checkpoint, its card or its recipe: name another file")
 
 
+def check_kind(out: Path, magic: bytes) -> None:
+    """Raise UserError if a file that is to be written would take the place of one of another kind: magic, its first bytes."""
+    if out.is_file() and out.stat().st_size:
+        with open(out, "rb") as file:
+            if file.read(len(magic)) != magic:
+                raise UserError(f"{out}: holds something else: name another file")
+
+
 def check_figures(path: Path) -> None:
     """Raise UserError where figures (--json) cannot be written, would take another file's place, or be read as a card."""
     check_out(path)
@@ -156,8 +164,13 @@ def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_network(parser: argparse.ArgumentParser, *name: str, **options) -> None:
     """An argument that names a network for the commands that need no framework (twba_chip.exported.open_network)."""
-    parser.add_argument(*name, type=path, help="twba or bwba, the released ones; a run's folder, a model.npz, or an exported "
-                        "file", **options)
+    parser.add_argument(*name, type=model, help="twba or bwba, the released ones; a run's folder, a model.npz, or an exported "
+                        "file" + (" (default: %(default)s)" if "default" in options else ""), **options)
+
+
+def model(text: str) -> Union[str, Path]:
+    """A released model's name, which stays a text, or a path of the command line."""
+    return text if text in places.RELEASED else path(text)
 
 
 def stopped(folder: Path, saved: str) -> str:

@@ -5,11 +5,7 @@ import time
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Sequence
 
-import matplotlib
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import MaxNLocator
 
 from twba_nets import card, npz
 from twba_nets.errors import UserError
@@ -21,7 +17,7 @@ LOG_NAME = "log.csv"
 CURVE_NAME = "learning_curve.png"
 
 
-class Row(NamedTuple):
+class LogRow(NamedTuple):
     """An epoch's figures, as the log has them. Losses are means over the images, accuracies shares of the images.
 
     epoch: counted from 1. step: batches since the run's beginning. spikes_per_image: in the counted maps, over the test
@@ -39,7 +35,7 @@ class Row(NamedTuple):
     seconds: float
 
 
-FIELDS = Row._fields + ("finished_at",)
+FIELDS = LogRow._fields + ("finished_at",)
 
 
 class Trained(NamedTuple):
@@ -57,9 +53,9 @@ class Tested(NamedTuple):
     seconds: float
 
 
-def make_row(recipe: Recipe, epoch: int, images: int, trained: Trained, tested: Tested) -> Row:
+def make_row(recipe: Recipe, epoch: int, images: int, trained: Trained, tested: Tested) -> LogRow:
     """The log's row of an epoch, counted from 0. images: how many there are to train on."""
-    return Row(
+    return LogRow(
         epoch=epoch + 1,
         step=(epoch + 1) * -(-images // recipe.batch_size),
         learning_rate=recipe.learning_rate(epoch),
@@ -91,13 +87,13 @@ class Journal:
             log.writeheader()
             log.writerows(rows)
 
-    def record(self, row: Row) -> None:
+    def record(self, row: LogRow) -> None:
         """Add an epoch's figures to the log. Save next, then tell. Raises UserError if the test loss is no finite number."""
         require_finite("test loss", row.test_loss, row.epoch)
         finished_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self._write_log(read_log(self.folder) + [dict(row._asdict(), finished_at=finished_at)])
 
-    def tell(self, row: Row) -> None:
+    def tell(self, row: LogRow) -> None:
         """Print an epoch's figures."""
         self.seconds.append(row.seconds)
         left = sum(self.seconds) / len(self.seconds) * (self.epochs - row.epoch)
@@ -148,7 +144,7 @@ def _check_rows(rows: Sequence[Dict]) -> None:
     for number, row in enumerate(rows, 2):
         if None in row or None in row.values():
             raise ValueError(f"line {number} does not have {len(FIELDS)} fields")
-        for field in Row._fields:
+        for field in LogRow._fields:
             if not _is_number(row[field]):
                 raise ValueError(f"line {number}: {field} is {row[field]!r}")
         if not row["epoch"].isdecimal() or int(row["epoch"]) <= before:
@@ -187,6 +183,10 @@ def _diverged(what: str, epoch: int) -> UserError:
 
 def draw_curve(rows: Sequence[Dict[str, str]], path: Path) -> None:
     """Draw accuracy and loss over the epochs as a PNG."""
+    import matplotlib  # only now: an evaluation does without
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
     epochs = [int(row["epoch"]) for row in rows]
     figure, axes = plt.subplots(1, 2, figsize=(10, 4))
     for axis, quantity in zip(axes, ("accuracy", "loss")):

@@ -17,5 +17,5 @@ def released(name: str) -> Path:
 
 
 def model(source: Union[str, Path]) -> Path:
-    """The path that `source` names: a released model's name, or a path."""
-    return released(str(source)) if str(source) in RELEASED else Path(source)
+    """The path that `source` names: a released model's name, as a text, or a path (of a file of that name: ./twba)."""
+    return released(source) if isinstance(source, str) and source in RELEASED else Path(source)

@@ -9,7 +9,7 @@ from typing import Sequence, Tuple
 import numpy as np
 
 from twba_chip import export, folding
-from twba_nets import architecture as arch
+from twba_nets import architecture as arch, run_folder
 from twba_nets.architecture import STAGES, Stage
 from twba_nets.arrays import Arrays
 from twba_tensorflow import quieten_tensorflow
@@ -22,12 +22,12 @@ def main(argv: Sequence[str] = None) -> None:
         "the neuron decides as TensorFlow does for every sum that it can receive, and write the network as int8 "
         "weights and int16 thresholds to an npz (its layout: twba_chip/spiking_file.py). The first two convolutions "
         "and the classifier, off chip in the paper, stay float. (python -m twba_chip.export does the same in NumPy, from a "
-        "model.npz or training.npz alone.)")
+        "model.npz alone.)", "a run's folder, a TensorFlow checkpoint or a model.npz")
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):
         quieten_tensorflow()
         from twba_tensorflow import checkpoint
-        export.export(args, fold, checkpoint.read)
+        export.export(args, fold, checkpoint.read, run_folder.locate)
 
 
 @interrupts.exiting_at_once()

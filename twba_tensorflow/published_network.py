@@ -44,7 +44,7 @@ def build(x: tf.Tensor, variant: str, activation: str = "binary", is_train: bool
     """
     conv, maps = QUANTISED_CONV[variant], {}
     relu_stage, spike_stage, *hidden_stages = stages
-    tl.layers.LayersConfig.tf_dtype = x.dtype
+    tl.layers.LayersConfig.tf_dtype = x.dtype  # TensorLayer keeps the type of new variables in this global
     with tf.variable_scope("model", reuse=reuse):
         net = InputLayer(x, name="input")
         net = _batch_norm(_convolve(Conv2d, net, relu_stage, relu_stage.conv), relu_stage.bn, tf.nn.relu, is_train)
@@ -66,7 +66,7 @@ def build(x: tf.Tensor, variant: str, activation: str = "binary", is_train: bool
 
 
 def session_config(threads: int) -> tf.ConfigProto:
-    """A session as TensorFlow has it."""
+    """TensorFlow's default session."""
     return tf.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads)
 
 

@@ -12,7 +12,7 @@ from twba_nets import card, npz
 from twba_nets.architecture import is_quantised
 from twba_nets.datasets.dataset import Dataset
 from twba_nets.interrupts import exiting_at_once
-from twba_nets.journal import Journal, Row, Tested, Trained, make_row, require_finite, require_trained
+from twba_nets.journal import Journal, LogRow, Tested, Trained, make_row, require_finite, require_trained
 from twba_nets.recipe import Recipe
 from twba_nets.run_folder import MODEL_NAME
 from twba_tensorflow import checkpoint, quantisers
@@ -111,7 +111,7 @@ def train_epoch(session: tf.Session, step: Step, recipe: Recipe, epoch: int) -> 
     return Trained(loss_sum / seen, correct_sum / seen, time.time() - started)
 
 
-def summarise(summaries: tf.summary.FileWriter, row: Row) -> None:
+def summarise(summaries: tf.summary.FileWriter, row: LogRow) -> None:
     """Show an epoch's figures in TensorBoard."""
     values = [tf.Summary.Value(tag=name, simple_value=figure) for name, figure in row._asdict().items()
               if name not in ("epoch", "step")]

@@ -36,7 +36,7 @@ class TernaryConv2d(_QuantisedConv2d):
 
 
 class BinaryConv2d(_QuantisedConv2d):
-    """nn.Conv2d with weights in {-1, 1}: W's sign. Source: TensorLayer's BinaryConv2d."""
+    """nn.Conv2d with weights in {-1, 1}: W's sign, where 0 stays 0. Source: TensorLayer's BinaryConv2d."""
     variant = "bwba"
 
 
@@ -44,9 +44,9 @@ QUANTISED_CONV = {layer.variant: layer for layer in (TernaryConv2d, BinaryConv2d
 
 
 class Spike(nn.Module):
-    """Spikes of potentials: 1 where x >= 0, else 0; its gradient is that of (htanh(x) + 1) / 2, clipped.
+    """Spikes of potentials: 1 where x >= 0, else 0. Gradient: clip(g / 2, -1, 1) where |x| <= 1, else 0.
 
-    activation: "binary", or "published" for the published code's three levels {0, 0.5, 1}.
+    activation: "binary", or "published" for the published code's three levels {0, 0.5, 1}, with twice that gradient.
     """
 
     def __init__(self, activation: str = "binary"):

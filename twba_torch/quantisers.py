@@ -1,7 +1,7 @@
 """The quantisers and their straight-through gradients. twba_tensorflow/quantisers.py stands beside.
 
-A NaN does not come out as one, as in TensorFlow's graph: Fire gives 0, the signs take it for 0. The trainer looks at the
-loss, what reads variables looks at them.
+A NaN does not come out as one, as in TensorFlow's graph: Fire gives 0, FirePublished 1/2, the weights' signs 0. The trainer
+checks the loss, and whoever reads variables checks those.
 """
 import torch
 from torch.autograd import Function

@@ -15,14 +15,15 @@ from twba_nets.architecture import STAGES, Stage
 from twba_nets.arrays import Arrays
 from twba_torch.layers import QUANTISED_CONV, Spike
 
+MARGIN = 4  # pixels on each side that the evaluation leaves out
 PARTS = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
 
 
 class CentralCrop(nn.Module):
     """Images [N, 3, 32, 32] in [0, 1] -> the central [N, 3, 24, 24], each image at mean 0 and variance 1.
 
-    Source: tf.image.per_image_standardization of pixels from 0 to 255. Raises ValueError for other values; then they were
-    normalised before, which is done here.
+    Source: tf.image.per_image_standardization of pixels from 0 to 255. Raises ValueError for other sizes, and for other
+    values (not where it is compiled or exported): then they were normalised before, which is done here.
     """
 
     def __init__(self, size: int = arch.IMAGE_SIZE):
@@ -36,13 +37,13 @@ class CentralCrop(nn.Module):
 @torch.fx.wrap
 def central_crop(images: torch.Tensor, size: int) -> torch.Tensor:
     """What CentralCrop computes."""
-    if images.dim() != 4 or images.shape[1] != arch.CHANNELS or min(images.shape[2:]) < size or not images.is_floating_point():
-        raise ValueError(f"images are floating, [N, 3, 32, 32], not {images.dtype} {list(images.shape)}")
-    if not torch.compiler.is_compiling() and not (images.amin() >= 0 and images.amax() <= 1):
+    whole = size + 2 * MARGIN
+    if images.dim() != 4 or images.shape[1:] != (arch.CHANNELS, whole, whole) or not images.is_floating_point():
+        raise ValueError(f"images are floating, [N, 3, {whole}, {whole}], not {images.dtype} {list(images.shape)}: resize them")
+    if not torch.compiler.is_compiling() and len(images) and not (images.amin() >= 0 and images.amax() <= 1):
         raise ValueError("images lie in [0, 1], as torchvision's ToTensor gives; these reach from "
                          f"{images.amin():g} to {images.amax():g}: normalisation is part of this network")
-    top, left = (images.shape[2] - size) // 2, (images.shape[3] - size) // 2
-    x = 255 * images[:, :, top:top + size, left:left + size]
+    x = 255 * images[:, :, MARGIN:MARGIN + size, MARGIN:MARGIN + size]
     x = x - x.mean((1, 2, 3), keepdim=True)
     deviation = (x * x).mean((1, 2, 3), keepdim=True).sqrt()
     return x / deviation.clamp(min=(arch.CHANNELS * size ** 2) ** -0.5)
@@ -76,7 +77,10 @@ class StandardNetwork(nn.Module):
 
     def forward(self, images: torch.Tensor,
                 return_spikes: bool = False) -> Union[torch.Tensor, tuple[torch.Tensor, dict[str, torch.Tensor]]]:
-        """return_spikes: also return the maps, name -> [N, C, H, W]: "bn0" (the input spikes), "cnn1", ..., "cnn11"."""
+        """return_spikes: also return the maps, name -> [N, C, H, W]: "bn0" (the input spikes), "cnn1", ..., "cnn11".
+
+        torch.fx.symbolic_trace takes it as concrete_args={"return_spikes": True}; without, it traces the logits.
+        """
         x, maps = self.crop(images), {}
         for stage in self.stages:
             number = stage.conv.removeprefix("cnn")
@@ -87,7 +91,8 @@ class StandardNetwork(nn.Module):
             if stage.fires:
                 maps[stage.map] = x
         logits = self.output_bn(self.output(self.flatten(x)))
-        return (logits, maps) if return_spikes is True else logits  # `is`: torch.fx passes a stand-in
+        wanted = return_spikes and not isinstance(return_spikes, torch.fx.Proxy)
+        return (logits, maps) if wanted else logits
 
     @torch.no_grad()
     def load_variables(self, values: Arrays) -> None:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from twba_nets import card, npz
 from twba_nets.datasets.dataset import Dataset
 from twba_nets.errors import UserError
-from twba_nets.journal import Journal, Row, Tested, Trained, make_row, require_finite, require_trained
+from twba_nets.journal import Journal, LogRow, Tested, Trained, make_row, require_finite, require_trained
 from twba_nets.recipe import Recipe
 from twba_nets.run_folder import MODEL_NAME, TRAINING_NAME
 from twba_torch import variables
@@ -129,7 +129,7 @@ class Trainer:
         """Whether the condition holds in any of the processes."""
         return bool(self._over_processes(torch.tensor(float(bool(condition)), device=self.device)))
 
-    def train_and_test(self, epoch: int) -> Row:
+    def train_and_test(self, epoch: int) -> LogRow:
         """Train for one epoch (counted from 0) and test. Returns the log's row."""
         trained = self.train_epoch(epoch)
         return make_row(self.recipe, epoch, len(self.training), trained, self.evaluate())

@@ -46,13 +46,13 @@ static void hidden_stages_by_planes(Network *network) {
 }
 
 /* Spikes of the stages' output maps but the last, whose spikes the classifier reads. spikes: [image][map]. */
-static void count_spikes(const Network *network, int number, int many, double *spikes) {
+static void count_spikes(const Network *network, int number, int by_planes, double *spikes) {
     int maps = network->number_of_stages - FLOAT_STAGES;
 #pragma omp parallel for schedule(dynamic)
     for (int map = 0; map < maps; map++) {
         const Stage *s = network->stages + 1 + map;
         int bytes = s->geometry.output_image;
-        if (many)
+        if (by_planes)
             count_by_planes(s->planes.output, bytes, number, spikes + map, maps);
         else
             for (int i = 0; i < number; i++)
@@ -63,22 +63,22 @@ static void count_spikes(const Network *network, int number, int many, double *s
 /* A forward pass of a chunk of images, [image][row][column][channel]; without them, of the input spikes that are in their
    map. logits: [image][class]. spikes: [image][map]. */
 void forward(Network *network, const uint8_t *images, int number, float *logits, double *spikes) {
-    int many = number >= network->many;
+    int by_planes = number >= network->many;
     for (int first = 0; first < number; first += network->part) {
         int last = first + network->part < number ? first + network->part : number;
         if (images)
             encode(network->stages, images, first, last);
-        if (!many)
+        if (!by_planes)
             hidden_stages_by_words(network, first, last);
     }
-    if (many)
+    if (by_planes)
         hidden_stages_by_planes(network);
     const Classifier *classifier = &network->classifier;
     const uint64_t *features = (const uint64_t *)network->stages[network->number_of_stages - 1].output;
 #pragma omp parallel for schedule(static)
     for (int i = 0; i < number; i++)
         classify(classifier, features + i * (classifier->features / 64), logits + i * CLASSES);
-    count_spikes(network, number, many, spikes);
+    count_spikes(network, number, by_planes, spikes);
 }
 
 /* The hidden stages' maps, where `forward` has them as planes, to where it has those that it computes by words. */
