@@ -91,7 +91,7 @@ class StandardNetwork(nn.Module):
             if stage.fires:
                 maps[stage.map] = x
         logits = self.output_bn(self.output(self.flatten(x)))
-        wanted = return_spikes and not isinstance(return_spikes, torch.fx.Proxy)
+        wanted = not isinstance(return_spikes, torch.fx.Proxy) and return_spikes
         return (logits, maps) if wanted else logits
 
     @torch.no_grad()
