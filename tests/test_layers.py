@@ -252,9 +252,9 @@ def test_load_npz_reads_plain_arrays_as_before(tmp_path):
 
 
 def test_example_in_the_readme(tmp_path):
-    """The code block of "In a network of your own", as it stands: trains, saves, restores."""
+    """TensorFlow's code block of "In a network of your own", as it stands: trains, saves, restores."""
     section = (REPOSITORY / "README.md").read_text().split("### In a network of your own")[1]
-    code = re.search("```python\n(.*?)```", section, re.DOTALL).group(1)
+    code = re.search("```python\n(import tensorflow.*?)```", section, re.DOTALL).group(1)
     process = start_process("-c", code, cwd=tmp_path)
     output, error = process.communicate()
     assert process.returncode == 0, error

@@ -1,6 +1,7 @@
 """What twba_torch.load gives, and the building blocks: the trainer's network in standard modules."""
 import importlib.util
 import json
+import re
 
 import numpy as np
 import pytest
@@ -167,6 +168,16 @@ def test_blocks_quantise_group_by_group(layer):
     with torch.no_grad():
         latent.weight.copy_(expected)
     assert torch.equal(latent.quantised_weight(), expected), "quantised weights are not quantised to themselves"
+
+
+def test_examples_in_the_readme():
+    """The two lines, and the network of one's own, as they stand."""
+    blocks = re.findall("```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    loaded, built = {}, {}
+    exec(next(block for block in blocks if "twba_torch.load" in block), loaded)
+    assert isinstance(loaded["net"], StandardNetwork)
+    exec(next(block for block in blocks if "from twba_torch.layers" in block), built)
+    assert built["net"](torch.rand(2, 1, 8, 8)).shape == (2, 10)
 
 
 def test_spikes_of_an_unknown_activation():
