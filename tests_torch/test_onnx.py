@@ -9,21 +9,32 @@ from exports import (  # noqa: F401 (fixtures)
 from twba_chip import export_onnx, spiking_file, spiking_network
 from twba_nets import architecture as arch
 
+Level = onnxruntime.GraphOptimizationLevel
 # without its optimisations ONNX Runtime has other kernels: NCHW, where else NHWC
-optimisations = pytest.mark.parametrize("level", [onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
-                                                  onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL])
+optimisations = pytest.mark.parametrize("level", [Level.ORT_ENABLE_ALL, Level.ORT_ENABLE_EXTENDED, Level.ORT_ENABLE_BASIC,
+                                                  Level.ORT_DISABLE_ALL], ids=lambda level: level.name)
+
+
+@pytest.fixture(scope="module", params=[[], ["--float"]], ids=["integers", "floats"])
+def flags(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def random_model(random_network, tmp_path_factory):
-    return exported(random_network, tmp_path_factory.mktemp("onnx"))
+def random_model(random_network, flags, tmp_path_factory):
+    return exported(random_network, flags, tmp_path_factory.mktemp("onnx"))
 
 
-def exported(network, folder):
+def exported(network, flags, folder):
     """A network's model, from the file that the command writes."""
     path = folder / "model.onnx"
-    export_onnx.main([str(network), str(path)])
+    export_onnx.main([str(network), str(path), *flags])
     return onnx.load(path)
+
+
+def spike(model):
+    """The value that stands for a spike in a model's maps."""
+    return np.uint8(255) if model.graph.value_info[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8 else np.float32(1)
 
 
 def run(model, level, **inputs):
@@ -36,7 +47,7 @@ def run(model, level, **inputs):
     names = [output.name for output in session.get_outputs()]
     results = dict(zip(names, session.run(names, inputs)))
     for name in arch.map_shapes().keys() & results.keys():
-        assert results[name].dtype == np.uint8 and set(np.unique(results[name])) <= {0, 255}
+        assert results[name].dtype == spike(model).dtype and set(np.unique(results[name])) <= {0, spike(model)}
         results[name] = results[name].transpose(0, 2, 3, 1) > 0
     return results
 
@@ -71,27 +82,46 @@ def test_a_random_network_on_spikes_of_all_densities(level, random_network, rand
     arrays, _ = spiking_file.load(random_network)
     spikes = random_spikes(20)
     hidden = onnx.utils.Extractor(random_model).extract_model(["bn0"], ["logits"])
-    results = run(hidden, level, bn0=spikes.transpose(0, 3, 1, 2).astype(np.uint8) * np.uint8(255))
+    results = run(hidden, level, bn0=spikes.transpose(0, 3, 1, 2) * spike(random_model))
     assert_equal_ours(results, arrays, spikes)
 
 
 @optimisations
-def test_the_released_network_on_cifar10(level, released_network, cifar10_images, tmp_path):
+def test_the_released_network_on_cifar10(level, flags, released_network, cifar10_images, tmp_path):
     arrays, _ = spiking_file.load(released_network)
-    assert_whole_network_equals_ours(exported(released_network, tmp_path), level, arrays, cifar10_images)
+    assert_whole_network_equals_ours(exported(released_network, flags, tmp_path), level, arrays, cifar10_images)
+
+
+@optimisations
+def test_a_potential_of_zero_fires(level, flags, random_network, tmp_path):
+    """At zero of either sign and just above it, a neuron of the encoder fires; just below it, none."""
+    smallest = np.finfo(np.float32).smallest_normal
+    potentials = np.array([0, -0.0, smallest, 1, 1e30, -smallest, -1e-7, -0.5, -1, -1.5, -1e30], np.float32)
+    model = exported(random_network, flags, tmp_path)
+    model.graph.value_info.append(onnx.helper.make_tensor_value_info("cnn0", onnx.TensorProto.FLOAT, ["N", 64, 24, 24]))
+    model = onnx.utils.Extractor(model).extract_model(["cnn0"], ["bn0"])
+    results = run(model, level, cnn0=np.broadcast_to(potentials.reshape(-1, 1, 1, 1), (len(potentials), 64, 24, 24)))
+    assert results["bn0"].all((1, 2, 3)).tolist() == [True] * 5 + [False] * 6
+    assert results["bn0"].any((1, 2, 3)).tolist() == [True] * 5 + [False] * 6
+
+
+def test_the_float_form_has_no_operator_for_integers(random_network, tmp_path):
+    operators = {node.op_type for node in exported(random_network, ["--float"], tmp_path).graph.node}
+    assert operators == {"Slice", "Transpose", "Cast", "ReduceMean", "Mul", "Sub", "Max", "Sqrt", "Div", "Conv", "Relu", "Clip",
+                         "Floor", "Add", "Gather", "Flatten", "Gemm"}
 
 
 def test_plain_images_are_standardised_too(random_network, random_model):
     """A grey image's variance is 0, or by rounding below it, and no spike is lost in a NaN."""
     arrays, _ = spiking_file.load(random_network)
     images = np.repeat(np.arange(0, 256, 3, dtype=np.uint8), 32 * 32 * 3).reshape(-1, 32, 32, 3)
-    results = run(random_model, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL, images=images)
+    results = run(random_model, Level.ORT_ENABLE_ALL, images=images)
     assert (results["bn0"] != spiking_network.encode(arrays, spiking_network.central_crop(images))).mean() < 1e-3
     assert results["bn0"].any((1, 2, 3)).all()
 
 
 def test_any_number_of_images(random_model, digit_images):
-    level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    level = Level.ORT_ENABLE_ALL
     together = run(random_model, level, images=digit_images[:3])["logits"]
     for index in range(3):
         alone = run(random_model, level, images=digit_images[index:index + 1])["logits"]
