@@ -15,9 +15,10 @@ if __name__ == "__main__":
 
 import abc
 import argparse
+import functools
 import json
 from pathlib import Path
-from typing import Sequence, Union
+from typing import Callable, Sequence, Union
 
 import numpy as np
 import onnx
@@ -45,13 +46,13 @@ def main(argv: Sequence[str] = None) -> None:
                         help="spikes as float32 0 and 1, by Conv and Clip, for runtimes without QLinearConv")
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):
-        write(args.network, args.out, Floats() if args.float else Integers())
+        write(args.network, args.out, functools.partial(build, form=Floats() if args.float else Integers()))
 
 
-def write(network: Path, out: Path, form: "Form") -> None:
-    """Write the model of a network, and a line that says so."""
+def write(network: Path, out: Path, build_model: Callable[[Arrays, dict], onnx.ModelProto]) -> None:
+    """Write the model that is built of a network, and a line that says so."""
     command_line.check_out(out, network)
-    model = build(*open_network(network), form=form)
+    model = build_model(*open_network(network))
     make_folder(out.parent)
     with atomic_write(out) as file:
         file.write(model.SerializeToString())
@@ -113,7 +114,7 @@ class Integers(Form):
     def fire(self, graph, stage, spikes, weights, thresholds):
         spikes = gather_groups(graph, stage, spikes)
         return graph.add("QLinearConv", stage.map, spikes, *self.SPIKE_SCALE, weights, *self.WEIGHT_SCALE, *self.SPIKE_SCALE,
-                         self.SPIKE * (1 - thresholds), group=stage.groups, **geometry(stage))
+                         self.SPIKE * (1 - thresholds), **geometry(stage))
 
     def as_float(self, graph, spikes):
         return graph.add("DequantizeLinear", "spikes", spikes, *self.SPIKE_SCALE)
@@ -134,7 +135,7 @@ class Floats(Form):
     def fire(self, graph, stage, spikes, weights, thresholds):
         spikes = gather_groups(graph, stage, spikes)
         sums = graph.add("Conv", f"{stage.conv}/sums", spikes, weights.astype(np.float32), (1 - thresholds).astype(np.float32),
-                         group=stage.groups, **geometry(stage))
+                         **geometry(stage))
         return graph.add("Clip", stage.map, sums, *self.UNIT)
 
     def as_float(self, graph, spikes):
@@ -168,8 +169,8 @@ def gather_groups(graph: Graph, stage: Stage, spikes: str) -> str:
 
 
 def geometry(stage: Stage) -> dict:
-    """The attributes of a stage's convolution, less groups."""
-    return {"kernel_shape": [stage.kernel] * 2, "strides": [stage.stride] * 2, "pads": [stage.margin] * 4}
+    """The attributes of a stage's convolution."""
+    return {"group": stage.groups, "kernel_shape": [stage.kernel] * 2, "strides": [stage.stride] * 2, "pads": [stage.margin] * 4}
 
 
 def _value(name: str, dtype: type, *shape: Union[str, int]) -> onnx.ValueInfoProto:
