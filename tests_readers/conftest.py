@@ -23,7 +23,6 @@ class Network:
         with np.load(self.folder / "reference.npz") as archive:
             self.maps = {key: archive[key] for key in archive.files}
         self.images, self.predictions = self.maps.pop("images"), self.maps.pop("predictions")
-        self.operations = int(self.maps.pop("operations"))
         self.spikes = self.maps["bn0"].astype(np.float32)
         self.arrays = exported.open_network(name).arrays
 

@@ -13,10 +13,9 @@ import onnx
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from twba_chip import export_nir, export_onnx, export_qonnx, spiking_network, synapses
+from twba_chip import export_nir, export_onnx, export_qonnx, spiking_network
 from twba_chip.exported import open_network
 from twba_nets import architecture as arch
-from twba_nets.architecture import FLOAT_STAGES, STAGES
 from twba_nets.arrays import Arrays
 from twba_nets.datasets import cifar10, digits
 
@@ -47,14 +46,11 @@ def _write_hidden(model: Path, out: Path) -> None:
 
 
 def _reference(arrays: Arrays, images: np.ndarray) -> Arrays:
-    """The nine maps bool [N, C, H, W], the predictions, and the synaptic operations of all images."""
+    """The nine maps bool [N, C, H, W], and the predictions."""
     maps = {"bn0": spiking_network.encode(arrays, spiking_network.central_crop(images))}
     maps.update(spiking_network.forward(arrays, maps["bn0"]))
-    operations = sum((spikes * synapses.fan_out(arrays[f"{stage.conv}/weights"], stage)).sum()
-                     for stage, spikes in zip(STAGES[FLOAT_STAGES:], maps.values()))
     predictions = spiking_network.classify(arrays, maps["cnn11"]).argmax(1)
-    return {"predictions": predictions, "operations": operations,
-            **{name: spikes.transpose(0, 3, 1, 2) for name, spikes in maps.items()}}
+    return {"predictions": predictions, **{name: spikes.transpose(0, 3, 1, 2) for name, spikes in maps.items()}}
 
 
 if __name__ == "__main__":

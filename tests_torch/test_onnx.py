@@ -108,7 +108,7 @@ def test_a_potential_of_zero_fires(level, flags, random_network, tmp_path):
 def test_the_float_form_has_no_operator_for_integers(random_network, tmp_path):
     operators = {node.op_type for node in exported(random_network, ["--float"], tmp_path).graph.node}
     assert operators == {"Slice", "Transpose", "Cast", "ReduceMean", "Mul", "Sub", "Max", "Sqrt", "Div", "Conv", "Relu", "Clip",
-                         "Floor", "Add", "Gather", "Flatten", "Gemm"}
+                         "Floor", "Add", "Reshape", "Flatten", "Gemm"}
 
 
 def test_plain_images_are_standardised_too(random_network, random_model):

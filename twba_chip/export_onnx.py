@@ -112,7 +112,7 @@ class Integers(Form):
         return graph.add("Where", stage.map, fires, np.uint8(self.SPIKE), np.uint8(0))
 
     def fire(self, graph, stage, spikes, weights, thresholds):
-        spikes = gather_groups(graph, stage, spikes)
+        spikes = _gather_groups(graph, stage, spikes)
         return graph.add("QLinearConv", stage.map, spikes, *self.SPIKE_SCALE, weights, *self.WEIGHT_SCALE, *self.SPIKE_SCALE,
                          self.SPIKE * (1 - thresholds), **geometry(stage))
 
@@ -133,7 +133,7 @@ class Floats(Form):
         return graph.add("Add", stage.map, below, np.float32(1))
 
     def fire(self, graph, stage, spikes, weights, thresholds):
-        spikes = gather_groups(graph, stage, spikes)
+        spikes = _shuffle_groups(graph, stage, spikes)
         sums = graph.add("Conv", f"{stage.conv}/sums", spikes, weights.astype(np.float32), (1 - thresholds).astype(np.float32),
                          **geometry(stage))
         return graph.add("Clip", stage.map, sums, *self.UNIT)
@@ -160,12 +160,22 @@ def build(arrays: Arrays, meta: dict, stages: Sequence[Stage] = STAGES, form: Fo
     return model
 
 
-def gather_groups(graph: Graph, stage: Stage, spikes: str) -> str:
+def _gather_groups(graph: Graph, stage: Stage, spikes: str) -> str:
     """ONNX's groups read adjacent channels: bring i, i + groups, i + 2 groups, ... together."""
     if stage.groups == 1:
         return spikes
     order = np.arange(stage.channels).reshape(-1, stage.groups).T.ravel()
     return graph.add("Gather", f"{stage.conv}/groups", spikes, order, axis=1)
+
+
+def _shuffle_groups(graph: Graph, stage: Stage, spikes: str) -> str:
+    """The same as it is written for a channel shuffle: ncnn's converter takes a Gather's first channel alone."""
+    if stage.groups == 1:
+        return spikes
+    name, size = f"{stage.conv}/groups", [stage.size] * 2
+    x = graph.add("Reshape", f"{name}/apart", spikes, np.array([-1, stage.channels // stage.groups, stage.groups, *size]))
+    x = graph.add("Transpose", f"{name}/turned", x, perm=[0, 2, 1, 3, 4])
+    return graph.add("Reshape", name, x, np.array([-1, stage.channels, *size]))
 
 
 def geometry(stage: Stage) -> dict:
