@@ -15,7 +15,7 @@ from twba_nets import architecture as arch
 from twba_nets.architecture import FLOAT_STAGES, STAGES
 
 HIDDEN_STAGES = STAGES[FLOAT_STAGES:]
-IMAGES = 10  # a second each
+IMAGES = 5  # a few seconds each
 
 
 def operations_of(network, maps):
