@@ -6,7 +6,8 @@ import pytest
 
 from exports import (  # noqa: F401 (fixtures)
     assert_refused, bad_network, cifar10_dir, cifar10_images, digit_images, random_network, random_spikes, released_network)
-from twba_chip import export_onnx, spiking_file, spiking_network
+from helpers import random_arrays
+from twba_chip import export_onnx, export_qonnx, spiking_file, spiking_network
 from twba_nets import architecture as arch
 
 Level = onnxruntime.GraphOptimizationLevel
@@ -135,5 +136,23 @@ def test_the_model_is_valid_and_says_what_it_is(random_model):
     assert properties == {"variant": "twba", "source": '{"checkpoint": "none"}'}
 
 
-def test_a_bad_file_gets_one_line(bad_network, tmp_path):
-    assert_refused(export_onnx.main, bad_network, tmp_path / "model.onnx")
+@pytest.mark.parametrize("variant, datatype", [("twba", "TERNARY"), ("bwba", "BIPOLAR")])
+def test_qonnx_annotates_the_weights_of_every_group(variant, datatype, tmp_path):
+    """What qonnx makes of it: tests_readers/test_qonnx.py."""
+    arrays = random_arrays(variant)
+    spiking_file.save(tmp_path / "network.npz", arrays, variant, {"checkpoint": "none"})
+    export_qonnx.main([str(tmp_path / "network.npz"), str(tmp_path / "model.qonnx")])
+    graph = onnx.load(tmp_path / "model.qonnx").graph
+    kernels = {constant.name: onnx.numpy_helper.to_array(constant) for constant in graph.initializer}
+    annotated = {entry.tensor_name: [(pair.key, pair.value) for pair in entry.quant_parameter_tensor_names]
+                 for entry in graph.quantization_annotation}
+    assert len(annotated) == sum(stage.groups for stage in arch.STAGES[arch.FLOAT_STAGES:])
+    assert all(pairs == [("finn_datatype", datatype)] for pairs in annotated.values())
+    for stage in arch.STAGES[arch.FLOAT_STAGES:]:
+        weights = np.concatenate([kernels[f"{conv}/1"] for conv, _ in stage.group_names])
+        np.testing.assert_array_equal(weights, arrays[f"{stage.conv}/weights"].transpose(3, 2, 0, 1))
+
+
+@pytest.mark.parametrize("main", [export_onnx.main, export_qonnx.main], ids=["ONNX", "QONNX"])
+def test_a_bad_file_gets_one_line(main, bad_network, tmp_path):
+    assert_refused(main, bad_network, tmp_path / "model.onnx")

@@ -1,9 +1,8 @@
 """Write an exported network as a NIR graph, for simulators and chips: python -m twba_chip.export_nir NETWORK OUT.
 
-NIR is the Neuromorphic Intermediate Representation, https://neuroir.org. An image is one time step, in which a spike passes
-all layers: no layer delays it. A simulator that delays a layer's spikes by a step would have to be given each layer's bias
-(see below) in one step alone. Of the ways to write this network in it, the
-one here is what all readers agree on:
+NIR is the Neuromorphic Intermediate Representation, https://neuroir.org. An image is one time step, and no layer delays its
+spikes: a simulator that delays them by a step would add the biases (below) in steps of their own. docs/readers.md says which
+simulators have been tried. Of the ways to write this network in NIR, the one here is what all of them agree on:
 
 - Groups are zeros in dense kernels. Some readers refuse Conv2d's groups or pass them on wrongly, and NIR has no word
   for groups that read the channels i, i + G, i + 2G, ...
