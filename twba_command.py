@@ -11,6 +11,7 @@ COMMANDS = {
     "report": ("twba_chip.report", "what a network costs on a neuromorphic chip"),
     "to-nir": ("twba_chip.export_nir", "a network as a NIR graph, for simulators and chips"),
     "to-onnx": ("twba_chip.export_onnx", "a network as an ONNX model"),
+    "to-qonnx": ("twba_chip.export_qonnx", "a network as a QONNX model, for FINN's front end"),
     "train": ("twba_torch.train", "train a network, in PyTorch"),
 }
 EXTRAS = {"nir": "nir", "onnx": "onnx", "torch": "torch", "matplotlib": "report", "sklearn": "digits"}

@@ -43,7 +43,7 @@ def test_every_command_explains_itself(name):
     done = subprocess.run([sys.executable, "-W", "ignore", "twba_command.py", name, "--help"], cwd=str(REPOSITORY),
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
     if done.returncode:
-        extra = {"to-nir": "nir", "to-onnx": "onnx", "train": "torch"}[name]
+        extra = {"to-nir": "nir", "to-onnx": "onnx", "to-qonnx": "onnx", "train": "torch"}[name]
         assert done.stderr == f"error: {extra} is not installed: pip install 'twba-nets[{extra}]'\n"
     else:
         assert done.stdout.startswith("usage: ") and "--help" in done.stdout

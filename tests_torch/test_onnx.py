@@ -6,24 +6,36 @@ import pytest
 
 from exports import (  # noqa: F401 (fixtures)
     assert_refused, bad_network, cifar10_dir, cifar10_images, digit_images, random_network, random_spikes, released_network)
-from twba_chip import export_onnx, spiking_file, spiking_network
+from helpers import random_arrays
+from twba_chip import export_onnx, export_qonnx, spiking_file, spiking_network
 from twba_nets import architecture as arch
 
+Level = onnxruntime.GraphOptimizationLevel
 # without its optimisations ONNX Runtime has other kernels: NCHW, where else NHWC
-optimisations = pytest.mark.parametrize("level", [onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
-                                                  onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL])
+optimisations = pytest.mark.parametrize("level", [Level.ORT_ENABLE_ALL, Level.ORT_ENABLE_EXTENDED, Level.ORT_ENABLE_BASIC,
+                                                  Level.ORT_DISABLE_ALL], ids=lambda level: level.name)
+
+
+@pytest.fixture(scope="module", params=[[], ["--float"]], ids=["integers", "floats"])
+def flags(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def random_model(random_network, tmp_path_factory):
-    return exported(random_network, tmp_path_factory.mktemp("onnx"))
+def random_model(random_network, flags, tmp_path_factory):
+    return exported(random_network, flags, tmp_path_factory.mktemp("onnx"))
 
 
-def exported(network, folder):
+def exported(network, flags, folder):
     """A network's model, from the file that the command writes."""
     path = folder / "model.onnx"
-    export_onnx.main([str(network), str(path)])
+    export_onnx.main([str(network), str(path), *flags])
     return onnx.load(path)
+
+
+def spike(model):
+    """The value that stands for a spike in a model's maps."""
+    return np.uint8(255) if model.graph.value_info[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8 else np.float32(1)
 
 
 def run(model, level, **inputs):
@@ -36,7 +48,7 @@ def run(model, level, **inputs):
     names = [output.name for output in session.get_outputs()]
     results = dict(zip(names, session.run(names, inputs)))
     for name in arch.map_shapes().keys() & results.keys():
-        assert results[name].dtype == np.uint8 and set(np.unique(results[name])) <= {0, 255}
+        assert results[name].dtype == spike(model).dtype and set(np.unique(results[name])) <= {0, spike(model)}
         results[name] = results[name].transpose(0, 2, 3, 1) > 0
     return results
 
@@ -71,27 +83,46 @@ def test_a_random_network_on_spikes_of_all_densities(level, random_network, rand
     arrays, _ = spiking_file.load(random_network)
     spikes = random_spikes(20)
     hidden = onnx.utils.Extractor(random_model).extract_model(["bn0"], ["logits"])
-    results = run(hidden, level, bn0=spikes.transpose(0, 3, 1, 2).astype(np.uint8) * np.uint8(255))
+    results = run(hidden, level, bn0=spikes.transpose(0, 3, 1, 2) * spike(random_model))
     assert_equal_ours(results, arrays, spikes)
 
 
 @optimisations
-def test_the_released_network_on_cifar10(level, released_network, cifar10_images, tmp_path):
+def test_the_released_network_on_cifar10(level, flags, released_network, cifar10_images, tmp_path):
     arrays, _ = spiking_file.load(released_network)
-    assert_whole_network_equals_ours(exported(released_network, tmp_path), level, arrays, cifar10_images)
+    assert_whole_network_equals_ours(exported(released_network, flags, tmp_path), level, arrays, cifar10_images)
+
+
+@optimisations
+def test_a_potential_of_zero_fires(level, flags, random_network, tmp_path):
+    """At zero of either sign and just above it, a neuron of the encoder fires; just below it, none."""
+    smallest = np.finfo(np.float32).smallest_normal
+    potentials = np.array([0, -0.0, smallest, 1, 1e30, -smallest, -1e-7, -0.5, -1, -1.5, -1e30], np.float32)
+    model = exported(random_network, flags, tmp_path)
+    model.graph.value_info.append(onnx.helper.make_tensor_value_info("cnn0", onnx.TensorProto.FLOAT, ["N", 64, 24, 24]))
+    model = onnx.utils.Extractor(model).extract_model(["cnn0"], ["bn0"])
+    results = run(model, level, cnn0=np.broadcast_to(potentials.reshape(-1, 1, 1, 1), (len(potentials), 64, 24, 24)))
+    assert results["bn0"].all((1, 2, 3)).tolist() == [True] * 5 + [False] * 6
+    assert results["bn0"].any((1, 2, 3)).tolist() == [True] * 5 + [False] * 6
+
+
+def test_the_float_form_has_no_operator_for_integers(random_network, tmp_path):
+    operators = {node.op_type for node in exported(random_network, ["--float"], tmp_path).graph.node}
+    assert operators == {"Slice", "Transpose", "Cast", "ReduceMean", "Mul", "Sub", "Max", "Sqrt", "Div", "Conv", "Relu", "Clip",
+                         "Floor", "Add", "Reshape", "Flatten", "Gemm"}
 
 
 def test_plain_images_are_standardised_too(random_network, random_model):
     """A grey image's variance is 0, or by rounding below it, and no spike is lost in a NaN."""
     arrays, _ = spiking_file.load(random_network)
     images = np.repeat(np.arange(0, 256, 3, dtype=np.uint8), 32 * 32 * 3).reshape(-1, 32, 32, 3)
-    results = run(random_model, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL, images=images)
+    results = run(random_model, Level.ORT_ENABLE_ALL, images=images)
     assert (results["bn0"] != spiking_network.encode(arrays, spiking_network.central_crop(images))).mean() < 1e-3
     assert results["bn0"].any((1, 2, 3)).all()
 
 
 def test_any_number_of_images(random_model, digit_images):
-    level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    level = Level.ORT_ENABLE_ALL
     together = run(random_model, level, images=digit_images[:3])["logits"]
     for index in range(3):
         alone = run(random_model, level, images=digit_images[index:index + 1])["logits"]
@@ -105,5 +136,23 @@ def test_the_model_is_valid_and_says_what_it_is(random_model):
     assert properties == {"variant": "twba", "source": '{"checkpoint": "none"}'}
 
 
-def test_a_bad_file_gets_one_line(bad_network, tmp_path):
-    assert_refused(export_onnx.main, bad_network, tmp_path / "model.onnx")
+@pytest.mark.parametrize("variant, datatype", [("twba", "TERNARY"), ("bwba", "BIPOLAR")])
+def test_qonnx_annotates_the_weights_of_every_group(variant, datatype, tmp_path):
+    """What qonnx makes of it: tests_readers/test_qonnx.py."""
+    arrays = random_arrays(variant)
+    spiking_file.save(tmp_path / "network.npz", arrays, variant, {"checkpoint": "none"})
+    export_qonnx.main([str(tmp_path / "network.npz"), str(tmp_path / "model.qonnx")])
+    graph = onnx.load(tmp_path / "model.qonnx").graph
+    kernels = {constant.name: onnx.numpy_helper.to_array(constant) for constant in graph.initializer}
+    annotated = {entry.tensor_name: [(pair.key, pair.value) for pair in entry.quant_parameter_tensor_names]
+                 for entry in graph.quantization_annotation}
+    assert len(annotated) == sum(stage.groups for stage in arch.STAGES[arch.FLOAT_STAGES:])
+    assert all(pairs == [("finn_datatype", datatype)] for pairs in annotated.values())
+    for stage in arch.STAGES[arch.FLOAT_STAGES:]:
+        weights = np.concatenate([kernels[f"{conv}/1"] for conv, _ in stage.group_names])
+        np.testing.assert_array_equal(weights, arrays[f"{stage.conv}/weights"].transpose(3, 2, 0, 1))
+
+
+@pytest.mark.parametrize("main", [export_onnx.main, export_qonnx.main], ids=["ONNX", "QONNX"])
+def test_a_bad_file_gets_one_line(main, bad_network, tmp_path):
+    assert_refused(main, bad_network, tmp_path / "model.onnx")

@@ -8,7 +8,7 @@ spiking_file      the file of an exported network       spiking_network  that ne
 engine            the same, compiled from C             report           what it costs on a chip, by
 evaluate, predict by the engine                         synapses, cores, robustness, figures
 export            model -> exported file                export_nir       NIR, for simulators and chips
-                                                        export_onnx      ONNX
+                                                        export_onnx, export_qonnx
 
 No framework is imported here.
 """

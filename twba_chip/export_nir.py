@@ -1,13 +1,16 @@
 """Write an exported network as a NIR graph, for simulators and chips: python -m twba_chip.export_nir NETWORK OUT.
 
-NIR is the Neuromorphic Intermediate Representation, https://neuroir.org. Of the ways to write this network in it, the
-one here is what all readers agree on:
+NIR is the Neuromorphic Intermediate Representation, https://neuroir.org. An image is one time step, and no layer delays its
+spikes: a simulator that delays them by a step would add the biases (below) in steps of their own. docs/readers.md says which
+simulators have been tried. Of the ways to write this network in NIR, the one here is what all of them agree on:
 
 - Groups are zeros in dense kernels. Some readers refuse Conv2d's groups or pass them on wrongly, and NIR has no word
   for groups that read the channels i, i + G, i + 2G, ...
 - Every IF node has the one threshold 0.5, r = 1, and a neuron's own threshold T is in the convolution's bias, 1 - T:
   some readers take one threshold a node only. Potentials are integers, so that v > v_threshold, as NIR has it, and
   v >= v_threshold, as some readers have it, are the same.
+- A potential is reset to 0, which NIR takes for granted where a file has no v_reset. So the file has none: readers built
+  on nir 1.0.4 do not know it.
 - There is no classifier, which the paper has off chip. It would take a Flatten node, and readers differ in whether
   that counts the batch axis.
 """
@@ -20,7 +23,7 @@ import argparse
 import io
 import json
 from pathlib import Path
-from typing import Sequence
+from typing import Any, Dict, Sequence
 
 import nir
 import numpy as np
@@ -61,6 +64,13 @@ def _export(network: Path, out: Path) -> None:
     print(f"{out}: NIR {nir.version}, {len(STAGES) - FLOAT_STAGES} stages of Conv2d and IF, {out.stat().st_size / 1e6:.2f} MB")
 
 
+class IF(nir.IF):
+    """nir's node of this name, which is the type that a file states; written without v_reset."""
+
+    def to_dict(self) -> Dict[str, Any]:
+        return {name: value for name, value in super().to_dict().items() if name != "v_reset"}
+
+
 def build(arrays: Arrays, meta: dict, stages: Sequence[Stage] = STAGES) -> nir.NIRGraph:
     """The graph of a network as spiking_file.load gives it: nodes input, cnn1, cnn1_spikes, cnn2, ..., output.
 
@@ -69,8 +79,8 @@ def build(arrays: Arrays, meta: dict, stages: Sequence[Stage] = STAGES) -> nir.N
     nodes = {"input": nir.Input({"input": _shape(stages[FLOAT_STAGES - 1])})}
     for stage in stages[FLOAT_STAGES:]:
         nodes[stage.conv] = _convolution(arrays, stage)
-        nodes[f"{stage.conv}_spikes"] = nir.IF(r=np.ones(_shape(stage), np.float32),
-                                               v_threshold=np.full(_shape(stage), THRESHOLD, np.float32))
+        nodes[f"{stage.conv}_spikes"] = IF(r=np.ones(_shape(stage), np.float32),
+                                           v_threshold=np.full(_shape(stage), THRESHOLD, np.float32))
     nodes["output"] = nir.Output({"output": _shape(stages[-1])})
     names = list(nodes)
     return nir.NIRGraph(nodes, list(zip(names, names[1:])),

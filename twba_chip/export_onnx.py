@@ -1,22 +1,24 @@
 """Write an exported network, whole, as an ONNX model: python -m twba_chip.export_onnx NETWORK OUT.
 
-The hidden stages are one QLinearConv each, integers throughout, and lose no decision. A spike is the uint8 255, of
-scale 1/255, and a weight an int8 of scale 1. A threshold T is the bias 255 * (1 - T): what the convolution adds up,
-255 * (potential - T + 1), is at least 255 where the neuron fires and at most 0 elsewhere, and it stays as it is (the
-scales cancel to 1) but for the saturation to uint8, which is thus the threshold. Batch norm of the three float layers
-is folded into their kernels, which a runtime would do too.
+There are two forms of the spikes, and both lose no decision of a hidden stage. Integers: one QLinearConv a stage, integers
+throughout. Floats (--float), for runtimes without QLinearConv: a Conv and a Clip to [0, 1] a stage, whose sums are integers
+that float32 holds exactly in any order. Batch norm of the three float layers is folded into their kernels, which a runtime
+would do too.
 
-Values are named after the maps of spikes, bn0, cnn1, ..., cnn11 (NCHW, 0 or 255), and value_info lists just these nine.
+Values are named after the maps of spikes, bn0, cnn1, ..., cnn11 (NCHW; 0 or 255, or with --float 0 or 1), and value_info
+lists just these nine.
 """
 from twba_nets import interrupts
 
 if __name__ == "__main__":
     interrupts.exit_at_once()  # the imports below take seconds
 
+import abc
 import argparse
+import functools
 import json
 from pathlib import Path
-from typing import Sequence
+from typing import Callable, Sequence, Union
 
 import numpy as np
 import onnx
@@ -29,9 +31,6 @@ from twba_nets.arrays import Arrays
 from twba_nets.files import atomic_write, make_folder
 
 OPSET, IR_VERSION = 17, 8  # of 2022: old enough for most runtimes
-SPIKE = 255
-SPIKE_TYPE = (np.float32(1 / SPIKE), np.uint8(0))  # scale and zero point
-WEIGHT_TYPE = (np.float32(1), np.int8(0))
 IMAGE_WIDTH = 32  # as CIFAR-10 has them
 
 
@@ -43,49 +42,31 @@ def main(argv: Sequence[str] = None) -> None:
         "the hidden stages spike exactly as twba_chip.spiking_network has it.")
     command_line.add_network(parser, "network")
     parser.add_argument("out", type=Path, help="the file to write, as in twba.onnx")
+    parser.add_argument("--float", action="store_true",
+                        help="spikes as float32 0 and 1, by Conv and Clip, for runtimes without QLinearConv")
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):
-        _export(args.network, args.out)
+        write(args.network, args.out, functools.partial(build, form=Floats() if args.float else Integers()))
 
 
-def _export(network: Path, out: Path) -> None:
+def write(network: Union[str, Path], out: Path, build_model: Callable[[Arrays, dict], onnx.ModelProto]) -> None:
+    """Write the model that is built of a network, and a line that says so."""
     command_line.check_out(out, places.model(network))
     command_line.check_kind(out, b"\x08")  # the field of the format's version
-    model = build(*open_network(network))
+    model = build_model(*open_network(network))
     make_folder(out.parent)
     with atomic_write(out) as file:
         file.write(model.SerializeToString())
     print(f"{out}: ONNX, opset {OPSET}, {len(model.graph.node)} nodes, {out.stat().st_size / 1e6:.2f} MB")
 
 
-def build(arrays: Arrays, meta: dict, stages: Sequence[Stage] = STAGES) -> onnx.ModelProto:
-    """The model of a network as spiking_file.load gives it. Its properties are the variant and the source (JSON)."""
-    graph = _Graph()
-    x = _central_crop(graph, "images", stages[0].size)
-    for stage in stages:
-        x = (_fire if stage.quantised else _encode)(graph, arrays, stage, x)
-    _classify(graph, arrays, x)
-    proto = helper.make_graph(
-        graph.nodes, "twba_nets", [_value("images", np.uint8, IMAGE_WIDTH, IMAGE_WIDTH, arch.CHANNELS)],
-        [_value("logits", np.float32, arch.CLASSES)], graph.constants,
-        value_info=[_value(name, np.uint8, channels, height, width)
-                    for name, (height, width, channels) in arch.map_shapes(stages).items()])
-    model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-    helper.set_model_props(model, {"variant": meta["variant"], "source": json.dumps(meta["source"])})
-    return model
-
-
-def _value(name: str, dtype: type, *shape: int) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), ("N",) + shape)
-
-
-class _Graph:
+class Graph:
     """Nodes and constants, in the order in which they are added."""
 
     def __init__(self):
         self.nodes, self.constants = [], []
 
-    def add(self, operator: str, output: str, *inputs, **attributes) -> str:
+    def add(self, operator: str, output: str, *inputs: Union[str, np.ndarray], **attributes) -> str:
         """Add a node; returns its output's name. inputs: names, or arrays, which become constants."""
         names = []
         for index, value in enumerate(inputs):
@@ -96,7 +77,118 @@ class _Graph:
         return output
 
 
-def _central_crop(graph: _Graph, images: str, size: int) -> str:
+class Form(abc.ABC):
+    """What a spike is, and how a model computes it. Each method adds nodes and returns the name of their output."""
+    spike_type: type
+    batch: Union[str, int] = "N"
+    domains: Sequence[str] = ("",)  # of its operators
+
+    @abc.abstractmethod
+    def encode(self, graph: Graph, stage: Stage, potentials: str) -> str:
+        """The input spikes: one where a potential, float [N, C, H, W], is at least 0."""
+
+    @abc.abstractmethod
+    def fire(self, graph: Graph, stage: Stage, spikes: str, weights: np.ndarray, thresholds: np.ndarray) -> str:
+        """A hidden stage's spikes. weights: int8 [O, C / groups, k, k]. thresholds: int32 [O]."""
+
+    @abc.abstractmethod
+    def as_float(self, graph: Graph, spikes: str) -> str:
+        """Spikes as float 0 and 1."""
+
+
+class Integers(Form):
+    """A spike is the uint8 255, of scale 1/255, and a weight an int8 of scale 1.
+
+    A threshold T is the bias 255 * (1 - T): what the convolution adds up, 255 * (potential - T + 1), is at least 255 where
+    the neuron fires and at most 0 elsewhere, and it stays as it is (the scales cancel to 1) but for the saturation to
+    uint8, which is thus the threshold.
+    """
+    spike_type = np.uint8
+    SPIKE = 255
+    SPIKE_SCALE = (np.float32(1 / SPIKE), np.uint8(0))  # and zero point
+    WEIGHT_SCALE = (np.float32(1), np.int8(0))
+
+    def encode(self, graph, stage, potentials):
+        fires = graph.add("GreaterOrEqual", "fires", potentials, np.float32(0))
+        return graph.add("Where", stage.map, fires, np.uint8(self.SPIKE), np.uint8(0))
+
+    def fire(self, graph, stage, spikes, weights, thresholds):
+        spikes = _gather_groups(graph, stage, spikes)
+        return graph.add("QLinearConv", stage.map, spikes, *self.SPIKE_SCALE, weights, *self.WEIGHT_SCALE, *self.SPIKE_SCALE,
+                         self.SPIKE * (1 - thresholds), **geometry(stage))
+
+    def as_float(self, graph, spikes):
+        return graph.add("DequantizeLinear", "spikes", spikes, *self.SPIKE_SCALE)
+
+
+class Floats(Form):
+    """A spike is the float32 1. With the bias 1 - T a stage's sum is an integer, at least 1 where the neuron fires and at
+    most 0 elsewhere, and Clip is the threshold.
+    """
+    spike_type = np.float32
+    UNIT = (np.float32(0), np.float32(1))
+
+    def encode(self, graph, stage, potentials):
+        """floor(clip(x, -1, 0)) is 0 for all x >= 0, -0.0 included, and -1 for all x < 0, however small."""
+        below = graph.add("Floor", "below", graph.add("Clip", "negative", potentials, np.float32(-1), np.float32(0)))
+        return graph.add("Add", stage.map, below, np.float32(1))
+
+    def fire(self, graph, stage, spikes, weights, thresholds):
+        spikes = _shuffle_groups(graph, stage, spikes)
+        sums = graph.add("Conv", f"{stage.conv}/sums", spikes, weights.astype(np.float32), (1 - thresholds).astype(np.float32),
+                         **geometry(stage))
+        return graph.add("Clip", stage.map, sums, *self.UNIT)
+
+    def as_float(self, graph, spikes):
+        return spikes
+
+
+def build(arrays: Arrays, meta: dict, stages: Sequence[Stage] = STAGES, form: Form = Integers()) -> onnx.ModelProto:
+    """The model of a network as spiking_file.load gives it. Its properties are the variant and the source (JSON)."""
+    graph = Graph()
+    x = _central_crop(graph, "images", stages[0].size)
+    for stage in stages:
+        x = _hidden(graph, arrays, stage, x, form) if stage.quantised else _float_stage(graph, arrays, stage, x, form)
+    _classify(graph, arrays, form.as_float(graph, x))
+    maps = [_value(name, form.spike_type, form.batch, channels, height, width)
+            for name, (height, width, channels) in arch.map_shapes(stages).items()]
+    proto = helper.make_graph(
+        graph.nodes, "twba_nets", [_value("images", np.uint8, form.batch, IMAGE_WIDTH, IMAGE_WIDTH, arch.CHANNELS)],
+        [_value("logits", np.float32, form.batch, arch.CLASSES)], graph.constants, value_info=maps)
+    opsets = [helper.make_opsetid(domain, 1 if domain else OPSET) for domain in form.domains]
+    model = helper.make_model(proto, opset_imports=opsets, ir_version=IR_VERSION)
+    helper.set_model_props(model, {"variant": meta["variant"], "source": json.dumps(meta["source"])})
+    return model
+
+
+def _gather_groups(graph: Graph, stage: Stage, spikes: str) -> str:
+    """ONNX's groups read adjacent channels: bring i, i + groups, i + 2 groups, ... together."""
+    if stage.groups == 1:
+        return spikes
+    order = np.arange(stage.channels).reshape(-1, stage.groups).T.ravel()
+    return graph.add("Gather", f"{stage.conv}/groups", spikes, order, axis=1)
+
+
+def _shuffle_groups(graph: Graph, stage: Stage, spikes: str) -> str:
+    """The same as it is written for a channel shuffle: ncnn's converter takes a Gather's first channel alone."""
+    if stage.groups == 1:
+        return spikes
+    name, size = f"{stage.conv}/groups", [stage.size] * 2
+    x = graph.add("Reshape", f"{name}/apart", spikes, np.array([-1, stage.channels // stage.groups, stage.groups, *size]))
+    x = graph.add("Transpose", f"{name}/turned", x, perm=[0, 2, 1, 3, 4])
+    return graph.add("Reshape", name, x, np.array([-1, stage.channels, *size]))
+
+
+def geometry(stage: Stage) -> dict:
+    """The attributes of a stage's convolution."""
+    return {"group": stage.groups, "kernel_shape": [stage.kernel] * 2, "strides": [stage.stride] * 2, "pads": [stage.margin] * 4}
+
+
+def _value(name: str, dtype: type, *shape: Union[str, int]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
+
+
+def _central_crop(graph: Graph, images: str, size: int) -> str:
     """spiking_network.central_crop. Returns the name of a float [N, 3, 24, 24]."""
     margin, pixels = (IMAGE_WIDTH - size) // 2, size ** 2 * arch.CHANNELS
     x = graph.add("Slice", "crop", images, [margin] * 2, [margin + size] * 2, [1, 2])
@@ -110,34 +202,22 @@ def _central_crop(graph: _Graph, images: str, size: int) -> str:
     return graph.add("Div", "standardised", graph.add("Sub", "centred", x, mean), deviation)
 
 
-def _encode(graph: _Graph, arrays: Arrays, stage: Stage, x: str) -> str:
-    """A float stage; the second one makes the input spikes. Returns the name of its outputs."""
+def _float_stage(graph: Graph, arrays: Arrays, stage: Stage, x: str, form: Form) -> str:
+    """The second one makes the input spikes. Returns the name of its outputs."""
     kernel = arrays[f"{stage.conv}/kernel"] * arrays[f"{stage.conv}/scale"]
-    x = graph.add("Conv", stage.conv, x, kernel.transpose(3, 2, 0, 1), arrays[f"{stage.conv}/offset"], **_geometry(stage))
-    if not stage.fires:
-        return graph.add("Relu", "relu", x)
-    fires = graph.add("GreaterOrEqual", "fires", x, np.float32(0))
-    return graph.add("Where", stage.map, fires, np.uint8(SPIKE), np.uint8(0))
+    x = graph.add("Conv", stage.conv, x, kernel.transpose(3, 2, 0, 1), arrays[f"{stage.conv}/offset"], **geometry(stage))
+    return form.encode(graph, stage, x) if stage.fires else graph.add("Relu", "relu", x)
 
 
-def _fire(graph: _Graph, arrays: Arrays, stage: Stage, spikes: str) -> str:
+def _hidden(graph: Graph, arrays: Arrays, stage: Stage, spikes: str, form: Form) -> str:
     """A hidden stage. Returns the name of its spikes."""
     weights = arrays[f"{stage.conv}/weights"].transpose(3, 2, 0, 1)  # HWIO -> OIHW
-    thresholds = arrays[f"{stage.conv}/thresholds"].astype(np.int32)
-    if stage.groups > 1:  # ONNX's groups read adjacent channels: bring i, i + groups, i + 2 groups, ... together
-        order = np.arange(stage.channels).reshape(-1, stage.groups).T.ravel()
-        spikes = graph.add("Gather", f"{stage.conv}/groups", spikes, order, axis=1)
-    return graph.add("QLinearConv", stage.map, spikes, *SPIKE_TYPE, weights, *WEIGHT_TYPE, *SPIKE_TYPE,
-                     SPIKE * (1 - thresholds), group=stage.groups, **_geometry(stage))
+    return form.fire(graph, stage, spikes, weights, arrays[f"{stage.conv}/thresholds"].astype(np.int32))
 
 
-def _geometry(stage: Stage) -> dict:
-    return {"kernel_shape": [stage.kernel] * 2, "strides": [stage.stride] * 2, "pads": [stage.margin] * 4}
-
-
-def _classify(graph: _Graph, arrays: Arrays, spikes: str) -> None:
-    """spiking_network.classify: from the last map's spikes to the logits."""
-    x = graph.add("Flatten", "features", graph.add("DequantizeLinear", "spikes", spikes, *SPIKE_TYPE))
+def _classify(graph: Graph, arrays: Arrays, spikes: str) -> None:
+    """spiking_network.classify: from the last map's spikes, as float, to the logits."""
+    x = graph.add("Flatten", "features", spikes)
     graph.add("Gemm", "logits", x, arrays[f"{arch.OUTPUT}/kernel"] * arrays[f"{arch.OUTPUT}/scale"],
               arrays[f"{arch.OUTPUT}/offset"])
 

@@ -1,0 +1,39 @@
+"""Shared by the readers' tests: a released network's files, and what they have to give. No framework is imported here."""
+import os
+import sys
+from pathlib import Path
+from typing import Dict
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from twba_chip import exported, spiking_network
+
+FILES = Path(os.environ["READERS_FILES"])  # the folder that make_files.py has written
+HIDDEN = ("cnn1", "cnn2", "cnn4", "cnn6", "cnn7", "cnn8", "cnn10", "cnn11")
+
+
+class Network:
+    """images: uint8 [N, 32, 32, 3]. maps: name -> bool [N, C, H, W], "bn0" (the input spikes) first."""
+
+    def __init__(self, name: str):
+        self.name, self.folder = name, FILES / name
+        with np.load(self.folder / "reference.npz") as archive:
+            self.maps = {key: archive[key] for key in archive.files}
+        self.images, self.predictions = self.maps.pop("images"), self.maps.pop("predictions")
+        self.spikes = self.maps["bn0"].astype(np.float32)
+        self.arrays = exported.open_network(name).arrays
+
+    def assert_equal(self, maps: Dict[str, np.ndarray]) -> None:
+        """Whether the hidden maps that a reader makes of `spikes`, and the predictions from them, are the reference's."""
+        for name in HIDDEN:
+            np.testing.assert_array_equal(maps[name], self.maps[name], name)
+        logits = spiking_network.classify(self.arrays, np.moveaxis(maps["cnn11"], 1, 3))
+        np.testing.assert_array_equal(logits.argmax(1), self.predictions)
+
+
+@pytest.fixture(scope="module", params=["twba", "bwba"])
+def network(request) -> Network:
+    return Network(request.param)

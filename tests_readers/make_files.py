@@ -1,0 +1,57 @@
+"""Write what the readers' tests read: the released networks' files, and what NumPy's reference makes of 100 images.
+
+    python tests_readers/make_files.py FOLDER
+
+The images are CIFAR-10's first test images where CIFAR10_DIR names its folder, else handwritten digits.
+"""
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from twba_chip import export_nir, export_onnx, export_qonnx, spiking_network
+from twba_chip.exported import open_network
+from twba_nets import architecture as arch
+from twba_nets.arrays import Arrays
+from twba_nets.datasets import cifar10, digits
+
+IMAGES = 100
+
+
+def main(folder: Path) -> None:
+    cifar10_dir = os.environ.get(cifar10.ENVIRONMENT_VARIABLE)
+    data = cifar10.load(Path(cifar10_dir)) if cifar10_dir else digits.load()
+    for name in ("twba", "bwba"):
+        _write_network(name, folder / name, data.x_test[:IMAGES])
+
+
+def _write_network(name: str, folder: Path, images: np.ndarray) -> None:
+    folder.mkdir(parents=True)
+    export_nir.main([name, str(folder / "network.nir")])
+    export_qonnx.main([name, str(folder / "network.qonnx")])
+    for form, flags in (("integers", []), ("floats", ["--float"])):
+        export_onnx.main([name, str(folder / f"{form}.onnx"), *flags])
+        _write_hidden(folder / f"{form}.onnx", folder / f"{form}_hidden.onnx")
+    np.savez(folder / "reference.npz", images=images, **_reference(open_network(name).arrays, images))
+
+
+def _write_hidden(model: Path, out: Path) -> None:
+    """The part of a model from the input spikes on, its maps as outputs."""
+    hidden = onnx.utils.Extractor(onnx.load(model)).extract_model(["bn0"], [*list(arch.map_shapes())[1:], "logits"])
+    onnx.save(hidden, out)
+
+
+def _reference(arrays: Arrays, images: np.ndarray) -> Arrays:
+    """The nine maps bool [N, C, H, W], and the predictions."""
+    maps = {"bn0": spiking_network.encode(arrays, spiking_network.central_crop(images))}
+    maps.update(spiking_network.forward(arrays, maps["bn0"]))
+    predictions = spiking_network.classify(arrays, maps["cnn11"]).argmax(1)
+    return {"predictions": predictions, **{name: spikes.transpose(0, 3, 1, 2) for name, spikes in maps.items()}}
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,55 @@
+"""NeuroBench counts the operations that the report counts, of the NIR file and of the network in standard modules."""
+import nir
+import numpy as np
+import torch
+from neurobench.benchmarks import Benchmark
+from neurobench.metrics.static import ParameterCount
+from neurobench.metrics.workload import SynapticOperations
+from neurobench.models import SNNTorchModel, TorchModel
+from snntorch.import_nir import import_from_nir
+from torch.utils.data import DataLoader, TensorDataset
+
+import twba_torch
+from twba_chip import synapses
+from twba_nets import architecture as arch
+from twba_nets.architecture import FLOAT_STAGES, STAGES
+
+HIDDEN_STAGES = STAGES[FLOAT_STAGES:]
+IMAGES = 5  # a few seconds each
+
+
+def operations_of(network, maps):
+    """The SOPs of maps [N, C, H, W], the input spikes first, by the report's count."""
+    return sum(int((np.moveaxis(spikes, 1, 3) * synapses.fan_out(network.arrays[f"{stage.conv}/weights"], stage)).sum())
+               for stage, spikes in zip(HIDDEN_STAGES, maps))
+
+
+def benchmark(model, inputs):
+    """The metrics of a model, over all inputs. One at a time: NeuroBench adds up in float32, exact to 2 ** 24 a layer."""
+    data = DataLoader(TensorDataset(inputs, torch.zeros(len(inputs))), batch_size=1)
+    with torch.no_grad():
+        results = Benchmark(model, data, [], [], [[ParameterCount], [SynapticOperations]]).run(quiet=True)
+    operations = results.pop("SynapticOperations")
+    return {**results, **{name: round(value * len(inputs)) for name, value in operations.items()}}
+
+
+def test_the_nir_file(network):
+    """Zeros in dense kernels count as parameters, and as dense operations, but not as effective ones."""
+    model = SNNTorchModel(import_from_nir(nir.read(network.folder / "network.nir")))
+    results = benchmark(model, torch.from_numpy(network.spikes[:IMAGES])[:, None])
+    assert results["Effective_ACs"] == operations_of(network, [spikes[:IMAGES] for spikes in network.maps.values()])
+    assert results["Effective_MACs"] == 0
+    dense = sum(stage.kernel ** 2 * stage.channels * stage.output_channels for stage in HIDDEN_STAGES)
+    assert results["ParameterCount"] == dense + sum(stage.output_channels for stage in HIDDEN_STAGES)
+
+
+def test_the_network_in_standard_modules(network):
+    """Its own input spikes, and the classifier too: a spike of cnn11 drives the ten classes. Parameters are the true ones."""
+    model, images = twba_torch.load(network.name), torch.from_numpy(network.images[:IMAGES]).permute(0, 3, 1, 2) / 255
+    results, operations = benchmark(TorchModel(model), images), 0
+    for image in images.split(1):  # as NeuroBench does: in other batches a potential's last bit can turn an input spike
+        with torch.no_grad():
+            maps = [spikes.long().numpy() for spikes in model(image, return_spikes=True)[1].values()]
+        operations += operations_of(network, maps) + arch.CLASSES * int(maps[-1].sum())
+    assert results["Effective_ACs"] == operations
+    assert results["ParameterCount"] == sum(parameter.numel() for parameter in model.parameters())

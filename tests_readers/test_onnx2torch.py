@@ -1,0 +1,24 @@
+"""onnx2torch makes PyTorch modules of the ONNX file of floats."""
+import numpy as np
+import onnx
+import torch
+
+library = torch.library.Library("torchvision", "DEF")
+for name in ("nms", "qnms"):  # torchvision's wheel is for PyTorch with CUDA; without its operators it cannot be imported
+    library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+import onnx2torch
+
+
+def test_hidden_spikes_are_the_references(network):
+    model = onnx.load(network.folder / "floats_hidden.onnx")
+    with torch.no_grad():
+        outputs = onnx2torch.convert(model)(torch.from_numpy(network.spikes))
+    results = {value.name: output.numpy() for value, output in zip(model.graph.output, outputs)}
+    network.assert_equal(results)
+    np.testing.assert_array_equal(results["logits"].argmax(1), network.predictions)
+
+
+def test_predictions_from_images_are_the_references(network):
+    with torch.no_grad():
+        logits = onnx2torch.convert(network.folder / "floats.onnx")(torch.from_numpy(network.images))
+    np.testing.assert_array_equal(logits.argmax(1), network.predictions)

@@ -1,0 +1,25 @@
+"""ONNX Runtime at its oldest version that reads the ONNX files. (The newest: tests_torch/test_onnx.py.)"""
+import numpy as np
+import onnxruntime
+import pytest
+
+forms = pytest.mark.parametrize("form, spike", [("integers", np.uint8(255)), ("floats", np.float32(1))])
+
+
+def run(path, **inputs):
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, inputs)))
+
+
+@forms
+def test_hidden_spikes_are_the_references(network, form, spike):
+    results = run(network.folder / f"{form}_hidden.onnx", bn0=network.maps["bn0"] * spike)
+    network.assert_equal({name: map == spike for name, map in results.items()})
+    np.testing.assert_array_equal(results["logits"].argmax(1), network.predictions)
+
+
+@forms
+def test_predictions_from_images_are_the_references(network, form, spike):
+    logits = run(network.folder / f"{form}.onnx", images=network.images)["logits"]
+    np.testing.assert_array_equal(logits.argmax(1), network.predictions)

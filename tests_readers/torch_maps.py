@@ -1,0 +1,21 @@
+"""The maps that a network in PyTorch's modules makes of a network's input spikes."""
+from typing import Dict
+
+import numpy as np
+import torch
+
+from conftest import HIDDEN
+
+
+def simulate(module: torch.nn.Module, spikes: np.ndarray) -> Dict[str, np.ndarray]:
+    """One time step: input spikes float32 [N, 64, 24, 24] -> the maps, name -> [N, C, H, W], of cnn1_spikes, ..."""
+    maps, names = {}, {module.get_submodule(f"{name}_spikes"): name for name in HIDDEN}
+
+    def record(neurons, inputs, outputs):
+        maps[names[neurons]] = (outputs[0] if isinstance(outputs, tuple) else outputs).numpy()
+
+    for neurons in names:
+        neurons.register_forward_hook(record)
+    with torch.no_grad():
+        module(torch.from_numpy(spikes))
+    return maps
