@@ -146,10 +146,10 @@ def test_a_run_of_an_earlier_version_goes_on_as_there(tmp_path, on_few_digits):
 def test_two_processes_compute_what_one_does(tmp_path):
     """Batch statistics of the global batch, gradients of its mean loss, each test image counted once: in float64."""
     for processes in (1, 2):
-        status, line, _ = command("-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port",
-                                  str(29500 + os.getpid() % 1000), "tests_torch/one_epoch.py",
-                                  str(tmp_path / str(processes)))
-        assert status == 0, line
+        done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
+                               str(processes), "tests_torch/one_epoch.py", str(tmp_path / str(processes))],
+                              cwd=REPOSITORY, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
     one, two = (npz.read_training(tmp_path / name / "training.npz") for name in ("1", "2"))
     for name in one:
         np.testing.assert_allclose(two[name], one[name], rtol=0, atol=1e-8, err_msg=name)
