@@ -5,6 +5,7 @@ import tensorflow as tf
 from tensorlayer.layers import binary
 from tensorlayer.layers.utils import quantize
 
+from twba_nets import architecture as arch, quantisers as np_quantisers
 from twba_tensorflow import fast_network, quantisers
 
 
@@ -180,3 +181,21 @@ def test_ternary_layers_have_no_scaling_factor(bias):
 def _input(x):
     import tensorlayer
     return tensorlayer.layers.InputLayer(tf.constant(x), name=f"input_{x.ndim}")
+
+
+@pytest.mark.parametrize("variant, quantise", [("twba", binary.ternarise), ("bwba", quantize)])
+def test_numpy_quantises_weights_as_tensorflow(variant, quantise):
+    """By the factor that architecture.py names; the library's file has it as a number of its own."""
+    weights = np.random.RandomState(0).normal(size=(3, 3, 32, 64)).astype(np.float32)
+    weights[0, 0, 0, :2] = 0, arch.TERNARY_FACTOR * np.abs(weights).mean() * 1.001  # just beyond the threshold
+    with tf.Graph().as_default(), tf.Session() as session:
+        expected = session.run(quantise(tf.constant(weights)))
+    np.testing.assert_array_equal(np_quantisers.WEIGHTS[variant](weights), expected)
+    np.testing.assert_array_equal(np_quantisers.WEIGHTS[variant](expected), expected)
+
+
+def test_the_published_activation_turns_at_the_named_offset():
+    x = np.float32([-arch.PUBLISHED_OFFSET * 1.001, -arch.PUBLISHED_OFFSET * 0.999, 0, arch.PUBLISHED_OFFSET * 0.999,
+                    arch.PUBLISHED_OFFSET * 1.001])
+    with tf.Graph().as_default(), tf.Session() as session:
+        assert session.run(binary.published_sign(tf.constant(x))).tolist() == [-1, 0, 0, 0, 1]
