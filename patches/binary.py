@@ -95,7 +95,7 @@ def binary_sign(x):
 def published_sign(x):
     """Three levels, as the published file computes them: sign(sign(x + 0.4) + sign(x - 0.4)); NaN where x is NaN.
 
-    Gradient: clipped to [-1, 1] at each sign, so 2 clip(g, -1, 1). The outputs are not binary: see the README.
+    Gradient: clipped to [-1, 1] at each sign, so 2 clip(g, -1, 1). The outputs are not binary: see docs/differences.md.
     """
     return _straight_through(x, tf.sign(tf.sign(x + 0.4) + tf.sign(x - 0.4)), 'TWBA_TwiceClippedGradient')
 

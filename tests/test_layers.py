@@ -232,7 +232,7 @@ def test_load_npz_reads_what_save_npz_writes_if_the_user_trusts_it(tmp_path):
 
 
 def test_save_npz_dict_keeps_a_quantised_network(tmp_path):
-    """What the README says to do instead: latent weights, no pickle; a square layer, too."""
+    """What docs/own_network.md says to do instead: latent weights, no pickle; a square layer, too."""
     tl.layers.TernaryDenseLayer(previous("Dense"), 6)
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
@@ -251,10 +251,10 @@ def test_load_npz_reads_plain_arrays_as_before(tmp_path):
         tl.files.load_npz(name=str(tmp_path / "missing.npz"))
 
 
-def test_example_in_the_readme(tmp_path):
-    """TensorFlow's code block of "In a network of your own", as it stands: trains, saves, restores."""
-    section = (REPOSITORY / "README.md").read_text().split("### In a network of your own")[1]
-    code = re.search("```python\n(import tensorflow.*?)```", section, re.DOTALL).group(1)
+def test_example_in_the_docs(tmp_path):
+    """The code block of docs/own_network.md, as it stands: trains, saves, restores."""
+    page = (REPOSITORY / "docs" / "own_network.md").read_text()
+    code = re.search("```python\n(import tensorflow.*?)```", page, re.DOTALL).group(1)
     process = start_process("-c", code, cwd=tmp_path)
     output, error = process.communicate()
     assert process.returncode == 0, error

@@ -133,7 +133,7 @@ def test_activations_of_the_fast_graph(activation, outputs, gradients, dtype):
 
 
 def test_weights_hide_a_nan():
-    """As TensorLayer's signs do; the README says so."""
+    """As TensorLayer's signs do; docs/own_network.md says so."""
     weights = [np.nan, 1.0, -1.0]
     np.testing.assert_array_equal(value_and_gradient(binary.ternarise, weights, np.ones(3))[0], [0, 0, 0])
     np.testing.assert_array_equal(value_and_gradient(quantize, weights, np.ones(3))[0], [0, 1, -1])

@@ -1,0 +1,85 @@
+"""README and docs: their tables are those of the records, their picture is the network's, their links lead somewhere."""
+import importlib.util
+import re
+import sys
+
+import pytest
+
+from helpers import REPOSITORY
+
+DOCS = REPOSITORY / "docs"
+PAGES = sorted([*REPOSITORY.glob("*.md"), *DOCS.glob("*.md"), *(REPOSITORY / "twba_chip").glob("**/*.md")])
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+
+
+def script(name):
+    """A module of docs/, which is no package."""
+    specification = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pages
+def test_tables_are_those_of_the_records(page):
+    """After new figures: python docs/tables.py."""
+    text = page.read_text(encoding="utf-8")
+    assert script("tables").filled(text) == text
+
+
+def test_every_table_stands_in_a_page():
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert len(re.findall("<!-- table: ", text)) == len(re.findall("<!-- end -->", text)) >= 3
+
+
+def test_a_wrong_figure_in_a_table_is_found():
+    tables = script("tables")
+    page = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert tables.filled(page.replace("| TWBA | binary | 88.19 % |", "| TWBA | binary | 88.91 % |")) == page
+
+
+def test_the_picture_is_the_networks():
+    """After a change of the table: python docs/draw_network.py."""
+    assert script("draw_network").draw() == (DOCS / "network.svg").read_text(encoding="utf-8")
+
+
+@pages
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if re.match("https?://", target):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), target
+        if anchor:
+            assert anchor in anchors(linked), target
+
+
+def anchors(page):
+    """Of a page's headings, as forges make them."""
+    headings = re.findall("^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pages
+def test_modules_and_scripts_of_commands_exist(page):
+    text = page.read_text(encoding="utf-8")
+    modules = re.findall(r"python -m (twba_[\w.]+)", text)
+    scripts = re.findall(r"(?:python|\n|`)\s?((?:TWBA|BWBA|benchmarks|docs|examples|patches)/[\w/]+\.py)", text)
+    for path in [module.replace(".", "/") for module in modules] + [name[:-len(".py")] for name in scripts]:
+        assert (REPOSITORY / f"{path}.py").is_file() or (REPOSITORY / path / "__main__.py").is_file(), path
+
+
+def test_make_targets_exist():
+    targets = set(re.findall(r"^([\w-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES:
+        named = set(re.findall(r"(?:^|`|\n)make ([a-z-]+)", page.read_text(encoding="utf-8")))
+        assert named <= targets, page.name
+
+
+def test_subcommands_exist():
+    sys.path.insert(0, str(REPOSITORY))
+    import twba_command
+    for page in PAGES:
+        named = set(re.findall(r"twba-nets ([a-z][a-z-]+)(?= |`|$)", page.read_text(encoding="utf-8"), re.MULTILINE))
+        assert named <= set(twba_command.COMMANDS), page.name
