@@ -45,12 +45,12 @@ def engine(model, export, onnx, threads):
 
 def operations(arrays, stage, batch, by_planes):
     """What the engine has to do in a stage for an image. Float stages: multiply-accumulates; of the second Winograd's, which
-    are four ninths of the usual, without its transforms' additions. Hidden stages: synapses; by planes, planes added: one for
+    are a quarter of the usual, without its transforms' additions. Hidden stages: synapses; by planes, planes added: one for
     each synapse of weight 1 or -1 (for each of 1 where there is no 0), and all lanes of a vector count, in use or not.
     """
     positions = stage.output_size ** 2
     if not stage.quantised:
-        return positions * arrays[stage.conv + "/kernel"].size * (4 / 9 if stage.fires else 1)
+        return positions * arrays[stage.conv + "/kernel"].size * (1 / 4 if stage.fires else 1)
     weights = arrays[stage.conv + "/weights"]
     if not by_planes:
         return positions * weights.size

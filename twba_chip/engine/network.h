@@ -24,8 +24,8 @@ typedef struct {
 
 /* A float stage. */
 typedef struct {
-    const float *weights;            /* first: [row][column][channel][filter]; second: [filter / 16][point][channel][16], the
-                                        kernels transformed (packing.winograd) */
+    const float *weights;            /* first: [row][column][channel][filter]; second: [point][channel][filter], the kernels
+                                        transformed (packing.winograd) */
     const float *scale, *offset;     /* [filter]: batch norm */
 } Floats;
 

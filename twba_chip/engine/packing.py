@@ -9,8 +9,8 @@ import numpy as np
 
 from twba_nets.architecture import Stage
 
-# the kernel's part of Winograd's F(2x2, 3x3), by which floats.c computes the second float stage
-WINOGRAD = np.array([[1, 0, 0], [.5, .5, .5], [.5, -.5, .5], [0, 0, 1]])
+# the points of Winograd's F(4x4, 3x3), by which floats.c computes the second float stage, but for infinity
+WINOGRAD_POINTS = (0, 3 / 4, -3 / 4, 3 / 2, -3 / 2)
 PLANE_BYTES = 32  # of planes.c: a bit of 256 images
 
 
@@ -27,9 +27,11 @@ def channel_places(stage: Stage) -> np.ndarray:
 
 
 def winograd(kernel: np.ndarray) -> np.ndarray:
-    """Kernels transformed: [3, 3, channels, filters] -> [filters / 16, 16 points, channels, 16 filters]."""
-    points = np.einsum("pr,qc,rcio->pqio", WINOGRAD, WINOGRAD, kernel)
-    return np.moveaxis(points.reshape(16, kernel.shape[2], -1, 16), 2, 0)
+    """Kernels transformed: [3, 3, channels, filters] -> [36 points, channels, filters] (Lavin and Gray, 2016)."""
+    rows = [np.power(point, range(3)) / np.prod([point - other for other in WINOGRAD_POINTS if other != point])
+            for point in WINOGRAD_POINTS]
+    transform = np.array(rows + [[0, 0, 1]])
+    return np.einsum("pr,qc,rcio->pqio", transform, transform, kernel).reshape(36, *kernel.shape[2:])
 
 
 def _blocks(bits: np.ndarray) -> np.ndarray:
