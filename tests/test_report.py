@@ -8,8 +8,8 @@ import pytest
 from matplotlib import pyplot
 
 from helpers import command_error, random_arrays
-from twba_chip import cores, figures, report, robustness, spiking_file, spiking_network, synapses, tables
-from twba_nets import architecture as arch
+from twba_chip import cores, figures, measurement, report, robustness, spiking_file, spiking_network, synapses, tables
+from twba_nets import architecture as arch, progress
 from twba_nets.architecture import FLOAT_STAGES, Reader, STAGES, Stage
 from twba_nets.datasets import digits
 from twba_nets.errors import UserError
@@ -318,6 +318,17 @@ def test_robustness_is_reproducible(arrays):
     data = digits.load()
     once, again = (robustness.accuracies(arrays, data.x_test[:5], data.y_test[:5]) for _ in range(2))
     np.testing.assert_array_equal(once, again)
+
+
+def test_both_passes_tell_of_their_progress(arrays, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "EVERY", 0)
+    monkeypatch.setattr(measurement, "CHUNK", 40)
+    data = digits.load()
+    images, labels = data.x_test[:60], data.y_test[:60]
+    measurement.measure(arrays, images, labels)
+    robustness.accuracies(arrays, images, labels)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(", ")[0] for line in lines] == ["spikes: 40 of 60 images", "dropped spikes: 50 of 60 images"]
 
 
 def alter(export, path, **changes):
