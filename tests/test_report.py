@@ -5,16 +5,17 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib import pyplot
 
 from helpers import command_error, random_arrays
-from twba_chip import cores, figures, report, robustness, spiking_file, spiking_network, synapses
-from twba_nets import architecture as arch
+from twba_chip import cores, figures, measurement, report, robustness, spiking_file, spiking_network, synapses, tables
+from twba_nets import architecture as arch, progress
 from twba_nets.architecture import FLOAT_STAGES, Reader, STAGES, Stage
 from twba_nets.datasets import digits
 from twba_nets.errors import UserError
 
 HIDDEN_STAGES = STAGES[FLOAT_STAGES:]
-FILES = ["firing_rate.png", "report.json", "robustness.png", "sops.png", "spikes_per_image.png"]
+FILES = ["report.html", "report.json"]
 IMAGES, ROBUSTNESS_IMAGES = 30, 10
 
 
@@ -211,9 +212,15 @@ def test_report_agrees_with_the_reference(arrays, folder):
     all_maps = found["total"]
     np.testing.assert_allclose([all_maps["spikes_mean"], all_maps["spikes_sd"]], [total.mean(), total.std()])
     np.testing.assert_allclose(all_maps["sops_mean"], sops_in_all)
+    np.testing.assert_allclose(all_maps["counted_spikes_mean"], (total - counts).mean())  # counts: cnn11's
+    histogram = found["spikes_histogram"]
+    assert np.histogram(total, histogram["edges"])[0].tolist() == histogram["images"] and sum(histogram["images"]) == IMAGES
     np.testing.assert_allclose(found["energy"]["sops_microjoule"], sops_in_all * 2e-6)
     np.testing.assert_allclose(found["energy"]["macs_microjoule"], 70.516736 * 3)
-    assert found["robustness"]["accuracy"][0] == correct[:ROBUSTNESS_IMAGES].mean()
+    curve = found["robustness"]
+    assert curve["accuracy"][0] == correct[:ROBUSTNESS_IMAGES].mean()
+    for accuracy, error in zip(curve["accuracy"], curve["standard_error"]):
+        assert error == pytest.approx((accuracy * (1 - accuracy) / ROBUSTNESS_IMAGES) ** 0.5)
 
 
 def test_report_of_synapses_and_cores(arrays, folder):
@@ -231,11 +238,11 @@ def test_report_of_synapses_and_cores(arrays, folder):
 def test_files_and_table(folder, capsys):
     assert sorted(path.name for path in folder.iterdir()) == FILES
     found = json.loads((folder / "report.json").read_text())
-    lines = report.table(found).splitlines()
+    lines = tables.text(found).splitlines()
     assert lines[0].startswith("net.npz: TWBA, 30 test images of digits, accuracy ")
     table = dict((line.split()[0], line.split()) for line in lines[2:13])
     assert list(table) == ["map"] + list(arch.map_shapes()) + ["total"]
-    assert table["bn0"][1:4] == ["36864", "-", "-"]
+    assert table["bn0"][1:4] == ["36,864", "-", "-"]
     assert table["cnn1"][10] == "18,874,368" and table["cnn1"][12] == str(found["maps"][1]["cores"])
     assert len({len(line) for line in lines[2:13]}) == 1
 
@@ -263,41 +270,46 @@ def legend(axis):
     return [text.get_text() for text in axis.get_legend().get_texts()]
 
 
-def test_figure_of_firing_rates(drawn, tmp_path):
-    figures.firing_rate(ROWS, tmp_path / "figure.png")
-    axis, = drawn
+@pytest.fixture
+def axis():
+    figure, axis = pyplot.subplots()
+    yield axis
+    pyplot.close(figure)
+
+
+def test_figure_of_firing_rates(axis):
+    figures.firing_rate(axis, {"maps": ROWS})
+    axis.figure.canvas.draw()  # the ticks' names are there only then
     errors, bars = axis.containers
     assert names(axis) == ["bn0", "cnn1", "cnn2"] and heights(bars) == pytest.approx([50, 25, 10])
     assert np.array(whiskers(errors)) == pytest.approx(np.array([[47, 21, 5], [53, 29, 15]]))
     assert "[%]" in axis.get_ylabel()
 
 
-def test_figure_of_spikes(drawn, tmp_path):
-    """As many bins as images. Three images of four lie in the lower half."""
-    figures.spikes_per_image(np.array([1000.0, 1100.0, 1200.0, 3000.0]), tmp_path / "figure.png")
-    axis, = drawn
-    assert heights(axis.patches) == [3, 0, 0, 1]
-    assert (axis.patches[0].get_x(), axis.patches[-1].get_x() + axis.patches[-1].get_width()) == pytest.approx((1, 3))
+def test_figure_of_spikes(axis):
+    figures.spikes_per_image(axis, {"spikes_histogram": {"edges": [1000.0, 1500.0, 3000.0], "images": [3, 1]},
+                                    "total": {"spikes_mean": 1575.0}})
+    assert heights(axis.patches) == [3, 1]
+    assert [(bar.get_x(), bar.get_width()) for bar in axis.patches] == [pytest.approx((1, 0.5)), pytest.approx((1.5, 1.5))]
     assert axis.lines[0].get_xdata() == pytest.approx([1.575] * 2) and legend(axis) == ["mean: 1.6 thousand"]
     assert "[thousands]" in axis.get_xlabel()
 
 
-def test_figure_of_operations(drawn, tmp_path):
+def test_figure_of_operations(axis):
     """Nothing is added up in the input's map, which is made off chip."""
-    figures.synaptic_operations(ROWS, tmp_path / "figure.png")
-    axis, = drawn
+    figures.synaptic_operations(axis, {"maps": ROWS})
     assert names(axis) == ["cnn1", "cnn2"] and legend(axis) == ["dense MACs", "synaptic operations"]
     assert {bars.get_label(): heights(bars) for bars in axis.containers} == {
         "dense MACs": [4, 3], "synaptic operations": [1, 2]}
     assert "[millions]" in axis.get_ylabel()
 
 
-def test_figure_of_robustness(drawn, tmp_path):
-    figures.robustness({"dropped": [0, 0.1, 0.5], "accuracy": [0.8, 0.5, 0.2], "images": 100}, tmp_path / "figure.png")
-    axis, = drawn
+def test_figure_of_robustness(axis):
+    figures.robustness(axis, {"robustness": {"dropped": [0, 0.1, 0.5], "accuracy": [0.8, 0.5, 0.2], "images": 100,
+                                             "standard_error": [0.04, 0.05, 0.04]}})
     curve, = axis.containers
     assert curve.lines[0].get_xydata() == pytest.approx(np.array([[0, 80], [10, 50], [50, 20]]))
-    assert np.array(whiskers(curve)) == pytest.approx(np.array([[76, 45, 16], [84, 55, 24]]))  # one standard error
+    assert np.array(whiskers(curve)) == pytest.approx(np.array([[76, 45, 16], [84, 55, 24]]))
     assert axis.lines[-1].get_ydata() == [10, 10] and legend(axis) == ["chance"]
     assert "dropped" in axis.get_xlabel() and "100 images" in axis.get_ylabel()
 
@@ -306,6 +318,17 @@ def test_robustness_is_reproducible(arrays):
     data = digits.load()
     once, again = (robustness.accuracies(arrays, data.x_test[:5], data.y_test[:5]) for _ in range(2))
     np.testing.assert_array_equal(once, again)
+
+
+def test_both_passes_tell_of_their_progress(arrays, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "EVERY", 0)
+    monkeypatch.setattr(measurement, "CHUNK", 40)
+    data = digits.load()
+    images, labels = data.x_test[:60], data.y_test[:60]
+    measurement.measure(arrays, images, labels)
+    robustness.accuracies(arrays, images, labels)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(", ")[0] for line in lines] == ["spikes: 40 of 60 images", "dropped spikes: 50 of 60 images"]
 
 
 def alter(export, path, **changes):
@@ -347,10 +370,15 @@ def test_bad_folder_and_flags(export, tmp_path, capsys):
 
 
 def test_a_report_cut_short_leaves_no_report_of_other_figures(tmp_path, monkeypatch):
+    """What is there stays until the page is made; a page without report.json is of a report cut short."""
     (tmp_path / "report.json").write_text("of another network")
-    for name in ("firing_rate", "spikes_per_image", "synaptic_operations"):
-        monkeypatch.setattr(figures, name, lambda *_: None)
-    monkeypatch.setattr(figures, "robustness", lambda *_: 1 / 0)
+    monkeypatch.setattr(report, "write_json", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        report._write({"maps": [], "robustness": {}}, report.Measurement(None, np.ones((1, 9)), None), tmp_path)
-    assert not list(tmp_path.iterdir())
+        report._write({}, "page", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_file_named_by_no_characters(tmp_path):
+    """Linux's file names are bytes. They show as far as they are text."""
+    report._write({}, "net\udcff.npz", tmp_path)
+    assert (tmp_path / "report.html").read_bytes() == b"net?.npz"

@@ -5,10 +5,10 @@
 
 exported          a network from whatever names one     folding          batch norm folded into thresholds
 spiking_file      the file of an exported network       spiking_network  that network in NumPy
-engine            the same, compiled from C             report           what it costs on a chip, by
-evaluate, predict by the engine                         synapses, cores, robustness, figures
-export            model -> exported file                export_nir       NIR, for simulators and chips
-                                                        export_onnx, export_qonnx
+engine            the same, compiled from C             report           what it costs on a chip: measurement,
+evaluate, predict by the engine                         synapses, cores, robustness; as text (tables)
+export            model -> exported file                and as a page (page, figures, examples)
+export_nir        NIR, for simulators and chips         export_onnx, export_qonnx
 
 No framework is imported here.
 """

@@ -1,76 +1,83 @@
-"""The report's figures, as PNG. No framework is imported here. rows: the maps of a report (report.summarise)."""
-from pathlib import Path
-from typing import List
+"""The report's figures, as SVG that stands in a page and takes its colours. No framework is imported here.
+
+A figure is drawn on an axis by a function of the report (measurement.summarise), and made SVG by svg().
+"""
+import io
+import re
+from typing import Callable
 
 import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from twba_nets.files import atomic_write
+# Matplotlib writes these colours as they are; the page's variables take their places (page.css), in light and in dark
+COLOURS = {"#010101": "var(--ink)", "#020202": "var(--muted)", "#030303": "var(--accent)"}
+INK, MUTED, ACCENT = COLOURS
+STYLE = {"svg.fonttype": "none", "svg.hashsalt": "twba", "font.size": 10, "text.color": INK, "axes.edgecolor": MUTED,
+         "axes.labelcolor": INK, "xtick.color": MUTED, "ytick.color": MUTED, "axes.spines.top": False,
+         "axes.spines.right": False, "axes.axisbelow": True, "legend.frameon": False}
 
 
-def firing_rate(rows: List[dict], path: Path) -> None:
+def firing_rate(axis: Axes, report: dict) -> None:
     """Bars: the share of each map's neurons that fire for an image; whiskers: one standard deviation of the images."""
-    figure, axis = plt.subplots(figsize=(7, 4))
-    axis.bar([row["map"] for row in rows], [100 * row["firing_rate"] for row in rows], color="tab:blue", capsize=4,
+    rows = report["maps"]
+    axis.bar([row["map"] for row in rows], [100 * row["firing_rate"] for row in rows], color=ACCENT, ecolor=INK, capsize=3,
              yerr=[100 * row["spikes_sd"] / row["neurons"] for row in rows])
     axis.set_xlabel("map")
-    axis.set_ylabel("neurons that fire for an image [%]")
-    axis.set_title("Firing rate (whiskers: one standard deviation over the images)")
-    _save(figure, axis, path)
+    axis.set_ylabel("neurons that fire [%]")
 
 
-def spikes_per_image(spikes: np.ndarray, path: Path) -> None:
-    """Histogram of the spikes an image, all maps together. spikes: [images]."""
-    figure, axis = plt.subplots(figsize=(7, 4))
-    axis.hist(spikes / 1e3, bins=min(60, len(spikes)), color="tab:blue")
-    mean = spikes.mean() / 1e3
-    axis.axvline(mean, color="black", linestyle="--", label=f"mean: {mean:.1f} thousand")
+def spikes_per_image(axis: Axes, report: dict) -> None:
+    """Histogram of the spikes an image, all maps together."""
+    edges = np.array(report["spikes_histogram"]["edges"]) / 1e3
+    axis.bar(edges[:-1], report["spikes_histogram"]["images"], np.diff(edges), align="edge", color=ACCENT, edgecolor=ACCENT,
+             linewidth=0.5)  # which hides the seams
+    mean = report["total"]["spikes_mean"] / 1e3
+    axis.axvline(mean, color=INK, linestyle="--", label=f"mean: {mean:.1f} thousand")
     axis.set_xlabel("spikes an image, all maps [thousands]")
     axis.set_ylabel("images")
-    axis.set_title(f"Spikes an image, over {len(spikes):,} images")
     axis.legend()
-    _save(figure, axis, path)
 
 
-def synaptic_operations(rows: List[dict], path: Path) -> None:
+def synaptic_operations(axis: Axes, report: dict) -> None:
     """Bars, a pair a stage: dense multiply-accumulates and synaptic operations for an image."""
-    rows = [row for row in rows if row["macs"]]
-    figure, axis = plt.subplots(figsize=(7, 4))
+    rows = [row for row in report["maps"] if row["macs"]]
     places = np.arange(len(rows))
-    axis.bar(places - 0.2, [row["macs"] / 1e6 for row in rows], 0.4, color="lightgrey", label="dense MACs")
-    axis.bar(places + 0.2, [row["sops_mean"] / 1e6 for row in rows], 0.4, color="tab:blue", label="synaptic operations")
+    axis.bar(places - 0.2, [row["macs"] / 1e6 for row in rows], 0.4, color=MUTED, alpha=0.5, label="dense MACs")
+    axis.bar(places + 0.2, [row["sops_mean"] / 1e6 for row in rows], 0.4, color=ACCENT, label="synaptic operations")
     axis.set_xticks(places)
     axis.set_xticklabels([row["map"] for row in rows])
     axis.set_xlabel("map whose neurons receive them")
     axis.set_ylabel("operations an image [millions]")
-    axis.set_title("Synaptic operations against dense multiply-accumulates")
     axis.legend()
-    _save(figure, axis, path)
 
 
-def robustness(curve: dict, path: Path) -> None:
-    """Accuracy against the share of dropped spikes. curve: a report's "robustness"."""
-    accuracy = np.array(curve["accuracy"])
-    error = np.sqrt(accuracy * (1 - accuracy) / curve["images"])
-    figure, axis = plt.subplots(figsize=(7, 4))
-    axis.errorbar(100 * np.array(curve["dropped"]), 100 * accuracy, 100 * error, marker="o", capsize=4)
-    axis.axhline(10, color="grey", linestyle=":", label="chance")
+def robustness(axis: Axes, report: dict) -> None:
+    """Accuracy against the share of dropped spikes; whiskers: one standard error."""
+    curve = report["robustness"]
+    dropped, accuracy, error = (100 * np.array(curve[name]) for name in ("dropped", "accuracy", "standard_error"))
+    axis.errorbar(dropped, accuracy, error, color=ACCENT, marker="o", capsize=3)
+    axis.axhline(10, color=MUTED, linestyle=":", label="chance")
     axis.set_ylim(0, 100)
     axis.set_xlabel("spikes dropped at random, in every map [%]")
-    axis.set_ylabel(f"accuracy on {curve['images']} images [%]")
-    axis.set_title("Robustness to lost spikes (whiskers: one standard error)")
+    axis.set_ylabel(f"accuracy on {curve['images']:,} images [%]")
     axis.legend()
-    _save(figure, axis, path)
 
 
-def _save(figure: Figure, axis: Axes, path: Path) -> None:
-    axis.grid(axis="y", alpha=0.3)
-    axis.set_axisbelow(True)
-    figure.tight_layout()
-    with atomic_write(path) as file:
-        figure.savefig(file, format="png", dpi=120)
-    plt.close(figure)
+def svg(draw: Callable[[Axes, dict], None], report: dict) -> str:
+    """The <svg> element of a figure. Its ids begin with the name of the function that draws it."""
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(5.4, 3.2))
+        draw(axis, report)
+        axis.grid(axis="y", color=MUTED, alpha=0.25)
+        figure.tight_layout()
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True)
+        plt.close(figure)
+    text = buffer.getvalue()
+    text = text[text.index("<svg"):]  # without what makes it a file: declaration, metadata, and a style that would be the page's
+    text = re.sub(r"\s*<(metadata|style)\b.*?</\1>", "", text, flags=re.DOTALL)
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{draw.__name__}-", text)
+    return re.sub("|".join(COLOURS), lambda match: COLOURS[match.group()], text)

@@ -6,9 +6,9 @@ probability, independently of all others. The networks were not trained for it a
 from typing import Sequence
 
 import numpy as np
-from tqdm import tqdm
 
 from twba_chip import spiking_network
+from twba_nets import progress
 from twba_nets.architecture import FLOAT_STAGES, STAGES, Stage
 from twba_nets.arrays import Arrays
 
@@ -17,13 +17,21 @@ BATCH = 50  # images at a time
 SEED = 0
 
 
+def curve(arrays: Arrays, images: np.ndarray, labels: np.ndarray) -> dict:
+    """The accuracies as a dictionary for JSON. standard_error: of an accuracy, since the images are a sample."""
+    accuracy = accuracies(arrays, images, labels)
+    error = np.sqrt(accuracy * (1 - accuracy) / len(images))
+    return {"images": len(images), "seed": SEED, "dropped": DROPS, "accuracy": accuracy.tolist(),
+            "standard_error": error.tolist()}
+
+
 def accuracies(arrays: Arrays, images: np.ndarray, labels: np.ndarray, stages: Sequence[Stage] = STAGES) -> np.ndarray:
     """Accuracy at each of DROPS: float64 [8]. images: uint8 [N, 32, 32, 3]. labels: [N].
 
     All probabilities meet the same images and random numbers, so that chance does not hide the trend.
     """
     correct = np.zeros(len(DROPS))
-    with tqdm(total=len(images), unit=" images", desc="dropped spikes", leave=False, disable=None) as bar:
+    with progress.bar(len(images), "dropped spikes") as bar:
         for start in range(0, len(images), BATCH):
             batch = slice(start, start + BATCH)
             x = spiking_network.central_crop(images[batch], stages[0].size)

@@ -1,0 +1,234 @@
+"""The report's page: whole, alone, and with the figures of report.json; its pictures are the network's spikes."""
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from helpers import random_arrays
+from twba_chip import examples, page, report, spiking_file, spiking_network, tables
+from twba_nets import architecture as arch
+from twba_nets.datasets import digits
+
+HOSTILE = "<script>alert('x')</script> & \"quotes\""
+IMAGES = 60
+VOID = {"meta", "img", "br"}
+
+
+class Page(HTMLParser):
+    """What a page holds. elements: (tag, attributes) of each; rows: the texts of each table row's cells.
+
+    Raises AssertionError where an element is not closed by its own end tag.
+    """
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.elements, self.rows, self.texts = [], [], [], []
+        self.feed(html)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.texts.append(data)
+        if "td" in self.open or "th" in self.open:
+            self.rows[-1][-1] += data
+
+    def attributes(self, tag, name):
+        return [attributes[name] for found, attributes in self.elements if found == tag and name in attributes]
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    return random_arrays()
+
+
+@pytest.fixture(scope="module")
+def folder(arrays, tmp_path_factory):
+    """What the command writes of a network whose file's name and source are markup."""
+    folder = tmp_path_factory.mktemp("page")
+    name = folder / (HOSTILE.replace("/", "") + ".npz")
+    spiking_file.save(name, arrays, "twba", {"card": {"recipe": {"dataset": "digits"}, "device": HOSTILE}})
+    report.main([str(name), str(folder), "--limit", str(IMAGES), "--robustness-images", "5"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def html(folder):
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def found(folder):
+    return json.loads((folder / "report.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def parsed(html):
+    return Page(html)
+
+
+def test_it_is_well_formed(parsed):
+    """Each element is closed (Page), ids are unique, and what an attribute points at is there."""
+    ids = [attributes["id"] for _, attributes in parsed.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    uses = parsed.attributes("use", "xlink:href") + [link for link in parsed.attributes("a", "href") if link[0] == "#"]
+    clips = [clip[len("url("):-1] for tag in ("g", "path") for clip in parsed.attributes(tag, "clip-path")]
+    assert {target[1:] for target in uses + clips} <= set(ids) and uses and clips
+    assert {name for _, attributes in parsed.elements for name in [attributes.get("aria-labelledby")] if name} <= set(ids)
+    tags = [tag for tag, _ in parsed.elements]
+    assert tags.count("h1") == tags.count("main") == 1 and tags.count("svg") == 4
+    assert all(alt for alt in parsed.attributes("img", "alt")) and len(parsed.attributes("img", "alt")) == tags.count("img")
+
+
+def test_it_needs_nothing_else(html, parsed):
+    """No address but those of citations, which are links; no file."""
+    assert all(source.startswith("data:image/png;base64,") for source in parsed.attributes("img", "src"))
+    assert not {"link", "iframe", "object", "image"} & {tag for tag, _ in parsed.elements}
+    assert not parsed.attributes("script", "src") and "@import" not in html and "url(" not in page._read("page.css")
+    names = {name for _, attributes in parsed.elements for name in attributes}
+    assert not names & {"srcset", "data", "action", "poster", "background"}
+    links = parsed.attributes("a", "href")
+    assert all(link.startswith(("#", "https://doi.org/")) for link in links)
+    addresses = set(re.findall(r"\b\w+://[^\s\"'<)]+", html)) - set(links)
+    assert addresses == {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}  # XML's names, which nobody fetches
+
+
+def test_figures_take_the_pages_colours(html):
+    """In the dark as in the light: each colour of a figure is a variable that the style sheet has for both."""
+    drawn = "".join(re.findall(r"<svg.*?</svg>", html, re.DOTALL))
+    variables = set(re.findall(r"var\((--\w+)\)", drawn))
+    assert variables == {"--ink", "--muted", "--accent"}
+    assert not re.findall(r"stroke: ?#|<text[^>]*fill: ?#", drawn)
+    light, dark = re.search(r":root \{(.*?)\}.*?prefers-color-scheme: dark\) \{\s*:root \{(.*?)\}", html, re.DOTALL).groups()
+    for name in variables:
+        assert f"{name}:" in light and f"{name}:" in dark
+
+
+def test_tables_have_the_figures_of_the_json(parsed, found):
+    rows = {row[0]: row[1:] for row in reversed(parsed.rows)}  # of rows with one name the first: the maps come first
+    for row in found["maps"] + [found["total"]]:
+        assert [row["map"]] + rows[row["map"]] == tables.cells(row)
+    values = parsed.attributes("td", "data-value")
+    expected = [row[key] for row in found["maps"] + [found["total"]] for _, _, key, _ in tables.COLUMNS[1:]]
+    assert [float(value) if value else None for value in values] == expected
+    energy = found["energy"]
+    assert rows["synaptic operations"][1:] == [f"{energy['picojoule_per_sop']:g}", f"{energy['sops_microjoule']:.2f}"]
+    assert rows["dense multiply-accumulates"][2] == f"{energy['macs_microjoule']:.2f}"
+    for dropped, accuracy in zip(found["robustness"]["dropped"], found["robustness"]["accuracy"]):
+        assert rows[f"{dropped:.0%}"][0] == f"{accuracy:.1%}"
+
+
+def test_confusion_matrix(arrays, parsed, found):
+    data = digits.load()
+    spikes = spiking_network.encode(arrays, spiking_network.central_crop(data.x_test[:IMAGES]))
+    predicted = spiking_network.classify(arrays, spiking_network.forward(arrays, spikes)["cnn11"]).argmax(1)
+    labels = data.y_test[:IMAGES]
+    assert found["confusion"] == [[int(((labels == label) & (predicted == other)).sum()) for other in range(10)]
+                                  for label in range(10)]
+    assert found["class_accuracy"] == [(predicted[labels == label] == label).mean() for label in range(10)]
+    start = parsed.rows.index(["class"] + found["class_names"] + ["right"])
+    assert parsed.rows[start + 1:start + 11] == [
+        [name, *map(str, row), f"{accuracy:.1%}"]
+        for name, row, accuracy in zip(found["class_names"], found["confusion"], found["class_accuracy"])]
+
+
+def test_scores_mark_the_true_class(html, parsed, found):
+    names, start = found["class_names"], 0
+    assert len(found["examples"]) == examples.RIGHT + examples.WRONG
+    data = digits.load()
+    for example in found["examples"]:
+        label = data.y_test[example["image"]]
+        logits = np.array(example["logits"])
+        assert example["label"] == label and example["predicted"] == logits.argmax()
+        np.testing.assert_allclose(example["probabilities"], np.exp(logits) / np.exp(logits).sum())
+        expected = [[name + (" (true)" if number == label else ""), "", f"{probability:.1%}"]
+                    for number, (name, probability) in enumerate(zip(names, example["probabilities"]))]
+        start = parsed.rows.index(expected[0], start)
+        assert parsed.rows[start:start + 10] == expected
+        start += 10
+    marked = re.findall(r'<tr class="true"><th scope="row">(\w+) \(true\)</th>', html)
+    assert marked == [names[example["label"]] for example in found["examples"]]
+    verdicts = [example["label"] == example["predicted"] for example in found["examples"]]
+    assert verdicts == [True] * examples.RIGHT + [False] * examples.WRONG
+
+
+def decoded(uri):
+    """The picture in an address as uint8 [h, w, 3 or 4]."""
+    pixels = imread(io.BytesIO(base64.b64decode(uri.split(",")[1])))
+    return np.round(pixels * 255).astype(np.uint8)
+
+
+def untiled(pixels, shape):
+    """The spikes bool [H, W, C] that a map's picture shows, taken apart channel by channel."""
+    height, width, channels = shape
+    gap = 0 if height == width == 1 else 1
+    columns = (pixels.shape[1] + gap) // (width + gap)
+    spikes = np.zeros(shape, bool)
+    for channel in range(channels):
+        top, left = channel // columns * (height + gap), channel % columns * (width + gap)
+        tile = pixels[top:top + height, left:left + width]
+        fired = (tile == examples.SPIKE).all(-1)
+        assert (fired | (tile == examples.SILENT).all(-1)).all()
+        spikes[..., channel] = fired
+    return spikes
+
+
+def test_pictures_are_the_networks_spikes(arrays, parsed, found):
+    """Each picture decodes to the test image, each map's to the spikes of the NumPy reference."""
+    pictures, data = iter(parsed.attributes("img", "src")), digits.load()
+    for example in found["examples"]:
+        image = data.x_test[example["image"]]
+        np.testing.assert_array_equal(decoded(next(pictures))[..., :3], image)
+        spikes = spiking_network.encode(arrays, spiking_network.central_crop(image[np.newaxis]))
+        maps = dict({"bn0": spikes}, **spiking_network.forward(arrays, spikes))
+        for name, shape in arch.map_shapes().items():
+            np.testing.assert_array_equal(untiled(decoded(next(pictures)), shape), maps[name][0], name)
+            assert example["spikes"][name] == maps[name].sum()
+    assert next(pictures, None) is None
+
+
+def test_a_neuron_takes_whole_pixels(parsed):
+    """A map's picture is enlarged by a whole number, the same in both directions, and fits a phone."""
+    sizes = [(int(attributes["width"]), int(attributes["height"]), decoded(attributes["src"]).shape)
+             for tag, attributes in parsed.elements if tag == "img" and "width" in attributes][:9]
+    for width, height, shape in sizes:
+        assert width <= 300 and width % shape[1] == 0 and height == shape[0] * (width // shape[1])
+
+
+def test_what_files_say_is_text(parsed, html):
+    """The file's name and source show as they are: neither is an element of the page."""
+    assert html.count("<script") == 1 and "<script>alert" not in html
+    name = HOSTILE.replace("/", "") + ".npz"
+    assert parsed.texts.count(name) == 2
+    assert any(json.dumps(HOSTILE) in text for text in parsed.texts)
+
+
+def test_without_mistakes_or_a_class(tmp_path):
+    """One image: no wrong one to show, nine classes without accuracy, a histogram of one bar."""
+    arrays = random_arrays()
+    spiking_file.save(tmp_path / "net.npz", arrays, "twba", {"dataset": "digits"})
+    report.main([str(tmp_path / "net.npz"), str(tmp_path), "--limit", "1", "--robustness-images", "1"])
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert found["class_accuracy"].count(None) == 9 and len(found["examples"]) == 1
+    rows = Page((tmp_path / "report.html").read_text(encoding="utf-8")).rows
+    assert sum(row[1:] == ["0"] * 10 + ["-"] for row in rows) == 9
