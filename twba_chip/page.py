@@ -20,7 +20,7 @@ CAPTIONS = {
     "synaptic_operations": "Synaptic operations against dense multiply-accumulates.",
     "robustness": "Accuracy when spikes are dropped; whiskers: one standard error.",
 }
-MAP_WIDTH = 224  # of a map's picture on the page, in CSS pixels, at most: a neuron takes a whole number of them
+MAP_WIDTH, NEURON_WIDTH = 224, 7  # of a map's picture and of a neuron in it, at most, in CSS pixels: a whole number a neuron
 
 
 def render(report: dict, shown: Sequence[Example]) -> str:
@@ -156,7 +156,8 @@ def _score(name: str, probability: float, is_true: bool) -> str:
 
 def _map_picture(name: str, spikes: np.ndarray) -> str:
     pixels = examples.tile(spikes)
-    height, width = (size * max(1, MAP_WIDTH // pixels.shape[1]) for size in pixels.shape[:2])
+    scale = min(max(1, MAP_WIDTH // pixels.shape[1]), NEURON_WIDTH)
+    height, width = (size * scale for size in pixels.shape[:2])
     shape = " &times; ".join(map(str, spikes.shape))
     return (f"<figure><figcaption><b>{escape(name)}</b> {shape}<br>{spikes.sum():,} spikes, {spikes.mean():.1%}</figcaption>"
             f'<img src="{examples.data_uri(pixels)}" width="{width}" height="{height}" alt="spikes of {escape(name)}"></figure>')
