@@ -1,0 +1,76 @@
+"""What ships beside a released model."""
+import json
+import shutil
+
+import nir
+import numpy as np
+import onnx
+import pytest
+
+from twba_chip import export_nir, export_onnx, exported, release, spiking_file
+from twba_nets import card, places
+from twba_nets.architecture import FLOAT_STAGES, STAGES, VARIANTS
+from twba_nets.errors import UserError
+from twba_nets.files import sha256
+
+NAMES = ("twba.npz", "twba.nir", "twba.onnx")
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """A copy of TWBA, released anew on a few digits: its name stands for the data."""
+    folder = tmp_path_factory.mktemp("released")
+    for name in ("model.npz", "model.json"):
+        shutil.copy(str(places.released("twba") / name), str(folder / name))
+    release.release(folder, "--dataset", "digits", "--limit", "4", "--robustness-images", "2")
+    return folder
+
+
+def test_the_card_has_the_files_digests(released):
+    before, after = card.read(places.released("twba") / "model.npz"), card.read(released / "model.npz")
+    assert after["files"] == {name: sha256(released / name) for name in NAMES}
+    before.pop("files", None)
+    assert {key: value for key, value in after.items() if key != "files"} == before
+    assert json.loads((released / "report.json").read_text())["images"] == 4
+
+
+def test_the_files_are_the_models(released):
+    assert_shipped(released)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_ships(variant):
+    """After a new model: python -m twba_chip.release."""
+    folder = places.released(variant)
+    if "files" in card.read(folder / "model.npz"):
+        assert_shipped(folder)
+
+
+def assert_shipped(folder):
+    """The files have the card's digests, and hold the network that its model gives now."""
+    recorded, (arrays, meta) = card.read(folder / "model.npz"), exported.open_network(folder / "model.npz")
+    export, graph, model = [folder / f"{meta['variant']}{suffix}" for suffix in (".npz", ".nir", ".onnx")]
+    assert recorded["files"] == {path.name: sha256(path) for path in (export, graph, model)}
+    shipped, _ = spiking_file.load(export)
+    assert shipped.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(shipped[name], array, name)
+    nodes, expected = nir.read(str(graph)).nodes, export_nir.build(arrays, meta).nodes
+    assert nodes.keys() == expected.keys()
+    for stage in STAGES[FLOAT_STAGES:]:
+        for part in ("weight", "bias"):
+            np.testing.assert_array_equal(getattr(nodes[stage.conv], part), getattr(expected[stage.conv], part), stage.conv)
+    assert onnx.load(str(model)).graph == export_onnx.build(arrays, meta).graph
+
+
+def test_released_again_it_stays(released):
+    first = [(released / name).read_bytes() for name in ("twba.npz", "twba.onnx")]
+    release.release(released, "--dataset", "digits", "--limit", "4", "--robustness-images", "2")
+    assert [(released / name).read_bytes() for name in ("twba.npz", "twba.onnx")] == first
+
+
+def test_without_a_card(tmp_path):
+    shutil.copy(str(places.released("twba") / "model.npz"), str(tmp_path / "model.npz"))
+    with pytest.raises(UserError, match="it has no card, model.json: name the folder of a finished run"):
+        release.release(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.npz"]

@@ -1,0 +1,55 @@
+"""What ships beside a released model, made anew: python -m twba_chip.release TWBA.
+
+Its export, NIR and ONNX files, whose digests go into its card, and its report.json. No framework is imported here.
+"""
+from twba_nets import interrupts
+
+if __name__ == "__main__":
+    interrupts.exit_at_once()  # the imports below take seconds
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Sequence
+
+from twba_chip import export, export_nir, export_onnx, report
+from twba_nets import card
+from twba_nets.errors import UserError
+from twba_nets.files import sha256, write_json
+from twba_nets.run_folder import MODEL_NAME
+
+EXPORTS = {".npz": export, ".nir": export_nir, ".onnx": export_onnx}
+
+
+def main(argv: Sequence[str] = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m twba_chip.release",
+        description="Make anew what ships beside a released model: its exported network, NIR and ONNX files (twba.npz, "
+        "twba.nir, twba.onnx), with their digests in its card, and the report.json of all test images. A minute. Its "
+        "spikes.json is TensorFlow's: TWBA/cifar10_twba_spikes.py --json.")
+    parser.add_argument("folder", type=Path, help="TWBA or BWBA: a folder with a model.npz and its card")
+    folder = parser.parse_args(argv).folder
+    with interrupts.one_line_for_mistakes("stopped"):
+        release(folder)
+
+
+def release(folder: Path, *report_flags: str) -> None:
+    """Write the files. report_flags: as report.py takes them. Raises UserError where there is no model with its card."""
+    model = folder / MODEL_NAME
+    recorded = card.read(model)
+    if recorded is None:
+        raise UserError(f"{model}: it has no card, {card.path_of(model).name}: name the folder of a finished run")
+    recorded.pop("files", None)
+    write_json(card.path_of(model), recorded)  # the export has a copy, which cannot hold its own digest
+    files = {folder / (recorded["recipe"]["variant"] + suffix): module for suffix, module in EXPORTS.items()}
+    for path, module in files.items():
+        module.main([str(model), str(path)])
+    with tempfile.TemporaryDirectory() as scratch:
+        report.main([str(model), scratch, *report_flags])
+        shutil.copy(str(Path(scratch) / "report.json"), str(folder / "report.json"))
+    write_json(card.path_of(model), dict(recorded, files={path.name: sha256(path) for path in files}))
+
+
+if __name__ == "__main__":
+    main()
