@@ -2,12 +2,14 @@
 
 A parallel loop waits for its slowest thread. On a quiet machine that costs little. Where another program has the core of one
 thread, the others wait until the system gives it back. That takes milliseconds: forty times as long as one thread alone needs
-for an image. So both ways are timed, and the faster one is taken.
+for an image. So both ways are timed, and the faster one is taken. What was slower is tried again after a time, the longer the
+more a trial costs: on a busy machine a trial of all threads may last as long as a hundred images.
 """
 from typing import Dict
 
-FIRST_TRIAL, LATEST_TRIAL = 16, 1024  # calls from one trial of the other way to the next
-SMOOTHING = 0.2  # the weight of the newest call in a way's time
+# the share of the time that trials may cost, by whether all threads are tried: what one thread needs hardly changes
+TRIALS = {True: 0.01, False: 0.001}
+SMOOTHING = 0.1  # the weight of the newest call in a way's time
 
 
 class Pace:
@@ -15,25 +17,23 @@ class Pace:
 
     def __init__(self):
         self.seconds: Dict[bool, float] = {}  # of an image, by whether all threads compute
-        self.calls, self.interval = 0, FIRST_TRIAL
+        self.since_slower = 0.0  # seconds of an image, summed up since the slower way was last taken
 
     def all_threads(self) -> bool:
         """Whether the next call is for all threads. From time to time it tries what was slower."""
         if len(self.seconds) < 2:
             return not self.seconds
-        return self._faster() != (self.calls >= self.interval)
+        faster = self._faster()
+        cost = self.seconds[not faster] - self.seconds[faster]
+        return faster != (cost <= TRIALS[not faster] * self.since_slower)
 
     def record(self, all_threads: bool, seconds: float) -> None:
         """What an image took in the last call."""
-        before = self._faster() if len(self.seconds) == 2 else all_threads
-        self.calls += 1
-        if all_threads == before and all_threads in self.seconds:
-            self.seconds[all_threads] += SMOOTHING * (seconds - self.seconds[all_threads])
-        else:  # a trial: the time from before says nothing of now
-            self.seconds[all_threads], self.calls = seconds, 0
-            self.interval = min(2 * self.interval, LATEST_TRIAL)
-        if len(self.seconds) == 2 and self._faster() != before:
-            self.calls, self.interval = 0, FIRST_TRIAL
+        usual = len(self.seconds) == 2 and all_threads == self._faster()
+        before = self.seconds[all_threads] if usual else seconds  # a trial: the time from before says nothing of now
+        self.seconds[all_threads] = before + SMOOTHING * (seconds - before)
+        still = usual and all_threads == self._faster()
+        self.since_slower = self.since_slower + seconds if still else 0.0
 
     def _faster(self) -> bool:
         return self.seconds[True] <= self.seconds[False]
