@@ -617,6 +617,25 @@ def test_threads_where_a_core_is_shared():
     assert share < 0.2 and speed > 0.9 / 134e-6
 
 
+def waking(seconds, slept):
+    """A way that takes so long in its first call, or after a pause, since its threads sleep by then."""
+    ends = [-1.0]
+
+    def took(now):
+        time, ends[0] = seconds if now - ends[0] < 1e-6 else slept, now
+        ends[0] += time
+        return time
+    return took
+
+
+def test_threads_that_slept_get_time_to_wake():
+    """All threads are slower than one in their first call after a pause, and faster from the second on."""
+    pace = engine.Pace()
+    pace_of(0.1, pace, steady(4e-3), steady(134e-6))
+    pace_of(3, pace, waking(81e-6, slept=180e-6), steady(134e-6))
+    assert pace_of(1, pace, waking(81e-6, slept=180e-6), steady(134e-6))[0] > 0.99
+
+
 def test_one_thread_timed_at_a_bad_moment():
     """A first time of one thread that was far too long does not bar it for good."""
     pace = engine.Pace()

@@ -9,6 +9,8 @@ from typing import Dict
 
 # the share of the time that trials may cost, by whether all threads are tried: what one thread needs hardly changes
 TRIALS = {True: 0.01, False: 0.001}
+TRIAL_CALLS = 4  # of a trial at most: threads that slept are slow at first
+HOPELESS = 3  # a trial ends with a call that takes this many times as long as the other way
 SMOOTHING = 0.1  # the weight of the newest call in a way's time
 
 
@@ -17,23 +19,40 @@ class Pace:
 
     def __init__(self):
         self.seconds: Dict[bool, float] = {}  # of an image, by whether all threads compute
-        self.since_slower = 0.0  # seconds of an image, summed up since the slower way was last taken
+        self.wait = 0.0  # until the next trial: seconds of images
+        self.calls, self.lost = 0, 0.0  # of the trial that goes on; seconds of images that it took longer
 
     def all_threads(self) -> bool:
         """Whether the next call is for all threads. From time to time it tries what was slower."""
         if len(self.seconds) < 2:
             return not self.seconds
-        faster = self._faster()
-        cost = self.seconds[not faster] - self.seconds[faster]
-        return faster != (cost <= TRIALS[not faster] * self.since_slower)
+        return self._faster() != (self.wait <= 0)
 
     def record(self, all_threads: bool, seconds: float) -> None:
         """What an image took in the last call."""
-        usual = len(self.seconds) == 2 and all_threads == self._faster()
-        before = self.seconds[all_threads] if usual else seconds  # a trial: the time from before says nothing of now
-        self.seconds[all_threads] = before + SMOOTHING * (seconds - before)
-        still = usual and all_threads == self._faster()
-        self.since_slower = self.since_slower + seconds if still else 0.0
+        if len(self.seconds) < 2:
+            self.seconds[all_threads] = seconds
+        elif all_threads == self._faster():
+            self.seconds[all_threads] += SMOOTHING * (seconds - self.seconds[all_threads])
+            self.wait -= seconds
+            if all_threads != self._faster():
+                self._wait()
+        else:
+            self._record_trial(all_threads, seconds)
+
+    def _record_trial(self, all_threads: bool, seconds: float) -> None:
+        other = self.seconds[not all_threads]
+        self.seconds[all_threads] = seconds  # the time from before says nothing of now
+        self.calls += 1
+        self.lost += seconds - other
+        if all_threads == self._faster() or self.calls == TRIAL_CALLS or seconds > HOPELESS * other:
+            self._wait()
+
+    def _wait(self) -> None:
+        """Until a trial as dear as the last one, or a call of what is slower now, is a small share of the time."""
+        slower = not self._faster()
+        self.wait = max(self.lost, self.seconds[slower] - self.seconds[not slower]) / TRIALS[slower]
+        self.calls, self.lost = 0, 0.0
 
     def _faster(self) -> bool:
         return self.seconds[True] <= self.seconds[False]
