@@ -27,7 +27,7 @@ from workers import PEERS, PYTORCH, TENSORFLOW, add_flags, answer, ask, start
 
 SIDES = {"engine": TENSORFLOW, "engine_avx2": TENSORFLOW, "onnxruntime": PYTORCH, "openvino": PEERS, "openvino_bf16": PEERS,
          "litert": PEERS, "pytorch": PYTORCH, "pytorch_int8": PYTORCH, "tensorflow": TENSORFLOW, "published": TENSORFLOW}
-ALSO_ONE_THREAD = ("engine", "engine_avx2", "onnxruntime", "openvino", "litert")
+MORE = ("engine", "engine_avx2", "onnxruntime", "openvino", "litert")  # on one thread, too, and beside busy processes
 BATCHES = (1, 8, 200)
 IMAGES = 1000  # whose predictions are compared
 
@@ -37,16 +37,16 @@ def main(argv=None):
         description="Time a released network at batch 1, 8 and 200: the integer engine (as compiled for this processor, and for "
         "AVX2), ONNX Runtime and OpenVINO (the ONNX model), LiteRT with XNNPACK (int8), PyTorch (the network written plainly; "
         "and this project's int8 convolutions) and TensorFlow 1.15 (the checkpoint as it is, by this project's graph and by the "
-        "published code's, group by group). The first four standardise the images but for LiteRT; the others, and LiteRT, get "
-        "them ready. Each in a process of its own, in turns, with nothing beside it and with one and two processes that spin; "
-        "medians over the turns, and the ratios within each turn. Beside speed, the share of predictions that are the engine's, "
-        "and the accuracy where $CIFAR10_DIR names the real images. Last the engine's roofline: the time of its stages against "
-        "what the processor was measured to do with their instructions in registers alone.")
+        "published code's, group by group). Engine, ONNX Runtime and OpenVINO standardise the images, the others get them ready. "
+        "Each in a process of its own, in turns; medians over the turns, and the ratios within each turn. The engine, ONNX "
+        "Runtime, OpenVINO and LiteRT on one thread, too, and beside processes that spin. Beside speed, the share of predictions "
+        "that are the engine's, and the accuracy where $CIFAR10_DIR names the real images. Last the engine's roofline: the time "
+        "of its stages against what the processor was measured to do with their instructions in registers alone.")
     add_flags(parser, seconds=3)
     parser.add_argument("--variant", choices=arch.VARIANTS, default="twba", help="released checkpoint (default: twba)")
     parser.add_argument("--loads", type=command_line.natural, nargs="+", default=[0, 1, 2], metavar="N",
-                        help="numbers of busy processes beside what is timed; --seconds is for each of them, and the three "
-                        "batches share it (default: 0 1 2)")
+                        help="how many busy processes beside what is timed; --seconds is for each of these numbers, and the "
+                        "three batches share it (default: 0 1 2)")
     parser.add_argument("--sides", choices=SIDES, nargs="+", default=list(SIDES), metavar="SIDE",
                         help=f"beside the engine: of {', '.join(list(SIDES)[1:])} (default: all)")
     args = parser.parse_args(argv)
@@ -97,7 +97,7 @@ def _start(args, folder, images):
     _run(PYTORCH, "-m", "twba_chip.export_onnx", export, onnx)
     np.save(str(npy), images)
     keys = [(side, threads) for side in SIDES if side in args.sides or side == "engine"
-            for threads in sorted({1, args.threads}) if threads == args.threads or side in ALSO_ONE_THREAD]
+            for threads in sorted({1, args.threads}) if threads == args.threads or side in MORE]
     return {key: start(_python(key[0]), "inference_worker.py", *key, npy, model, export, onnx) for key in keys}
 
 
@@ -117,7 +117,7 @@ def _turn(workers, loads, seconds):
     for load in loads:
         with busy(load):
             for (side, threads), worker in workers.items():
-                for batch in BATCHES:
+                for batch in BATCHES if side in MORE or load == loads[0] else ():
                     found[side, threads, load, batch] = ask(side, worker, batch, seconds)
     return found
 

@@ -26,19 +26,24 @@ def _speeds(rows: List[dict], busy: int) -> List[str]:
         cells = "".join(f"{own[batch]['images_per_second']['median']:11.0f}/s{own[batch]['engine_is_faster_by']:10.2f}x"
                         for batch in batches)
         lines.append(f"{side:24}{threads:8}{cells}{own[1]['median_milliseconds']:10.3f} ms{own[1]['p99_over_median']:10.1f}x")
-    return lines + [_against_the_best(rows, batches, ours) for ours in OURS if any(row["side"] == ours for row in rows)]
+    others = [row for row in rows if row["side"] not in OURS]
+    return lines + [_against_the_best(own, others) for own in _of_all_threads(rows) if others]
 
 
-def _against_the_best(rows: List[dict], batches: List[int], ours: str) -> str:
-    """How much faster than the fastest of the others, whatever its number of threads, this build with all threads is."""
+def _of_all_threads(rows: List[dict]) -> List[List[dict]]:
+    """The rows of each of the engine's builds, with all threads."""
+    threads = max(row["threads"] for row in rows)
+    builds = [[row for row in rows if (row["side"], row["threads"]) == (side, threads)] for side in OURS]
+    return [build for build in builds if build]
+
+
+def _against_the_best(own: List[dict], others: List[dict]) -> str:
+    """How much faster than the fastest of the others, whatever its number of threads, a build is."""
     cells = []
-    for batch in batches:
-        some = [row for row in rows if row["batch"] == batch]
-        own = [row["engine_is_faster_by"] for row in some if row["side"] == ours][-1]
-        best = min((row for row in some if row["side"] not in OURS), key=lambda row: row["engine_is_faster_by"], default=None)
-        if best:
-            cells.append(f"batch {batch} {best['engine_is_faster_by'] / own:.2f}x {best['side']}")
-    return f"{ours} against the best of the others: {', '.join(cells)}"
+    for row in own:
+        best = min((other for other in others if other["batch"] == row["batch"]), key=lambda other: other["engine_is_faster_by"])
+        cells.append(f"batch {row['batch']} {best['engine_is_faster_by'] / row['engine_is_faster_by']:.2f}x {best['side']}")
+    return f"{own[0]['side']} against the best of the others: {', '.join(cells)}"
 
 
 def _sides(sides: Dict[str, dict]) -> List[str]:

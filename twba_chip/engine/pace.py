@@ -8,7 +8,7 @@ more a trial costs: on a busy machine a trial of all threads may last as long as
 from typing import Dict
 
 # the share of the time that trials may cost, by whether all threads are tried: what one thread needs hardly changes
-TRIALS = {True: 0.01, False: 0.001}
+TRIALS = {True: 0.02, False: 0.001}
 TRIAL_CALLS = 4  # of a trial at most: threads that slept are slow at first
 HOPELESS = 3  # a trial ends with a call that takes this many times as long as the other way
 SMOOTHING = 0.1  # the weight of the newest call in a way's time
@@ -35,7 +35,8 @@ class Pace:
         elif all_threads == self._faster():
             self.seconds[all_threads] += SMOOTHING * (seconds - self.seconds[all_threads])
             self.wait -= seconds
-            if all_threads != self._faster():
+            if all_threads != self._faster():  # a core is shared again
+                self.lost = seconds - self.seconds[not all_threads]
                 self._wait()
         else:
             self._record_trial(all_threads, seconds)
@@ -49,7 +50,7 @@ class Pace:
             self._wait()
 
     def _wait(self) -> None:
-        """Until a trial as dear as the last one, or a call of what is slower now, is a small share of the time."""
+        """Until what the last trial cost, or a call of the slower way costs, is a small share of the time."""
         slower = not self._faster()
         self.wait = max(self.lost, self.seconds[slower] - self.seconds[not slower]) / TRIALS[slower]
         self.calls, self.lost = 0, 0.0
