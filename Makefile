@@ -1,7 +1,7 @@
 # setup   prepare .venv (the other targets do it themselves)     setup-torch  prepare .venv-torch, for twba_torch
 # demo    train, resume, evaluate on digits: 2 minutes           train        CIFAR-10: make train VARIANT=bwba ARGS=--resume
 # test    the tests of the TensorFlow side                       train-torch  the same, by PyTorch, on a GPU if there is one
-# bench   inference speed: engine, TensorFlow, PyTorch, ONNX     test-torch   the tests of the PyTorch side, against TensorFlow
+# bench   inference speed: the engine and its peers              test-torch   the tests of the PyTorch side, against TensorFlow
 # bench-train  training speed: this graph, the original's        bench-torch  PyTorch's training speed, by its parts
 # lint    ruff, shellcheck, hadolint                             lock         resolve the requirements anew (needs uv)
 PYTHON := .venv/bin/python
@@ -43,6 +43,7 @@ train-torch: setup-torch
 	$(TORCH_PYTHON) -m twba_torch.train --variant $(VARIANT) $(ARGS)
 
 bench: setup setup-torch
+	@./setup.sh bench || echo "OpenVINO and LiteRT could not be installed: the benchmark leaves them out" >&2
 	$(PYTHON) benchmarks/inference.py $(ARGS)
 
 bench-train: setup setup-torch
@@ -63,3 +64,4 @@ lock:
 	  -o twba_torch/requirements.lock
 	$(LOCK) --python-platform x86_64-manylinux_2_28 --python-version 3.11 --find-links $(TORCH_CPU_WHEELS) \
 	  twba_torch/requirements.txt --no-emit-package torchvision -o twba_torch/requirements-cpu.lock
+	$(LOCK) --universal --python-version 3.10 --no-deps benchmarks/requirements.txt -o benchmarks/requirements.lock

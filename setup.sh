@@ -3,6 +3,7 @@
 #   ./setup.sh        .venv: CPython 3.7, TensorFlow 1.15, TensorLayer patched. Where there is no 3.7, uv fetches one
 #   ./setup.sh intel  .venv-intel: the same with intel-tensorflow, to be compared (README, "Speed")
 #   ./setup.sh torch  .venv-torch: CPython 3.10 to 3.13, PyTorch for CUDA where there is an NVIDIA driver, else for the CPU
+#   ./setup.sh bench  .venv-bench: the benchmark's peers, on top of .venv-torch
 set -euo pipefail
 cd "$(dirname "$0")"
 TORCH_CPU_WHEELS=${TORCH_CPU_WHEELS:-https://download.pytorch.org/whl/cpu/torch/} # or a folder that has the wheel
@@ -80,6 +81,8 @@ prepare_tensorflow() { # environment
   cksum requirements.lock >"$1/installed"
 }
 
+site_packages() { "$1/bin/python" -c "import sysconfig; print(sysconfig.get_path('purelib'))"; }
+
 torch_lock() { # interpreter; prints the lock file and pip's flags for this machine
   if nvidia-smi >/dev/null 2>&1 || ! is_python 3.11 "$1" || [ "$(uname -sm)" != "Linux x86_64" ]; then
     echo twba_torch/requirements.lock
@@ -118,7 +121,16 @@ torch)
     cksum twba_torch/requirements.lock twba_torch/requirements-cpu.lock >.venv-torch/installed
   fi
   ;;
+bench)
+  if ! is_current .venv-bench benchmarks/requirements.lock .venv-torch/installed; then
+    echo "setting up .venv-bench (once)"
+    make_venv .venv-torch/bin/python .venv-bench
+    site_packages .venv-torch >"$(site_packages .venv-bench)/torch.pth"
+    pip_install .venv-bench -r benchmarks/requirements.lock
+    cksum benchmarks/requirements.lock .venv-torch/installed >.venv-bench/installed
+  fi
+  ;;
 *)
-  fail "$1? Nothing for TensorFlow's environment, intel, or torch"
+  fail "$1? Nothing for TensorFlow's environment, intel, torch, or bench"
   ;;
 esac

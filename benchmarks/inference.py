@@ -1,5 +1,6 @@
-"""Inference speed: the engine, TensorFlow 1.15, PyTorch and ONNX Runtime in turns, on one machine, from one checkpoint."""
+"""Inference speed: the engine and its peers in turns, on one machine, from one checkpoint; on a quiet machine and a busy one."""
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -14,51 +15,90 @@ from twba_nets import interrupts
 if __name__ == "__main__":
     interrupts.exit_at_once()
 
-from twba_nets import architecture as arch, card, command_line
-from twba_nets.files import write_json
-from workers import PYTORCH, TENSORFLOW, add_flags, ask, start
+import numpy as np
 
-SIDES = {"engine": TENSORFLOW, "tensorflow": TENSORFLOW, "published": TENSORFLOW, "pytorch": PYTORCH, "pytorch_int8": PYTORCH,
-         "onnxruntime": PYTORCH}
-BATCHES = (1, 200)
+import inference_table
+import roofline
+from load import busy
+from twba_nets import architecture as arch, card, command_line
+from twba_nets.datasets import cifar10
+from twba_nets.files import write_json
+from workers import PEERS, PYTORCH, TENSORFLOW, add_flags, answer, ask, start
+
+SIDES = {"engine": TENSORFLOW, "engine_avx2": TENSORFLOW, "onnxruntime": PYTORCH, "openvino": PEERS, "openvino_bf16": PEERS,
+         "litert": PEERS, "pytorch": PYTORCH, "pytorch_int8": PYTORCH, "tensorflow": TENSORFLOW, "published": TENSORFLOW}
+MORE = ("engine", "engine_avx2", "onnxruntime", "openvino", "litert")  # on one thread, too, and beside busy processes
+BATCHES = (1, 8, 200)
+IMAGES = 1000  # whose predictions are compared
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(
-        description="Time a released network at batch 1 and 200: the integer engine, TensorFlow 1.15 (the checkpoint "
-        "as it is, by this project's graph and by the published code's, group by group), PyTorch (the network written "
-        "plainly; and this project's int8 convolutions) and ONNX Runtime (the export). Engine and ONNX Runtime "
-        "standardise the images, the others get them ready. Each in a process of its own, in turns; medians over the "
-        "turns, and the ratios within each turn. Beside them the engine's roofline: the time of its stages against what the "
-        "processor was measured to do with their instructions in registers alone.")
-    add_flags(parser, seconds=2)
+        description="Time a released network at batch 1, 8 and 200: the integer engine (as compiled for this processor, and for "
+        "AVX2), ONNX Runtime and OpenVINO (the ONNX model), LiteRT with XNNPACK (int8), PyTorch (the network written plainly; "
+        "and this project's int8 convolutions) and TensorFlow 1.15 (the checkpoint as it is, by this project's graph and by the "
+        "published code's, group by group). Engine, ONNX Runtime and OpenVINO standardise the images, the others get them ready. "
+        "Each in a process of its own, in turns; medians over the turns, and the ratios within each turn. The engine, ONNX "
+        "Runtime, OpenVINO and LiteRT on one thread, too, and beside processes that spin. Beside speed, the share of predictions "
+        "that are the engine's, and the accuracy where $CIFAR10_DIR names the real images. Last the engine's roofline: the time "
+        "of its stages against what the processor was measured to do with their instructions in registers alone.")
+    add_flags(parser, seconds=3)
     parser.add_argument("--variant", choices=arch.VARIANTS, default="twba", help="released checkpoint (default: twba)")
+    parser.add_argument("--loads", type=command_line.natural, nargs="+", default=[0, 1, 2], metavar="N",
+                        help="how many busy processes beside what is timed; --seconds is for each of these numbers, and the "
+                        "three batches share it (default: 0 1 2)")
+    parser.add_argument("--sides", choices=SIDES, nargs="+", default=list(SIDES), metavar="SIDE",
+                        help=f"beside the engine: of {', '.join(list(SIDES)[1:])} (default: all)")
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):
         figures = measure(args)
-        print(table(figures))
+        print(inference_table.table(figures))
         if args.json:
             write_json(args.json, figures)
 
 
 def measure(args):
     """All figures as a dictionary for JSON."""
-    model = command_line.released_model(args.variant)
+    figures = {"machine": card.cpu_name(), "cores": os.cpu_count(), "load_average_before": os.getloadavg()[0],
+               "commit": card.commit(), "variant": args.variant, "threads": args.threads, "rounds": args.rounds,
+               "seconds": args.seconds}
+    images, labels = _images()
     with tempfile.TemporaryDirectory() as folder:
-        export, onnx = Path(folder) / "export.npz", Path(folder) / "network.onnx"
-        _run(TENSORFLOW, "-m", "twba_tensorflow.export", model, export)
-        _run(PYTORCH, "-m", "twba_chip.export_onnx", export, onnx)
-        workers = {side: start(python, "inference_worker.py", side, model, export, onnx, args.threads)
-                   for side, python in SIDES.items()}
+        workers = _start(args, Path(folder), images)
         try:
-            turns = [_turn(workers, args.seconds) for _ in range(args.rounds + 1)][1:]  # the first warms up
+            said = {key: answer(key[0], worker) for key, worker in workers.items()}
+            there = {key: worker for key, worker in workers.items() if "missing" not in said[key]}
+            turns = [_turn(there, args.loads, args.seconds / len(BATCHES)) for _ in range(args.rounds)]
         finally:
             for worker in workers.values():
                 worker.kill()
-    sides = {side: [turn[side] for turn in turns] for side in SIDES}
-    return {"machine": card.cpu_name(), "threads": args.threads, "commit": card.commit(), "variant": args.variant,
-            "rounds": args.rounds, "sides": {side: _summary(found, sides["engine"]) for side, found in sides.items()},
-            "roofline": _roofline(sides["engine"])}
+    figures["missing"] = {key[0]: said[key]["missing"] for key in workers if key not in there}
+    figures["sides"] = {side: _quality(said[side, threads], said["engine", threads], labels)
+                        for side, threads in there if threads == args.threads}
+    figures["measurements"] = [_row(key, turns, args.threads) for key in turns[0]]
+    figures["roofline"] = {batch: roofline.summary([turn["engine", args.threads, args.loads[0], batch]["stages"]
+                                                    for turn in turns]) for batch in BATCHES}
+    return figures
+
+
+def _images():
+    """uint8 [IMAGES, 32, 32, 3], and their labels: CIFAR-10's first test images where its folder is named, else noise."""
+    if os.environ.get(cifar10.ENVIRONMENT_VARIABLE):
+        data = cifar10.load()
+        return data.x_test[:IMAGES], data.y_test[:IMAGES]
+    return np.random.RandomState(0).randint(0, 256, (IMAGES, 32, 32, 3)).astype(np.uint8), None
+
+
+def _start(args, folder, images):
+    """Write what the workers read, and start them: (side, threads) -> process."""
+    model = command_line.released_model(args.variant)
+    export, onnx, npy = (folder / name for name in ("export.npz", "network.onnx", "images.npy"))
+    _run(TENSORFLOW, "-m", "twba_tensorflow.export", model, export)
+    _run(PYTORCH, "-m", "twba_chip.export_onnx", export, onnx)
+    np.save(str(npy), images)
+    keys = [(side, threads) for side in SIDES if side in args.sides or side == "engine"
+            for threads in sorted({1, args.threads}) if threads == args.threads or side in MORE]
+    return {key: start(_python(key[0]), "inference_worker.py", *key, npy, model, export, onnx) for key in keys}
 
 
 def _run(python, *arguments):
@@ -66,59 +106,40 @@ def _run(python, *arguments):
                    stdout=subprocess.DEVNULL)
 
 
-def _turn(workers, seconds):
-    """Each side's answer at each batch size, one side at a time."""
-    return {side: {batch: ask(side, worker, batch, seconds) for batch in BATCHES} for side, worker in workers.items()}
+def _python(side):
+    """Where the peers' environment is not there, the worker says what it lacks."""
+    return SIDES[side] if SIDES[side].exists() else PYTORCH
 
 
-def _summary(turns, engine):
-    """By batch: images/s of the turns' medians (least, median, most), milliseconds, and how much faster the engine is."""
-    summary = {}
-    for batch in BATCHES:
-        own, fastest = ([statistics.median(turn[batch]["times"]) for turn in side] for side in (turns, engine))
-        speeds = sorted(batch / seconds for seconds in own)
-        agreeing = [a == b for a, b in zip(turns[0][batch]["predictions"], engine[0][batch]["predictions"])]
-        summary[batch] = {
-            "images_per_second": dict(zip(("min", "median", "max"), (speeds[0], statistics.median(speeds), speeds[-1]))),
-            "milliseconds": 1e3 * statistics.median(own),
-            "engine_is_faster_by": statistics.median(mine / theirs for mine, theirs in zip(own, fastest)),
-            "predictions_as_the_engines": sum(agreeing) / len(agreeing)}
-    return summary
+def _turn(workers, loads, seconds):
+    """(side, threads, busy processes, batch) -> the worker's answer, one at a time."""
+    found = {}
+    for load in loads:
+        with busy(load):
+            for (side, threads), worker in workers.items():
+                for batch in BATCHES if side in MORE or load == loads[0] else ():
+                    found[side, threads, load, batch] = ask(side, worker, batch, seconds)
+    return found
 
 
-def _roofline(turns):
-    """By batch and stage of the engine, and for the hidden stages together: microseconds an image, million operations, and
-    the share of what the processor does in the same turn where all operands stay in registers."""
-    names = {stage.conv: [stage.conv] for stage in arch.STAGES}
-    names["hidden"] = [stage.conv for stage in arch.STAGES if stage.quantised]
-    return {batch: {name: _row([[turn[batch]["stages"][part] for part in parts] for turn in turns])
-                    for name, parts in names.items()} for batch in BATCHES}
+def _quality(said, engine, labels):
+    """Of a side: its version, the share of its predictions that are the engine's, and of those that are right."""
+    predictions = np.array(said["predictions"])
+    return {"version": said["version"], "predictions_as_the_engines": float(np.mean(predictions == engine["predictions"])),
+            "accuracy": None if labels is None else float(np.mean(predictions == labels))}
 
 
-def _row(turns):
-    """turns: what the worker says of one or more stages, in each turn."""
-    seconds, operations = ([sum(stage[key] for stage in stages) for stages in turns] for key in ("seconds", "operations"))
-    limits = [stages[0]["operations_per_second"] for stages in turns]
-    return {"microseconds": 1e6 * statistics.median(seconds), "mega_operations": operations[0] / 1e6,
-            "share_of_limit": statistics.median(n / s / limit for n, s, limit in zip(operations, seconds, limits))}
-
-
-def table(figures):
-    """The figures as text."""
-    lines = ["{machine}, {threads} threads each, commit {commit}, {variant}, medians of {rounds} turns\n".format(**figures),
-             f"{'':14} {'batch 1':>22} {'engine is':>10} {'batch 200':>22} {'engine is':>10}"]
-    for side, summary in figures["sides"].items():
-        cells = ""
-        for batch in BATCHES:
-            row = summary[batch]
-            speed = f"{row['images_per_second']['median']:.1f}/s {row['milliseconds']:.2f} ms"
-            cells += f" {speed:>22} {row['engine_is_faster_by']:9.1f}x"
-        lines.append(f"{side:14}" + cells)
-    lines.append(f"\n{'engine':14}" + "".join(f"{f'batch {batch}: us an image':>26}{'share of limit':>16}" for batch in BATCHES))
-    for name in figures["roofline"][BATCHES[0]]:
-        rows = [figures["roofline"][batch][name] for batch in BATCHES]
-        lines.append(f"{name:14}" + "".join(f"{row['microseconds']:26.1f}{row['share_of_limit']:16.0%}" for row in rows))
-    return "\n".join(lines)
+def _row(key, turns, all_threads):
+    """Medians over the turns; also of how much faster the engine's default was in the same turn."""
+    found, engine = ([turn[one] for turn in turns] for one in (key, ("engine", all_threads) + key[2:]))
+    speeds = sorted(turn["images_per_second"] for turn in found)
+    return {**dict(zip(("side", "threads", "busy_processes", "batch"), key)),
+            "images_per_second": {"min": speeds[0], "median": statistics.median(speeds), "max": speeds[-1]},
+            "median_milliseconds": statistics.median(turn["median_milliseconds"] for turn in found),
+            "p99_milliseconds": statistics.median(turn["p99_milliseconds"] for turn in found),
+            "p99_over_median": statistics.median(turn["p99_milliseconds"] / turn["median_milliseconds"] for turn in found),
+            "engine_is_faster_by": statistics.median(
+                mine["images_per_second"] / theirs["images_per_second"] for mine, theirs in zip(engine, found))}
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from twba_nets import command_line
 from twba_nets.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-TENSORFLOW, PYTORCH = (REPOSITORY / name / "bin" / "python" for name in (".venv", ".venv-torch"))
+TENSORFLOW, PYTORCH, PEERS = (REPOSITORY / name / "bin" / "python" for name in (".venv", ".venv-torch", ".venv-bench"))
 
 
 def add_flags(parser, seconds):
@@ -20,10 +20,10 @@ def add_flags(parser, seconds):
 
 
 def start(python, script, *arguments):
-    """Start benchmarks/SCRIPT."""
+    """Start benchmarks/SCRIPT. It ends when its input does; Ctrl-C at a terminal does not reach it."""
     command = [python, "-W", "ignore", REPOSITORY / "benchmarks" / script] + list(arguments)
     return subprocess.Popen([str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                            universal_newlines=True)
+                            universal_newlines=True, start_new_session=True)
 
 
 def ask(name, worker, *words):
@@ -33,6 +33,11 @@ def ask(name, worker, *words):
         worker.stdin.flush()
     except BrokenPipeError:
         pass
+    return answer(name, worker)
+
+
+def answer(name, worker):
+    """The next thing that the worker says. Raises UserError if it has stopped."""
     line = worker.stdout.readline()
     if not line:
         raise UserError(f"{name} stopped: what it printed stands above")

@@ -570,26 +570,79 @@ def test_engine_needs_no_framework():
                           cwd=str(REPOSITORY))
 
 
-def pace_of(calls, all_threads, one, pace):
-    """(share of the calls that all threads computed, seconds a call) where the two ways take so long."""
-    chosen = []
-    for _ in range(calls):
-        chosen.append(pace.all_threads())
-        pace.record(chosen[-1], all_threads if chosen[-1] else one)
-    return np.mean(chosen), np.mean(np.where(chosen, all_threads, one))
+def pace_of(seconds, pace, all_threads, one):
+    """(share of the time that all threads computed, images/s) where the two ways take so long for an image: functions of the
+    time.
+    """
+    images, now, of_all = 0, 0.0, 0.0
+    while now < seconds:
+        chosen = pace.all_threads()
+        took = (all_threads if chosen else one)(now)
+        pace.record(chosen, took)
+        images, now, of_all = images + 1, now + took, of_all + took * chosen
+    return of_all / now, images / now
+
+
+def steady(seconds):
+    return lambda now: seconds
+
+
+def shared_core(seconds, span=4e-3):
+    """A way that runs while another program does not have one of its cores: that one has it every second span."""
+    def took(now):
+        return seconds if now % (2 * span) < span else 2 * span - now % (2 * span) + seconds
+    return took
+
+
+QUIET, BUSY = (steady(81e-6), steady(134e-6)), (steady(4e-3), steady(134e-6))
 
 
 def test_threads_follow_the_machine():
     """Quiet, then busy, then quiet again: it is never far from the faster way, and soon there after a change."""
     pace = engine.Pace()
-    share, seconds = pace_of(2000, 1, 1.7, pace)
-    assert share > 0.99 and seconds < 1.01
-    share, seconds = pace_of(5, 40, 1.7, pace)
-    assert share <= 0.4
-    share, seconds = pace_of(5000, 40, 1.7, pace)
-    assert share < 0.005 and seconds < 1.2 * 1.7
-    pace_of(1100, 1, 1.7, pace)
-    assert pace_of(3000, 1, 1.7, pace)[0] > 0.99
+    share, speed = pace_of(1, pace, *QUIET)
+    assert share > 0.99 and speed > 0.99 / 81e-6
+    share, speed = pace_of(0.01, pace, *BUSY)
+    assert share < 0.5
+    share, speed = pace_of(1, pace, *BUSY)
+    assert 0 < share < 0.03 and speed > 0.97 / 134e-6
+    pace_of(0.4, pace, *QUIET)
+    share, speed = pace_of(1, pace, *QUIET)
+    assert share > 0.99 and speed > 0.99 / 81e-6
+
+
+def test_threads_where_a_core_is_shared():
+    """All threads look faster as long as no other program wants a core. They are not taken again and again for that."""
+    share, speed = pace_of(4, engine.Pace(), shared_core(81e-6), steady(134e-6))
+    assert share < 0.05 and speed > 0.95 / 134e-6
+
+
+def waking(seconds, slept):
+    """A way that takes so long in its first call, or after a pause, since its threads sleep by then."""
+    ends = [-1.0]
+
+    def took(now):
+        time, ends[0] = seconds if now - ends[0] < 1e-6 else slept, now
+        ends[0] += time
+        return time
+    return took
+
+
+def test_threads_that_slept_get_time_to_wake():
+    """All threads are slower than one in their first call after a pause, and faster from the second on."""
+    pace = engine.Pace()
+    pace_of(0.1, pace, steady(4e-3), steady(134e-6))
+    pace_of(3, pace, waking(81e-6, slept=180e-6), steady(134e-6))
+    assert pace_of(1, pace, waking(81e-6, slept=180e-6), steady(134e-6))[0] > 0.99
+
+
+def test_one_thread_timed_at_a_bad_moment():
+    """A first time of one thread that was far too long does not bar it for good."""
+    pace = engine.Pace()
+    pace.record(True, 1e-3)
+    pace.record(False, 1)
+    pace_of(1100, pace, steady(0.5), steady(134e-6))
+    assert pace_of(10, pace, steady(0.5), steady(134e-6))[0] < 0.02
 
 
 def test_an_engine_leaves_openmp_as_it_was():

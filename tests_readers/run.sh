@@ -17,6 +17,7 @@ onnx2torch    .venv-torch  onnx2torch==1.5.15 torchvision==0.28.0
 tvm           .venv-torch  apache-tvm==0.27.0.post1 apache-tvm-ffi==0.1.15.post2
 ncnn          .venv-torch  ncnn==1.0.20261020 pnnx==20261020
 qonnx         .venv-torch  qonnx==1.0.0 toposort==1.10
+litert        .venv-torch  ai-edge-litert==2.3.0
 "
 
 folder=${READERS_DIR:-$(mktemp -d)}

@@ -2,12 +2,16 @@
 
 A parallel loop waits for its slowest thread. On a quiet machine that costs little. Where another program has the core of one
 thread, the others wait until the system gives it back. That takes milliseconds: forty times as long as one thread alone needs
-for an image. So both ways are timed, and the faster one is taken.
+for an image. So both ways are timed, and the faster one is taken. What was slower is tried again after a time, the longer the
+more a trial costs: on a busy machine a trial of all threads may last as long as a hundred images.
 """
 from typing import Dict
 
-FIRST_TRIAL, LATEST_TRIAL = 16, 1024  # calls from one trial of the other way to the next
-SMOOTHING = 0.2  # the weight of the newest call in a way's time
+# the share of the time that trials may cost, by whether all threads are tried: what one thread needs hardly changes
+TRIALS = {True: 0.02, False: 0.001}
+TRIAL_CALLS = 4  # of a trial at most: threads that slept are slow at first
+HOPELESS = 3  # a trial ends with a call that takes this many times as long as the other way
+SMOOTHING = 0.1  # the weight of the newest call in a way's time
 
 
 class Pace:
@@ -15,25 +19,41 @@ class Pace:
 
     def __init__(self):
         self.seconds: Dict[bool, float] = {}  # of an image, by whether all threads compute
-        self.calls, self.interval = 0, FIRST_TRIAL
+        self.wait = 0.0  # until the next trial: seconds of images
+        self.calls, self.lost = 0, 0.0  # of the trial that goes on; seconds of images that it took longer
 
     def all_threads(self) -> bool:
         """Whether the next call is for all threads. From time to time it tries what was slower."""
         if len(self.seconds) < 2:
             return not self.seconds
-        return self._faster() != (self.calls >= self.interval)
+        return self._faster() != (self.wait <= 0)
 
     def record(self, all_threads: bool, seconds: float) -> None:
         """What an image took in the last call."""
-        before = self._faster() if len(self.seconds) == 2 else all_threads
-        self.calls += 1
-        if all_threads == before and all_threads in self.seconds:
+        if len(self.seconds) < 2:
+            self.seconds[all_threads] = seconds
+        elif all_threads == self._faster():
             self.seconds[all_threads] += SMOOTHING * (seconds - self.seconds[all_threads])
-        else:  # a trial: the time from before says nothing of now
-            self.seconds[all_threads], self.calls = seconds, 0
-            self.interval = min(2 * self.interval, LATEST_TRIAL)
-        if len(self.seconds) == 2 and self._faster() != before:
-            self.calls, self.interval = 0, FIRST_TRIAL
+            self.wait -= seconds
+            if all_threads != self._faster():  # a core is shared again
+                self.lost = seconds - self.seconds[not all_threads]
+                self._wait()
+        else:
+            self._record_trial(all_threads, seconds)
+
+    def _record_trial(self, all_threads: bool, seconds: float) -> None:
+        other = self.seconds[not all_threads]
+        self.seconds[all_threads] = seconds  # the time from before says nothing of now
+        self.calls += 1
+        self.lost += seconds - other
+        if all_threads == self._faster() or self.calls == TRIAL_CALLS or seconds > HOPELESS * other:
+            self._wait()
+
+    def _wait(self) -> None:
+        """Until what the last trial cost, or a call of the slower way costs, is a small share of the time."""
+        slower = not self._faster()
+        self.wait = max(self.lost, self.seconds[slower] - self.seconds[not slower]) / TRIALS[slower]
+        self.calls, self.lost = 0, 0.0
 
     def _faster(self) -> bool:
         return self.seconds[True] <= self.seconds[False]

@@ -1,0 +1,139 @@
+"""The sides of inference.py. Each is a function of a network's files and the number of threads, and imports what it times."""
+import os
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Callable, Dict, NamedTuple, Optional
+
+import numpy as np
+
+from twba_chip import spiking_file
+from twba_nets import architecture as arch, card, npz
+
+
+class Files(NamedTuple):
+    """Of one network: the checkpoint, the exported file, the ONNX model."""
+    model: Path
+    export: Path
+    onnx: Path
+
+
+class Side(NamedTuple):
+    """version: of what computes. run: images to logits. prepared: whether it gets standardised images, float32 [N, 24, 24, 3],
+    in place of uint8 [N, 32, 32, 3]. stages: roofline.Stages of the engine.
+    """
+    version: str
+    run: Callable[[np.ndarray], np.ndarray]
+    prepared: bool = False
+    stages: Optional[Callable[[int, int], dict]] = None
+
+
+def engine(files: Files, threads: int) -> Side:
+    """The compiled engine; with several threads in its default, which follows the machine's load."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    from roofline import Stages
+    from twba_chip.engine import Engine
+    arrays = spiking_file.load(files.export)[0]
+    running = Engine(arrays, 1 if threads == 1 else 0)
+    return Side(_compiler(), lambda images: running.run(images).logits, stages=Stages(running, threads))
+
+
+def engine_avx2(files: Files, threads: int) -> Side:
+    """The same, compiled for the first processors with AVX2."""
+    from twba_chip.engine import library
+    library.FLAGS = [flag for flag in library.FLAGS if flag not in library.NATIVE] + ["-march=haswell"]
+    return engine(files, threads)
+
+
+def _compiler() -> str:
+    command = shlex.split(os.environ.get("CC") or "cc")
+    return subprocess.check_output([*command, "--version"], universal_newlines=True).splitlines()[0]
+
+
+def tensorflow(files: Files, threads: int, graph: str = "fast") -> Side:
+    """The checkpoint as it is, in TensorFlow 1.15."""
+    from twba_tensorflow import quieten_tensorflow
+    quieten_tensorflow()
+    import tensorflow as tf
+    from twba_tensorflow import checkpoint
+    from twba_tensorflow.graphs import GRAPHS
+    session = tf.Session(config=GRAPHS[graph].session_config(threads))
+    images = tf.placeholder(tf.float32, [None, arch.IMAGE_SIZE, arch.IMAGE_SIZE, arch.CHANNELS])
+    net = GRAPHS[graph].build(images, card.load_recipe(files.model).variant)
+    checkpoint.assign(session, npz.read_model(files.model))
+    session.run(net.refresh)
+    return Side(tf.__version__, lambda x: session.run(net.logits, {images: x}), prepared=True)
+
+
+def published(files: Files, threads: int) -> Side:
+    """The same by the published code's graph."""
+    return tensorflow(files, threads, graph="published")
+
+
+def pytorch(files: Files, threads: int, exact: bool = False) -> Side:
+    """The same network written plainly, float32, eager."""
+    import torch
+    from twba_torch import device, network, variables
+    device.keep_memory()
+    torch.set_num_threads(threads)
+    net = network.Network(card.load_recipe(files.model).variant, exact=exact)
+    variables.assign(npz.read_model(files.model), net)
+    net.eval()
+
+    def run(x: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return net(torch.from_numpy(x))[0].numpy()
+    return Side(torch.__version__, run, prepared=True)
+
+
+def pytorch_int8(files: Files, threads: int) -> Side:
+    """This project's own exact int8 convolutions in PyTorch."""
+    return pytorch(files, threads, exact=True)
+
+
+def onnxruntime(files: Files, threads: int) -> Side:
+    """The ONNX model of integers: QLinearConv. (Of floats it takes twice the time. All its optimisations are on by default.)"""
+    import onnxruntime as ort
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = ort.InferenceSession(str(files.onnx), options, providers=["CPUExecutionProvider"])
+    return Side(ort.__version__, lambda x: session.run(["logits"], {"images": x})[0])
+
+
+def openvino(files: Files, threads: int, **more: str) -> Side:
+    """The same model, its float stages in float32. (Of floats it takes twice the time.)"""
+    import openvino as ov
+    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", **more}
+    request = ov.Core().compile_model(str(files.onnx), "CPU", options).create_infer_request()
+    return Side(ov.__version__, lambda x: request.infer([x], share_inputs=True)[0])
+
+
+def openvino_bf16(files: Files, threads: int) -> Side:
+    """The same in bfloat16, its default on a processor that has it. Raises ImportError on another."""
+    import openvino as ov
+    if "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise ImportError("this processor has no bfloat16")
+    return openvino(files, threads, INFERENCE_PRECISION_HINT="bf16")
+
+
+def litert(files: Files, threads: int) -> Side:
+    """LiteRT, which is TensorFlow Lite, with XNNPACK: the hidden stages in int8."""
+    import ai_edge_litert
+    import litert_model
+    from ai_edge_litert.interpreter import Interpreter
+    model = litert_model.build(spiking_file.load(files.export)[0])
+    by_batch: Dict[int, Interpreter] = {}
+
+    def prepare(batch: int) -> Interpreter:
+        interpreter = Interpreter(model_content=model, num_threads=threads)
+        interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"],
+                                        [batch, arch.IMAGE_SIZE, arch.IMAGE_SIZE, arch.CHANNELS])
+        interpreter.allocate_tensors()
+        return interpreter
+
+    def run(x: np.ndarray) -> np.ndarray:
+        interpreter = by_batch.get(len(x)) or by_batch.setdefault(len(x), prepare(len(x)))
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
+        interpreter.invoke()
+        return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    return Side(ai_edge_litert.__version__, run, prepared=True)

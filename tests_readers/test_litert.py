@@ -1,0 +1,25 @@
+"""LiteRT runs the model that the benchmark makes for it (benchmarks/litert_model.py), its hidden stages in int8."""
+import sys
+from pathlib import Path
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+import litert_model
+from twba_chip import spiking_network
+
+
+def test_predictions_from_images_are_the_references(network):
+    images = spiking_network.central_crop(network.images)
+    interpreter = Interpreter(model_content=litert_model.build(network.arrays))
+    interpreter.resize_tensor_input(0, images.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(0, images)
+    interpreter.invoke()
+    logits = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    np.testing.assert_array_equal(logits.argmax(1), network.predictions)
+    expected = spiking_network.classify(network.arrays, np.moveaxis(network.maps["cnn11"], 1, 3))
+    same = np.abs(logits - expected).max(axis=1) < 1e-4  # but where an input spike flips within rounding
+    assert same.mean() >= 0.95
