@@ -141,6 +141,30 @@ def test_linear_decay(training_calls, finished_run, tmp_path):
     assert training_calls[1][0].learning_rate_steps == ((0, 0.005), (2, 0.002), (3, 0.001))
 
 
+def test_limit_train(on_few_digits, few_digits, finished_run, tmp_path, monkeypatch, capsys):
+    """The first images alone; the recipe says so, and a run that goes on keeps to it."""
+    from twba_tensorflow import training
+    training_calls = []
+    monkeypatch.setattr(training, "train", lambda recipe, data, *_: training_calls.append((recipe, data)))
+    train("--output", tmp_path / "run", "--dataset", "digits", "--limit-train", 60)
+    data = training_calls[0][1]
+    np.testing.assert_array_equal(data.x_train, few_digits.x_train[:60])
+    np.testing.assert_array_equal(data.y_train, few_digits.y_train[:60])
+    np.testing.assert_array_equal(data.x_test, few_digits.x_test)
+    assert "run: TWBA on digits (first 60 training images), binary activations, epochs 1 to 6, " in capsys.readouterr().out
+    limited = Path(shutil.copytree(str(finished_run), str(tmp_path / "limited")))
+    (limited / "model.json").unlink()
+    shutil.copy(str(tmp_path / "run" / "recipe.json"), str(limited))
+    train("--output", limited, "--resume", "--epochs", 9)
+    assert (training_calls[1][0].limit_train, len(training_calls[1][1].x_train)) == (60, 60)
+    for folder, limit, line in ((limited, 70, "its limit_train is 60, not 70"),
+                                (tmp_path / "new", 49, "limit_train 49 is no whole number from the batch size, 50, to"),
+                                (tmp_path / "new", 111, "--limit-train 111: digits has 110 training images: leave it out")):
+        assert line in fails(capsys, train, "--output", folder, "--dataset", "digits", "--limit-train", limit,
+                             *["--resume"] * folder.exists(), "--epochs", 9)
+    assert len(training_calls) == 2 and not (tmp_path / "new").exists()
+
+
 def test_initial_weights(training_calls, finished_run, tmp_path):
     """A new run with the old one's 270 latent variables, whatever its activation; the recipe says whose they are."""
     train("--output", tmp_path / "run", "--dataset", "digits", "--activation", "published", "--initial-weights", finished_run)

@@ -264,6 +264,15 @@ def test_killed_at_any_replacement(without_arithmetic, tmp_path, monkeypatch):
         assert_same_run(folder, tmp_path / "whole")
 
 
+def test_limit_train(without_arithmetic, tmp_path, capsys):
+    """60 images in batches of 50 are two steps an epoch; the card says so, and a run that goes on keeps to it."""
+    without_arithmetic(tmp_path, "--limit-train", "60", "--epochs", "1")
+    without_arithmetic(tmp_path, "--resume", "--epochs", "2")
+    assert capsys.readouterr().out.count("TWBA on digits (first 60 training images), binary activations, epochs ") == 2
+    assert [row["step"] for row in journal.read_log(tmp_path)] == ["2", "4"]
+    assert card.read(tmp_path / "model.npz")["recipe"]["limit_train"] == 60
+
+
 def test_a_model_that_is_behind_is_brought_up_to_date(without_arithmetic, finished_run, run, capsys):
     model = npz.read_model(run / "model.npz")
     npz.save_model(run / "model.npz", dict(model, **{"model/bn0/beta": model["model/bn0/beta"] - 1}))

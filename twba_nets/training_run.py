@@ -2,6 +2,7 @@
 
 A trainer makes a TrainingRun of its command line. Then it either calls end_without_training(), if is_done, or trains:
 
+    data = run.load_data()
     with run.claimed():
         run.begin()
         ...
@@ -12,7 +13,8 @@ import dataclasses
 from pathlib import Path
 from typing import Callable, Iterator, NamedTuple, Optional
 
-from twba_nets import card, files, journal, recipe as recipes, run_folder
+from twba_nets import card, datasets, files, journal, recipe as recipes, run_folder
+from twba_nets.datasets.dataset import Dataset
 from twba_nets.errors import UserError
 from twba_nets.model import require_activation, require_same
 from twba_nets.recipe import Recipe
@@ -108,6 +110,14 @@ class TrainingRun:
         is_newest = run_folder.epoch_of(newest) == self.found.epoch
         return recipe if is_newest and journal.is_cut_short(self.folder, self.first_epoch) else None
 
+    def load_data(self) -> Dataset:
+        """The recipe's data set, with those training images that the recipe trains on. Raises UserError if it has fewer."""
+        data = datasets.load(self.recipe.dataset, self.args.data_dir)
+        limit, images = self.recipe.limit_train, len(data.x_train)
+        if limit and limit > images:
+            raise UserError(f"--limit-train {limit}: {self.recipe.dataset} has {images} training images: leave it out for all")
+        return data._replace(x_train=data.x_train[:limit], y_train=data.y_train[:limit])
+
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
         """Keep the folder from other processes that train. Raises UserError where one has trained into it until now."""
@@ -120,9 +130,8 @@ class TrainingRun:
         """Write the recipe, and print how the run is trained. details: what else there is to say of it."""
         recipe = self.recipe
         recipe.save(self.folder)
-        print(f"{self.folder}: {recipe.variant.upper()} on {recipe.dataset}, {recipe.activation} activations, epochs "
-              f"{self.first_epoch + 1} to {recipe.epochs}, batch size {recipe.batch_size}, seed {recipe.seed}"
-              + "".join(f", {detail}" for detail in details), flush=True)
+        print(f"{self.folder}: {recipe.title}, epochs {self.first_epoch + 1} to {recipe.epochs}, batch size "
+              f"{recipe.batch_size}, seed {recipe.seed}" + "".join(f", {detail}" for detail in details), flush=True)
 
 
 def epochs_done(path: Path, epochs: int, recipe: Recipe) -> str:
@@ -139,13 +148,14 @@ def choose_recipe(recipe: Recipe, start: Optional[Path], args: argparse.Namespac
     """
     variant, stored = recipe.variant, card.load_recipe(start) if start else None
     if stored:
-        require_same(stored, start, variant=variant, activation=args.activation, dataset=args.dataset, seed=args.seed)
+        require_same(stored, start, variant=variant, activation=args.activation, dataset=args.dataset, seed=args.seed,
+                     limit_train=args.limit_train)
         recipe = stored
     elif args.dataset:
         recipe = recipes.RECIPES[args.dataset](variant)
     if start and not stored:
         require_activation(start, args.activation)
-    names = ("activation", "epochs", "batch_size", "learning_rate_steps", "seed")
+    names = ("activation", "epochs", "batch_size", "learning_rate_steps", "seed", "limit_train")
     recipe = dataclasses.replace(
         recipe, **{name: getattr(args, name) for name in names if getattr(args, name) is not None})
     if args.learning_rate is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from twba_nets import architecture, command_line, datasets, npz, recipe as recipes, run_folder
+from twba_nets import architecture, command_line, npz, recipe as recipes, run_folder
 from twba_nets.datasets.dataset import Dataset
 from twba_nets.errors import UserError
 from twba_nets.run_folder import TRAINING_NAME
@@ -69,7 +69,7 @@ def train(args: argparse.Namespace) -> None:
             lambda recipe: training.complete(recipe, run.folder, run.start, devices.find(args.device)),
             chief=os.environ.get("RANK", "0") == "0")
         return
-    data = datasets.load(run.recipe.dataset, args.data_dir)
+    data = run.load_data()
     with devices.prepared(args.device, args.threads) as device:
         if device.type == "cpu":
             devices.check_cpu(args.precision == "exact", not args.no_compile)
