@@ -325,11 +325,6 @@ def test_progress_line(finished_run, tmp_path, capsys):
     assert line.startswith("epoch 1/600 ") and line.endswith("9 h 59 min left\n") and "images/s" in line
 
 
-@pytest.mark.parametrize("seconds, text", [(5, "5 s"), (61, "1 min"), (7500, "2 h 5 min"), (183600, "2 d 3 h")])
-def test_duration(seconds, text):
-    assert journal.duration(seconds) == text
-
-
 def test_atomic_write_keeps_what_was_there(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"before")

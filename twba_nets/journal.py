@@ -10,6 +10,7 @@ import numpy as np
 from twba_nets import card, npz
 from twba_nets.errors import UserError
 from twba_nets.files import atomic_write
+from twba_nets.progress import duration
 from twba_nets.recipe import Recipe
 from twba_nets.run_folder import MODEL_NAME
 
@@ -202,16 +203,3 @@ def draw_curve(rows: Sequence[Dict[str, str]], path: Path) -> None:
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=120)
     plt.close(figure)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: 45 s, 12 min, 3 h 20 min, 2 d 4 h."""
-    minutes = int(seconds) // 60
-    if minutes < 1:
-        return f"{int(seconds)} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    hours = minutes // 60
-    if hours < 24:
-        return f"{hours} h {minutes % 60} min"
-    return f"{hours // 24} d {hours % 24} h"
