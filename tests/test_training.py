@@ -3,10 +3,12 @@ import csv
 import errno
 import fcntl
 import json
+import re
 import shutil
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ import tensorflow as tf
 from helpers import Snapshots, start_training
 from tensorflow.python.lib.io import file_io
 
-from twba_nets import architecture as arch, card, datasets, journal, recipe as recipes, run_folder
+from twba_nets import architecture as arch, card, datasets, journal, progress, recipe as recipes, run_folder
 from twba_nets.errors import UserError
 from twba_nets.files import atomic_write, claimed
 from twba_tensorflow import checkpoint, quantisers, scripts, training
@@ -66,6 +68,20 @@ def test_a_run_begins_with_the_weights_it_is_given(finished_run, tmp_path):
     assert not (after["model/bn8/moving_mean"] == before["model/bn8/moving_mean"]).all()
     source = json.loads((tmp_path / "run" / "model.json").read_text())["recipe"]["initial_weights"]
     assert source["file"].endswith("model_cifar10_advanced.ckpt-2.data-00000-of-00001")
+
+
+def test_an_epoch_tells_how_far_it_is(monkeypatch, capsys):
+    """Loss and accuracy are those of the images so far."""
+    monkeypatch.setattr(progress, "EVERY", 0)
+    figures = iter([training.StepFigures(2.0, 25, 50, None), training.StepFigures(1.0, 35, 50, None),
+                    training.StepFigures(4.0, 0, 10, None)])
+    session = SimpleNamespace(run=lambda fetches, feed: next(figures))
+    step = training.Step(110, SimpleNamespace(start=lambda session, epoch: None), None, None, [])
+    trained = training.train_epoch(session, step, recipes.digits("twba"), 2)
+    lines = re.sub(r"[\d.]+ images/s, \d+ s left", "...", capsys.readouterr().err).splitlines()
+    assert lines == ["epoch 3/6: 50 of 110 images, ..., loss 2.000, accuracy 0.500",
+                     "epoch 3/6: 100 of 110 images, ..., loss 1.500, accuracy 0.600"]
+    assert (trained.loss, trained.accuracy) == pytest.approx((190 / 110, 60 / 110))
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])

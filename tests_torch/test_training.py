@@ -3,6 +3,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import torch
 
 from conftest import in_tensorflow
 from helpers import REPOSITORY, Snapshots, interrupt_import
-from twba_nets import architecture as arch, card, datasets, files, journal, npz
+from twba_nets import architecture as arch, card, datasets, files, journal, npz, progress
 from twba_torch import device, train, training, variables
 from twba_torch.training import Trainer
 
@@ -108,6 +109,19 @@ def test_learning(few_digits, short_recipe):
     trainer = Trainer(short_recipe, few_digits, CPU, compiled=False)
     losses = [trainer.train_epoch(epoch).loss for epoch in range(4)]
     assert losses[-1] < losses[0] - 0.3
+
+
+def test_an_epoch_tells_how_far_it_is(few_digits, short_recipe, monkeypatch, capsys):
+    """Loss and accuracy are those of the images so far."""
+    monkeypatch.setattr(progress, "EVERY", 0)
+    monkeypatch.setattr(training, "READ_SECONDS", -1)
+    batches = iter([[100.0, 25], [50.0, 35], [40.0, 0]])
+    monkeypatch.setattr(Trainer, "train_batch", lambda *_: torch.tensor(next(batches), dtype=torch.float64))
+    trained = Trainer(short_recipe, few_digits, CPU, compiled=False).train_epoch(1)
+    lines = re.sub(r"[\d.]+ images/s, \d+ s left", "...", capsys.readouterr().err).splitlines()
+    assert lines == ["epoch 2/2: 50 of 110 images, ..., loss 2.000, accuracy 0.500",
+                     "epoch 2/2: 100 of 110 images, ..., loss 1.500, accuracy 0.600"]
+    assert (trained.loss, trained.accuracy) == pytest.approx((190 / 110, 60 / 110))
 
 
 def test_a_run_belongs_to_one_process(tmp_path):

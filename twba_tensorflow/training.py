@@ -6,9 +6,8 @@ from typing import Any, Dict, List, NamedTuple, Optional
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
-from twba_nets import card, npz
+from twba_nets import card, npz, progress
 from twba_nets.architecture import is_quantised
 from twba_nets.datasets.dataset import Dataset
 from twba_nets.interrupts import exiting_at_once
@@ -99,15 +98,15 @@ def train_epoch(session: tf.Session, step: Step, recipe: Recipe, epoch: int) -> 
     step.batches.start(session, epoch)
     rate = {step.learning_rate: recipe.learning_rate(epoch)}
     loss_sum = correct_sum = seen = 0
-    with tqdm(total=step.images, unit=" images", desc=f"epoch {epoch + 1}/{recipe.epochs}", leave=False, disable=None) as bar:
+    with progress.bar(step.images, f"epoch {epoch + 1}/{recipe.epochs}") as bar:
         while seen < step.images:
             figures = session.run(step.fetches, rate)
             require_finite("loss", figures.loss, epoch + 1)
             loss_sum += figures.loss * figures.images
             correct_sum += figures.correct
             seen += figures.images
-            bar.update(figures.images)
             bar.set_postfix(loss=f"{loss_sum / seen:.3f}", accuracy=f"{correct_sum / seen:.3f}")
+            bar.update(figures.images)
     return Trained(loss_sum / seen, correct_sum / seen, time.time() - started)
 
 

@@ -8,9 +8,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
-from twba_nets import card, npz
+from twba_nets import card, npz, progress
 from twba_nets.datasets.dataset import Dataset
 from twba_nets.errors import UserError
 from twba_nets.journal import Journal, LogRow, Tested, Trained, make_row, require_finite, require_trained
@@ -22,7 +21,7 @@ from twba_torch.network import Network
 from twba_torch.pipeline import Images, augment, central_crop, epoch_numbers
 
 SAVE_SECONDS = 30  # a checkpoint after every epoch, but on a fast GPU, where an epoch takes one second
-READ_STEPS = 25  # how often the running loss is read, which on a GPU waits for the steps before
+READ_SECONDS = 1  # how often the running loss is read, which on a GPU waits for the steps before
 
 
 class Trainer:
@@ -79,14 +78,15 @@ class Trainer:
         rate = torch.tensor(self.recipe.learning_rate(epoch), dtype=torch.float32, device=self.device)
         totals = torch.zeros(2, dtype=torch.float64, device=self.device)
         self.network.train()
-        with tqdm(total=len(order), unit=" images", desc=f"epoch {epoch + 1}/{self.recipe.epochs}", leave=False,
-                  disable=None if self.rank == 0 else True) as bar:
-            for step, batch in enumerate(order.split(self.recipe.batch_size)):
+        read = started
+        with progress.bar(len(order), f"epoch {epoch + 1}/{self.recipe.epochs}", shown=self.rank == 0) as bar:
+            for batch in order.split(self.recipe.batch_size):
                 totals += self.train_batch(batch, uniforms, rate)
-                bar.update(len(batch))
-                if step % READ_STEPS == READ_STEPS - 1 and not bar.disable:
-                    loss, correct = (totals / bar.n).tolist()
+                if self.rank == 0 and time.time() - read > READ_SECONDS:
+                    read = time.time()
+                    loss, correct = (totals * self.world / (bar.n + len(batch))).tolist()  # by this process's share
                     bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{correct:.3f}")
+                bar.update(len(batch))
         loss, accuracy = (self._over_processes(totals) / len(order)).tolist()
         require_finite("loss", loss, epoch + 1)
         return Trained(loss, accuracy, time.time() - started)
