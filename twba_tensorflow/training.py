@@ -57,7 +57,7 @@ def train(recipe: Recipe, dataset: Dataset, folder: Path, start: Optional[Path] 
                 checkpoint.restore(session, saver, start)
             elif initial:
                 checkpoint.assign(session, initial)
-            journal = Journal(folder, first_epoch, recipe.epochs)
+            journal = Journal(folder, recipe, first_epoch)
             variables = {variable.op.name: variable for variable in tf.global_variables()}
             with contextlib.closing(tf.summary.FileWriter(str(folder))) as summaries:
                 summaries.add_session_log(tf.SessionLog(status=tf.SessionLog.START), global_step=first_epoch + 1)
@@ -77,7 +77,7 @@ def train(recipe: Recipe, dataset: Dataset, folder: Path, start: Optional[Path] 
                     journal.tell(row)  # only what is saved
                     journal.draw()
                     summarise(summaries, row)
-    finish(journal, recipe, graph)
+    finish(journal, graph)
 
 
 def build_step(recipe: Recipe, dataset: Dataset, graph: str = "fast") -> Step:
@@ -120,11 +120,11 @@ def summarise(summaries: tf.summary.FileWriter, row: LogRow) -> None:
 
 def complete(recipe: Recipe, folder: Path, start: Path, graph: str) -> None:
     """Make up for what a kill during the last save, that of the checkpoint `start`, left undone."""
-    journal = Journal(folder, recipe.epochs, recipe.epochs)
+    journal = Journal(folder, recipe, recipe.epochs)
     npz.save_model(folder / MODEL_NAME, quantised(checkpoint.read(start), recipe.variant))
     checkpoint.clear(folder, recipe.epochs)
     journal.draw()
-    finish(journal, recipe, graph)
+    finish(journal, graph)
 
 
 @exiting_at_once()
@@ -136,6 +136,6 @@ def quantised(values: Dict[str, np.ndarray], variant: str) -> Dict[str, np.ndarr
                                            if is_quantised(name)}))
 
 
-def finish(journal: Journal, recipe: Recipe, graph: str) -> None:
+def finish(journal: Journal, graph: str) -> None:
     """Write the card of a run whose last epoch is saved and drawn."""
-    journal.finish(recipe, {"tensorflow": tf.__version__, "graph": graph}, card.cpu_name())
+    journal.finish({"tensorflow": tf.__version__, "graph": graph}, card.cpu_name())

@@ -150,7 +150,7 @@ def train(trainer: Trainer, folder: Path, first_epoch: int, minutes: float | Non
     """
     epochs, chief, started, saved = trainer.recipe.epochs, trainer.rank == 0, time.time(), 0
     if chief:
-        journal = Journal(folder, first_epoch, epochs)
+        journal = Journal(folder, trainer.recipe, first_epoch)
     for epoch in range(first_epoch, epochs):
         row = trainer.train_and_test(epoch)
         last = epoch + 1 == epochs or trainer.any_process(minutes and time.time() - started > 60 * minutes)
@@ -166,24 +166,24 @@ def train(trainer: Trainer, folder: Path, first_epoch: int, minutes: float | Non
         if last:
             break
     if chief and epoch + 1 == epochs:
-        finish(journal, trainer.recipe, trainer.device, trainer.world)
+        finish(journal, trainer.device, trainer.world)
     return epoch + 1
 
 
 def complete(recipe: Recipe, folder: Path, start: Path, device: torch.device) -> None:
     """Make up for what a kill during the last save, that of the training.npz `start`, left undone."""
-    journal = Journal(folder, recipe.epochs, recipe.epochs)
+    journal = Journal(folder, recipe, recipe.epochs)
     network = Network(recipe.variant, recipe.activation)
     variables.assign(npz.read_training(start), network)
     npz.save_model(folder / MODEL_NAME, variables.quantised(network))
     journal.draw()
-    finish(journal, recipe, device, processes=1)
+    finish(journal, device, processes=1)
 
 
-def finish(journal: Journal, recipe: Recipe, device: torch.device, processes: int) -> None:
+def finish(journal: Journal, device: torch.device, processes: int) -> None:
     """Write the card of a run whose last epoch is saved and drawn."""
     versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "processes": processes}
-    journal.finish(recipe, versions, device_name(device))
+    journal.finish(versions, device_name(device))
 
 
 def device_name(device: torch.device) -> str:
