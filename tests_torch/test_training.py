@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from conftest import in_tensorflow
 from helpers import REPOSITORY, Snapshots, interrupt_import
@@ -68,8 +69,12 @@ def train_here(folder, *flags):
     train.train(train.parse(["--variant", "twba", "--output", str(folder), "--device", "cpu", "--no-compile", *flags]))
 
 
+def names(folder):
+    return {path.name for path in folder.iterdir() if "tfevents" not in path.name}
+
+
 def test_files_of_a_run(finished_run, short_recipe):
-    assert {path.name for path in finished_run.iterdir()} == {
+    assert names(finished_run) == {
         "training.npz", "model.npz", "model.json", "recipe.json", "log.csv", "learning_curve.png"}
     assert {name: value.shape for name, value in npz.read_training(finished_run / "training.npz").items()} == \
         arch.training_variable_shapes()
@@ -252,7 +257,7 @@ def without_arithmetic(monkeypatch, few_digits):
 
 
 def assert_same_run(found, expected):
-    assert {path.name for path in found.iterdir()} == {path.name for path in expected.iterdir()}
+    assert names(found) == names(expected)
     for name in ("training.npz", "model.npz"):
         assert_same_files(found / name, expected / name)
     logs = [[(row["epoch"], row["test_loss"]) for row in journal.read_log(folder)] for folder in (found, expected)]
@@ -276,6 +281,23 @@ def test_killed_at_any_replacement(without_arithmetic, tmp_path, monkeypatch):
     for folder in kills:
         without_arithmetic(folder, "--epochs", "1", *["--resume"] * (folder / "training.npz").exists())
         assert_same_run(folder, tmp_path / "whole")
+
+
+def test_summaries(without_arithmetic, tmp_path):
+    """TensorBoard has an epoch's figures once, also where a kill came before the save: by the tags of TensorFlow's side."""
+    without_arithmetic(tmp_path, "--epochs", "1")
+    shutil.copytree(tmp_path, tmp_path / "saved")
+    without_arithmetic(tmp_path, "--resume", "--epochs", "3")
+    for name in ("training.npz", "model.npz", "model.json", "recipe.json"):
+        shutil.copy(tmp_path / "saved" / name, tmp_path)
+    shutil.rmtree(tmp_path / "saved")
+    without_arithmetic(tmp_path, "--resume", "--epochs", "4")
+    found = EventAccumulator(str(tmp_path)).Reload()
+    rows = journal.read_log(tmp_path)
+    assert set(found.Tags()["scalars"]) == set(journal.LogRow._fields) - {"epoch", "step"} and len(rows) == 4
+    for tag in found.Tags()["scalars"]:
+        assert [(event.step, event.value) for event in found.Scalars(tag)] == [
+            (int(row["epoch"]), pytest.approx(float(row[tag]), rel=1e-6)) for row in rows]
 
 
 def test_limit_train(without_arithmetic, tmp_path, capsys):

@@ -35,6 +35,10 @@ class LogRow(NamedTuple):
     images_per_second: float
     seconds: float
 
+    def scalars(self) -> Dict[str, float]:
+        """What TensorBoard shows over the epochs, tag -> figure."""
+        return {name: figure for name, figure in self._asdict().items() if name not in ("epoch", "step")}
+
 
 FIELDS = LogRow._fields + ("finished_at",)
 
@@ -203,7 +207,8 @@ def draw_curve(folder: Path, recipe: Recipe) -> None:
         axis.legend()
     title = f"{recipe.title}, {Path(*folder.resolve().parts[-2:])}"
     figure.suptitle(title.replace("$", r"\$"), fontsize="medium")  # what stands between two dollars would be set as a formula
-    figure.tight_layout(rect=(0, 0, 1, 0.96))
+    figure.tight_layout()
+    figure.subplots_adjust(top=0.92)
     with atomic_write(folder / CURVE_NAME) as file:
         figure.savefig(file, format="png", dpi=120)
     plt.close(figure)

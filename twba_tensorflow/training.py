@@ -112,8 +112,7 @@ def train_epoch(session: tf.Session, step: Step, recipe: Recipe, epoch: int) -> 
 
 def summarise(summaries: tf.summary.FileWriter, row: LogRow) -> None:
     """Show an epoch's figures in TensorBoard."""
-    values = [tf.Summary.Value(tag=name, simple_value=figure) for name, figure in row._asdict().items()
-              if name not in ("epoch", "step")]
+    values = [tf.Summary.Value(tag=name, simple_value=figure) for name, figure in row.scalars().items()]
     summaries.add_summary(tf.Summary(value=values), row.epoch)
     summaries.flush()
 

@@ -34,7 +34,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description="Train a TWBA-Net or BWBA-Net on a GPU or CPU; in several processes by `torchrun "
         "--nproc-per-node N -m twba_torch.train ...`. Without further flags the paper's recipe is used, with --resume "
         "the recipe of the run that goes on. The output folder gets training.npz (all variables, Adam's included), "
-        "model.npz with its card model.json, recipe.json, log.csv and learning_curve.png.")
+        "model.npz with its card model.json, recipe.json, log.csv, TensorBoard summaries and learning_curve.png.")
     parser.add_argument("--variant", choices=architecture.VARIANTS, required=True,
                         help="twba: ternary weights; bwba: binary weights")
     command_line.add_training_flags(parser, recipes.paper("twba"))

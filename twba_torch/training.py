@@ -1,4 +1,5 @@
 """The training loop: what twba_tensorflow/training.py does, on any PyTorch device, in one process or several."""
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.tensorboard import SummaryWriter
 
 from twba_nets import card, npz, progress
 from twba_nets.datasets.dataset import Dataset
@@ -151,23 +153,33 @@ def train(trainer: Trainer, folder: Path, first_epoch: int, minutes: float | Non
     epochs, chief, started, saved = trainer.recipe.epochs, trainer.rank == 0, time.time(), 0
     if chief:
         journal = Journal(folder, trainer.recipe, first_epoch)
-    for epoch in range(first_epoch, epochs):
-        row = trainer.train_and_test(epoch)
-        last = epoch + 1 == epochs or trainer.any_process(minutes and time.time() - started > 60 * minutes)
-        if chief:
-            journal.record(row)
-            save = last or time.time() - saved > SAVE_SECONDS
-            if save:
-                trainer.save(folder, epoch + 1)
-                saved = time.time()
-            journal.tell(row)
-            if save:
-                journal.draw()
-        if last:
-            break
+    # TensorBoard leaves out what an earlier run, which a kill cut short, wrote of the epochs from purge_step on
+    with SummaryWriter(folder, purge_step=first_epoch + 1) if chief else contextlib.nullcontext() as summaries:
+        for epoch in range(first_epoch, epochs):
+            row = trainer.train_and_test(epoch)
+            last = epoch + 1 == epochs or trainer.any_process(minutes and time.time() - started > 60 * minutes)
+            if chief:
+                journal.record(row)
+                save = last or time.time() - saved > SAVE_SECONDS
+                if save:
+                    trainer.save(folder, epoch + 1)
+                    saved = time.time()
+                journal.tell(row)
+                if save:
+                    journal.draw()
+                summarise(summaries, row)
+            if last:
+                break
     if chief and epoch + 1 == epochs:
         finish(journal, trainer.device, trainer.world)
     return epoch + 1
+
+
+def summarise(summaries: SummaryWriter, row: LogRow) -> None:
+    """Show an epoch's figures in TensorBoard."""
+    for name, figure in row.scalars().items():
+        summaries.add_scalar(name, figure, row.epoch)
+    summaries.flush()
 
 
 def complete(recipe: Recipe, folder: Path, start: Path, device: torch.device) -> None:
