@@ -20,7 +20,9 @@ def add_flags(parser, seconds):
 
 
 def start(python, script, *arguments):
-    """Start benchmarks/SCRIPT."""
+    """Start benchmarks/SCRIPT. Raises UserError where its environment is not there."""
+    if not python.exists():
+        raise UserError(f"{python}: not there: run `make setup setup-torch`")
     command = [python, "-W", "ignore", REPOSITORY / "benchmarks" / script] + list(arguments)
     return subprocess.Popen([str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                             universal_newlines=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import REPOSITORY, interrupt_import, start_python
+from helpers import REPOSITORY, interrupt_import, process_error, start_python
 
 from twba_nets import (architecture as arch, card, command_line, datasets, files, journal, npz, places, recipe as recipes,
                        run_folder, spike_statistics)
@@ -105,6 +105,33 @@ def test_interrupted_where_it_gets_lost(context, output):
 def test_interrupted_while_importing(package, arguments, signal_number, tmp_path):
     status, error = interrupt_import(arguments, package, signal_number, tmp_path)
     assert status == 130 and error.startswith("\nstopped") and error.count("\n") == 2
+
+
+@pytest.mark.parametrize("arguments, environment", [
+    *(([script], "") for script in SCRIPTS), (["-m", "twba_tensorflow.export", "x", "y"], ""),
+    (["-m", "twba_tensorflow.convert", "x"], ""), (["-m", "twba_chip.report", "x", "y"], ""),
+    (["-m", "twba_chip.export_nir", "x", "y"], "-torch"), (["-m", "twba_chip.export_onnx", "x", "y"], "-torch"),
+    (["-m", "twba_chip.export_qonnx", "x", "y"], "-torch"), (["-m", "twba_torch.train"], "-torch"),
+    (["benchmarks/training.py"], ""), (["benchmarks/inference.py"], ""), (["benchmarks/training_torch.py"], "-torch")])
+def test_without_packages(arguments, environment):
+    """-S: as by a Python that has none."""
+    done = subprocess.run([sys.executable, "-S"] + arguments, cwd=str(REPOSITORY), stderr=subprocess.PIPE,
+                          universal_newlines=True)
+    line = process_error(done.returncode, done.stderr)
+    package, rest = line.split(" ", 1)
+    assert package in ("numpy", "tqdm", "nir", "onnx", "torch")
+    assert rest == (f"is not installed for {sys.executable}: run `make setup{environment}`, then the same command by "
+                    f".venv{environment}/bin/python")
+
+
+@pytest.mark.parametrize("name", ["tensorflow.python", "twba_nets.nothing"])
+def test_a_module_that_is_missing_within(name):
+    """A package gets one line also in the midst of the program; a module of this project is a mistake of its own."""
+    code = ("from twba_nets import interrupts; interrupts.exit_at_once()\nwith interrupts.one_line_for_mistakes('stopped'): "
+            f"raise ModuleNotFoundError('no', name={name!r})")
+    done = subprocess.run([sys.executable, "-c", code], cwd=str(REPOSITORY), stderr=subprocess.PIPE, universal_newlines=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: tensorflow is not" if name.startswith("tensorflow") else "Traceback")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
