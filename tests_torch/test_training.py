@@ -169,6 +169,7 @@ def test_two_processes_compute_what_one_does(tmp_path):
                                str(processes), "tests_torch/one_epoch.py", str(tmp_path / str(processes))],
                               cwd=REPOSITORY, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+        assert done.stdout.count("epoch 1/1") == 1 and "warning" not in done.stderr.lower()
     one, two = (npz.read_training(tmp_path / name / "training.npz") for name in ("1", "2"))
     for name in one:
         np.testing.assert_allclose(two[name], one[name], rtol=0, atol=1e-8, err_msg=name)

@@ -35,16 +35,18 @@ class TrainingRun:
     """A run, from the flags that both trainers have to its folder.
 
     folder: where it is written. start: the checkpoint that it goes on from, or None. first_epoch: the first to train,
-    counted from 0. weights: the checkpoint that --initial-weights names, or None. recipe: the run's.
+    counted from 0. weights: the checkpoint that --initial-weights names, or None. recipe: the run's. chief: whether this
+    is the one of several processes that writes and prints.
     """
 
-    def __init__(self, recipe: Recipe, args: argparse.Namespace, locate: Callable[[Path], Path] = run_folder.locate):
+    def __init__(self, recipe: Recipe, args: argparse.Namespace, locate: Callable[[Path], Path] = run_folder.locate,
+                 chief: bool = True):
         """recipe: where neither the checkpoint nor the command line (args) says otherwise.
 
         locate: the checkpoint that a path names, in a form from which this framework can go on; raises UserError.
         Raises UserError if the run cannot be begun, or gone on with, in this folder.
         """
-        self.args, self.folder, self.locate = args, args.output, locate
+        self.args, self.folder, self.locate, self.chief = args, args.output, locate, chief
         self.found = self._look()
         self.start = self.found.start
         self.first_epoch = self._first_epoch()
@@ -80,8 +82,9 @@ class TrainingRun:
             return 0
         if self.found.epoch is not None:
             return self.found.epoch
-        print(f"note: {self.start} holds no epoch, as the original's checkpoints: going on from epoch "
-              f"{self.args.initial_epoch} (--initial-epoch)")
+        if self.chief:
+            print(f"note: {self.start} holds no epoch, as the original's checkpoints: going on from epoch "
+                  f"{self.args.initial_epoch} (--initial-epoch)")
         return self.args.initial_epoch
 
     @property
@@ -89,14 +92,15 @@ class TrainingRun:
         """Whether there is no epoch left to train."""
         return self.first_epoch >= self.recipe.epochs
 
-    def end_without_training(self, complete: Callable[[Recipe], None], chief: bool = True) -> None:
+    def end_without_training(self, complete: Callable[[Recipe], None]) -> None:
         """End a run that is done, after what a kill during its last save left undone has been completed.
 
-        complete(recipe) writes model.npz, the learning curve and the card of a run of that recipe. chief: whether this is
-        the one of several processes that writes.
+        complete(recipe) writes model.npz, the learning curve and the card of a run of that recipe.
         """
+        if not self.chief:
+            return
         recipe = self._cut_short()
-        if recipe and chief:
+        if recipe:
             with self.claimed():
                 complete(recipe)
             print(f"{self.folder}: completed: model.npz, its card and the learning curve")

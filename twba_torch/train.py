@@ -62,12 +62,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train(args: argparse.Namespace) -> None:
     """Train as the command line says."""
-    run = TrainingRun(recipes.paper(args.variant), args, locate)
+    run = TrainingRun(recipes.paper(args.variant), args, locate, chief=os.environ.get("RANK", "0") == "0")
     torch.set_default_dtype(torch.float64 if args.precision == "float64" else torch.float32)
     if run.is_done:
         run.end_without_training(
-            lambda recipe: training.complete(recipe, run.folder, run.start, devices.find(args.device)),
-            chief=os.environ.get("RANK", "0") == "0")
+            lambda recipe: training.complete(recipe, run.folder, run.start, devices.find(args.device)))
         return
     data = run.load_data()
     with devices.prepared(args.device, args.threads) as device:
@@ -83,12 +82,11 @@ def _train_on(device: torch.device, run: TrainingRun, data: Dataset) -> None:
         variables.assign(npz.read_training(run.start), trainer.network, trainer.adam)
     elif run.weights:
         variables.assign(npz.read_training(run.weights), trainer.network)
-    chief = trainer.rank == 0
-    with run.claimed() if chief else contextlib.nullcontext():
-        if chief:
+    with run.claimed() if run.chief else contextlib.nullcontext():
+        if run.chief:
             run.begin(device, args.precision)
         done = training.train(trainer, run.folder, run.first_epoch, args.minutes)
-    if chief:
+    if run.chief:
         print(epochs_done(run.folder, done, recipe) + ("" if done == recipe.epochs else ": go on with --resume"))
 
 
