@@ -3,7 +3,7 @@
 # test    the tests of the TensorFlow side                       train-torch  the same, by PyTorch, on a GPU if there is one
 # bench   inference speed: the engine and its peers              test-torch   the tests of the PyTorch side, against TensorFlow
 # bench-train  training speed: this graph, the original's        bench-torch  PyTorch's training speed, by its parts
-# lint    ruff, shellcheck, hadolint                             lock         resolve the requirements anew (needs uv)
+# lint    ruff, shellcheck, hadolint, zizmor                     lock         resolve the requirements anew (needs uv)
 PYTHON := .venv/bin/python
 TORCH_PYTHON := .venv-torch/bin/python
 VARIANT := twba

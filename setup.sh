@@ -105,7 +105,7 @@ case "${1:-}" in
 intel)
   if ! is_current .venv-intel requirements.lock requirements-intel.lock; then
     prepare_tensorflow .venv-intel
-    .venv-intel/bin/python -m pip uninstall --quiet --yes tensorflow
+    .venv-intel/bin/python -m pip uninstall --quiet --yes tensorflow-cpu
     pip_install .venv-intel -r requirements-intel.lock
     cksum requirements.lock requirements-intel.lock >.venv-intel/installed
   fi

@@ -14,7 +14,7 @@ COMMANDS = {
     "to-qonnx": ("twba_chip.export_qonnx", "a network as a QONNX model, for FINN's front end"),
     "train": ("twba_torch.train", "train a network, in PyTorch"),
 }
-EXTRAS = {"nir": "nir", "onnx": "onnx", "torch": "torch", "matplotlib": "report", "sklearn": "digits"}
+EXTRAS = {"nir": "nir", "onnx": "onnx", "torch": "torch", "tensorboard": "torch", "matplotlib": "report", "sklearn": "digits"}
 
 
 def main(argv: Sequence[str] = None) -> None:

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from twba_nets import interrupts
 
 if __name__ == "__main__":
-    interrupts.exit_at_once()  # the imports below take seconds
+    interrupts.exit_at_once("setup-torch")  # the imports below take seconds
 
 import argparse
 import math

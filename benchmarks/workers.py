@@ -20,7 +20,12 @@ def add_flags(parser, seconds):
 
 
 def start(python, script, *arguments):
-    """Start benchmarks/SCRIPT. It ends when its input does; Ctrl-C at a terminal does not reach it."""
+    """Start benchmarks/SCRIPT. It ends when its input does; Ctrl-C at a terminal does not reach it.
+
+    Raises UserError where its environment is not there.
+    """
+    if not python.exists():
+        raise UserError(f"{python}: not there: run `make setup setup-torch`")
     command = [python, "-W", "ignore", REPOSITORY / "benchmarks" / script] + list(arguments)
     return subprocess.Popen([str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                             universal_newlines=True, start_new_session=True)

@@ -23,7 +23,7 @@ def test_lowering_the_rate_by_hand():
 
 
 def test_json(tmp_path):
-    recipe = dataclasses.replace(recipes.digits("bwba"), activation="published", seed=7)
+    recipe = dataclasses.replace(recipes.digits("bwba"), activation="published", seed=7, limit_train=500)
     recipe.save(tmp_path)
     assert card.load_recipe(tmp_path / "a checkpoint") == recipe
     assert json.loads((tmp_path / "recipe.json").read_text())["learning_rate_steps"][0] == [0, 0.005]
@@ -49,12 +49,12 @@ def test_initial_weights(tmp_path):
 
 
 def test_recipes_of_before_load(tmp_path):
-    """recipe.json as it was before it knew of initial weights."""
+    """recipe.json as it was before it knew of initial weights and of a limit."""
     fields = {"variant": "bwba", "activation": "published", "dataset": "cifar10", "epochs": 2, "batch_size": 200,
               "learning_rate_steps": [[0, 0.01], [1, 0.0099]], "seed": 0}
     (tmp_path / "recipe.json").write_text(json.dumps(fields))
     assert dataclasses.asdict(card.load_recipe(tmp_path / "a checkpoint")) == dict(
-        fields, learning_rate_steps=((0, 0.01), (1, 0.0099)), initial_weights=None)
+        fields, learning_rate_steps=((0, 0.01), (1, 0.0099)), initial_weights=None, limit_train=None)
 
 
 FOREIGN = ["{", "[]", "", "null", "[" * 100000, '"twba"', '{"variant": "twba", "colour": 1}', '{"variant": "xwba"}',
@@ -93,7 +93,9 @@ REFUSED = [
     ({"batch_size": 5.5}, "batch_size 5.5"), ({"batch_size": "200"}, "batch_size '200'"),
     ({"batch_size": 50001}, "batch_size 50001"), ({"seed": -1}, "seed -1"),
     ({"seed": True}, "seed True"), ({"seed": None}, "seed None"), ({"initial_weights": "model.npz"}, "initial_weights"),
-    ({"initial_weights": {"file": 1, "sha256": "x"}}, "initial_weights")] + [
+    ({"initial_weights": {"file": 1, "sha256": "x"}}, "initial_weights"), ({"limit_train": True}, "limit_train True"),
+    ({"limit_train": 199}, "limit_train 199 is no whole number from the batch size, 200, to 50000"),
+    ({"limit_train": 50001}, "limit_train 50001"), ({"batch_size": 500, "limit_train": 499}, "limit_train 499")] + [
     ({"learning_rate_steps": steps}, "must begin at epoch 0 and name each epoch once")
     for steps in ((), ((5, 0.1),), ((0, 0.1), (0, 0.2)), ((0, 0.1), (2.5, 0.2)), ((False, 0.1),))] + [
     ({"learning_rate_steps": ((0, rate),)}, "learning rate .* is no number above 0")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import REPOSITORY, interrupt_import, start_python
+from helpers import REPOSITORY, interrupt_import, process_error, start_python
 
 from twba_nets import (architecture as arch, card, command_line, datasets, files, journal, npz, places, recipe as recipes,
                        run_folder, spike_statistics)
@@ -107,6 +107,33 @@ def test_interrupted_while_importing(package, arguments, signal_number, tmp_path
     assert status == 130 and error.startswith("\nstopped") and error.count("\n") == 2
 
 
+@pytest.mark.parametrize("arguments, environment", [
+    *(([script], "") for script in SCRIPTS), (["-m", "twba_tensorflow.export", "x", "y"], ""),
+    (["-m", "twba_tensorflow.convert", "x"], ""), (["-m", "twba_chip.report", "x", "y"], ""),
+    (["-m", "twba_chip.export_nir", "x", "y"], "-torch"), (["-m", "twba_chip.export_onnx", "x", "y"], "-torch"),
+    (["-m", "twba_chip.export_qonnx", "x", "y"], "-torch"), (["-m", "twba_torch.train"], "-torch"),
+    (["benchmarks/training.py"], ""), (["benchmarks/inference.py"], ""), (["benchmarks/training_torch.py"], "-torch")])
+def test_without_packages(arguments, environment):
+    """-S: as by a Python that has none."""
+    done = subprocess.run([sys.executable, "-S"] + arguments, cwd=str(REPOSITORY), stderr=subprocess.PIPE,
+                          universal_newlines=True)
+    line = process_error(done.returncode, done.stderr)
+    package, rest = line.split(" ", 1)
+    assert package in ("numpy", "tqdm", "nir", "onnx", "torch")
+    assert rest == (f"is not installed for {sys.executable}: run `make setup{environment}`, then the same command by "
+                    f".venv{environment}/bin/python")
+
+
+@pytest.mark.parametrize("name", ["tensorflow.python", "twba_nets.nothing"])
+def test_a_module_that_is_missing_within(name):
+    """A package gets one line also in the midst of the program; a module of this project is a mistake of its own."""
+    code = ("from twba_nets import interrupts; interrupts.exit_at_once()\nwith interrupts.one_line_for_mistakes('stopped'): "
+            f"raise ModuleNotFoundError('no', name={name!r})")
+    done = subprocess.run([sys.executable, "-c", code], cwd=str(REPOSITORY), stderr=subprocess.PIPE, universal_newlines=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: tensorflow is not" if name.startswith("tensorflow") else "Traceback")
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help(script, tmp_path):
     """From any folder, without TensorFlow's import."""
@@ -139,6 +166,30 @@ def test_linear_decay(training_calls, finished_run, tmp_path):
     folder = shutil.copytree(str(finished_run), str(tmp_path / "more"))
     train("--output", folder, "--resume", "--epochs", 4, "--linear-decay", 0.002)  # from now on
     assert training_calls[1][0].learning_rate_steps == ((0, 0.005), (2, 0.002), (3, 0.001))
+
+
+def test_limit_train(on_few_digits, few_digits, finished_run, tmp_path, monkeypatch, capsys):
+    """The first images alone; the recipe says so, and a run that goes on keeps to it."""
+    from twba_tensorflow import training
+    training_calls = []
+    monkeypatch.setattr(training, "train", lambda recipe, data, *_: training_calls.append((recipe, data)))
+    train("--output", tmp_path / "run", "--dataset", "digits", "--limit-train", 60)
+    data = training_calls[0][1]
+    np.testing.assert_array_equal(data.x_train, few_digits.x_train[:60])
+    np.testing.assert_array_equal(data.y_train, few_digits.y_train[:60])
+    np.testing.assert_array_equal(data.x_test, few_digits.x_test)
+    assert "run: TWBA on digits (first 60 training images), binary activations, epochs 1 to 6, " in capsys.readouterr().out
+    limited = Path(shutil.copytree(str(finished_run), str(tmp_path / "limited")))
+    (limited / "model.json").unlink()
+    shutil.copy(str(tmp_path / "run" / "recipe.json"), str(limited))
+    train("--output", limited, "--resume", "--epochs", 9)
+    assert (training_calls[1][0].limit_train, len(training_calls[1][1].x_train)) == (60, 60)
+    for folder, limit, line in ((limited, 70, "its limit_train is 60, not 70"),
+                                (tmp_path / "new", 49, "limit_train 49 is no whole number from the batch size, 50, to"),
+                                (tmp_path / "new", 111, "--limit-train 111: digits has 110 training images: leave it out")):
+        assert line in fails(capsys, train, "--output", folder, "--dataset", "digits", "--limit-train", limit,
+                             *["--resume"] * folder.exists(), "--epochs", 9)
+    assert len(training_calls) == 2 and not (tmp_path / "new").exists()
 
 
 def test_initial_weights(training_calls, finished_run, tmp_path):

@@ -3,10 +3,12 @@ import csv
 import errno
 import fcntl
 import json
+import re
 import shutil
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ import tensorflow as tf
 from helpers import Snapshots, start_training
 from tensorflow.python.lib.io import file_io
 
-from twba_nets import architecture as arch, card, datasets, journal, recipe as recipes, run_folder
+from twba_nets import architecture as arch, card, datasets, journal, progress, recipe as recipes, run_folder
 from twba_nets.errors import UserError
 from twba_nets.files import atomic_write, claimed
 from twba_tensorflow import checkpoint, quantisers, scripts, training
@@ -66,6 +68,20 @@ def test_a_run_begins_with_the_weights_it_is_given(finished_run, tmp_path):
     assert not (after["model/bn8/moving_mean"] == before["model/bn8/moving_mean"]).all()
     source = json.loads((tmp_path / "run" / "model.json").read_text())["recipe"]["initial_weights"]
     assert source["file"].endswith("model_cifar10_advanced.ckpt-2.data-00000-of-00001")
+
+
+def test_an_epoch_tells_how_far_it_is(monkeypatch, capsys):
+    """Loss and accuracy are those of the images so far."""
+    monkeypatch.setattr(progress, "EVERY", 0)
+    figures = iter([training.StepFigures(2.0, 25, 50, None), training.StepFigures(1.0, 35, 50, None),
+                    training.StepFigures(4.0, 0, 10, None)])
+    session = SimpleNamespace(run=lambda fetches, feed: next(figures))
+    step = training.Step(110, SimpleNamespace(start=lambda session, epoch: None), None, None, [])
+    trained = training.train_epoch(session, step, recipes.digits("twba"), 2)
+    lines = re.sub(r"[\d.]+ images/s, \d+ s left", "...", capsys.readouterr().err).splitlines()
+    assert lines == ["epoch 3/6: 50 of 110 images, ..., loss 2.000, accuracy 0.500",
+                     "epoch 3/6: 100 of 110 images, ..., loss 1.500, accuracy 0.600"]
+    assert (trained.loss, trained.accuracy) == pytest.approx((190 / 110, 60 / 110))
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
@@ -185,11 +201,17 @@ def test_summaries(finished_run):
 
 
 def test_learning_curve(drawn, tmp_path):
-    """Accuracy and loss, each of training and test, over the epochs: other numbers in each."""
-    rows = [{"epoch": str(epoch), **{field: str(epoch * factor) for field, factor in (
+    """Accuracy and loss, each of training and test, over the epochs: other numbers in each. The title says whose they are."""
+    folder, fields = tmp_path / "runs" / "a $b$", dict.fromkeys(journal.FIELDS, "1")
+    rows = [{**fields, "epoch": str(epoch), **{field: str(epoch * factor) for field, factor in (
         ("train_accuracy", 0.1), ("test_accuracy", 0.2), ("train_loss", 3), ("test_loss", 4))}} for epoch in (1, 2, 4)]
-    journal.draw_curve(rows, tmp_path / "learning_curve.png")
-    assert (tmp_path / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    folder.mkdir(parents=True)
+    (folder / "log.csv").write_text("".join(",".join(line) + "\n" for line in [
+        journal.FIELDS, *([row[field] for field in journal.FIELDS] for row in rows)]))
+    journal.draw_curve(folder, recipes.Recipe("bwba", activation="published", limit_train=500))
+    assert drawn[0].figure._suptitle.get_text() == \
+        r"BWBA on cifar10 (first 500 training images), published activations, runs/a \$b\$"
+    assert (folder / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     curves = {axis.get_ylabel(): {line.get_label(): line.get_xydata().tolist() for line in axis.lines} for axis in drawn}
     assert curves == {quantity: {part: [[epoch, float(row[f"{part}_{quantity}"])] for epoch, row in zip((1, 2, 4), rows)]
                                  for part in ("train", "test")} for quantity in ("accuracy", "loss")}
@@ -199,7 +221,7 @@ def test_learning_curve(drawn, tmp_path):
 def test_rows_beyond_the_checkpoint_are_dropped(finished_run, tmp_path):
     """A kill between the log's row and the checkpoint leaves a row that the resumed run writes again."""
     shutil.copy(str(finished_run / "log.csv"), str(tmp_path))
-    journal.Journal(tmp_path, epochs_done=1, epochs=5)
+    journal.Journal(tmp_path, recipes.digits("twba"), epochs_done=1)
     assert [row["epoch"] for row in journal.read_log(tmp_path)] == ["1"]
 
 
@@ -250,7 +272,7 @@ def test_variables_that_are_no_numbers_are_not_saved(train, tmp_path, monkeypatc
 def test_a_loss_that_is_no_number(finished_run, tmp_path):
     """A row that no log can hold is not written, and the remedy is one that there is."""
     shutil.copy(str(finished_run / "log.csv"), str(tmp_path))
-    log = journal.Journal(tmp_path, 1, 5)
+    log = journal.Journal(tmp_path, recipes.digits("twba"), 1)
     row = journal.make_row(recipes.digits("twba"), 1, 110, journal.Trained(2.0, 0.25, 0.1),
                            journal.Tested(float("inf"), 0.125, 8.0, 0.1))
     with pytest.raises(UserError, match="the test loss is inf in epoch 2: go on from the last checkpoint"):
@@ -313,7 +335,7 @@ def test_a_claim_on_a_file(tmp_path):
 
 
 def test_progress_line(finished_run, tmp_path, capsys):
-    log = journal.Journal(tmp_path, 0, 600)
+    log = journal.Journal(tmp_path, recipes.paper("twba"), 0)
     with open(str(finished_run / "log.csv")) as file:
         row = next(csv.DictReader(file))
     row = journal.LogRow(**{key: float(value) for key, value in row.items() if key != "finished_at"})

@@ -3,6 +3,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from conftest import in_tensorflow
 from helpers import REPOSITORY, Snapshots, interrupt_import
-from twba_nets import architecture as arch, card, datasets, files, journal, npz
+from twba_nets import architecture as arch, card, datasets, files, journal, npz, progress
 from twba_torch import device, train, training, variables
 from twba_torch.training import Trainer
 
@@ -67,8 +69,12 @@ def train_here(folder, *flags):
     train.train(train.parse(["--variant", "twba", "--output", str(folder), "--device", "cpu", "--no-compile", *flags]))
 
 
+def names(folder):
+    return {path.name for path in folder.iterdir() if "tfevents" not in path.name}
+
+
 def test_files_of_a_run(finished_run, short_recipe):
-    assert {path.name for path in finished_run.iterdir()} == {
+    assert names(finished_run) == {
         "training.npz", "model.npz", "model.json", "recipe.json", "log.csv", "learning_curve.png"}
     assert {name: value.shape for name, value in npz.read_training(finished_run / "training.npz").items()} == \
         arch.training_variable_shapes()
@@ -108,6 +114,19 @@ def test_learning(few_digits, short_recipe):
     trainer = Trainer(short_recipe, few_digits, CPU, compiled=False)
     losses = [trainer.train_epoch(epoch).loss for epoch in range(4)]
     assert losses[-1] < losses[0] - 0.3
+
+
+def test_an_epoch_tells_how_far_it_is(few_digits, short_recipe, monkeypatch, capsys):
+    """Loss and accuracy are those of the images so far."""
+    monkeypatch.setattr(progress, "EVERY", 0)
+    monkeypatch.setattr(training, "READ_SECONDS", -1)
+    batches = iter([[100.0, 25], [50.0, 35], [40.0, 0]])
+    monkeypatch.setattr(Trainer, "train_batch", lambda *_: torch.tensor(next(batches), dtype=torch.float64))
+    trained = Trainer(short_recipe, few_digits, CPU, compiled=False).train_epoch(1)
+    lines = re.sub(r"[\d.]+ images/s, \d+ s left", "...", capsys.readouterr().err).splitlines()
+    assert lines == ["epoch 2/2: 50 of 110 images, ..., loss 2.000, accuracy 0.500",
+                     "epoch 2/2: 100 of 110 images, ..., loss 1.500, accuracy 0.600"]
+    assert (trained.loss, trained.accuracy) == pytest.approx((190 / 110, 60 / 110))
 
 
 def test_a_run_belongs_to_one_process(tmp_path):
@@ -150,6 +169,7 @@ def test_two_processes_compute_what_one_does(tmp_path):
                                str(processes), "tests_torch/one_epoch.py", str(tmp_path / str(processes))],
                               cwd=REPOSITORY, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+        assert done.stdout.count("epoch 1/1") == 1 and "warning" not in done.stderr.lower()
     one, two = (npz.read_training(tmp_path / name / "training.npz") for name in ("1", "2"))
     for name in one:
         np.testing.assert_allclose(two[name], one[name], rtol=0, atol=1e-8, err_msg=name)
@@ -238,7 +258,7 @@ def without_arithmetic(monkeypatch, few_digits):
 
 
 def assert_same_run(found, expected):
-    assert {path.name for path in found.iterdir()} == {path.name for path in expected.iterdir()}
+    assert names(found) == names(expected)
     for name in ("training.npz", "model.npz"):
         assert_same_files(found / name, expected / name)
     logs = [[(row["epoch"], row["test_loss"]) for row in journal.read_log(folder)] for folder in (found, expected)]
@@ -262,6 +282,32 @@ def test_killed_at_any_replacement(without_arithmetic, tmp_path, monkeypatch):
     for folder in kills:
         without_arithmetic(folder, "--epochs", "1", *["--resume"] * (folder / "training.npz").exists())
         assert_same_run(folder, tmp_path / "whole")
+
+
+def test_summaries(without_arithmetic, tmp_path):
+    """TensorBoard has an epoch's figures once, also where a kill came before the save: by the tags of TensorFlow's side."""
+    without_arithmetic(tmp_path, "--epochs", "1")
+    shutil.copytree(tmp_path, tmp_path / "saved")
+    without_arithmetic(tmp_path, "--resume", "--epochs", "3")
+    for name in ("training.npz", "model.npz", "model.json", "recipe.json"):
+        shutil.copy(tmp_path / "saved" / name, tmp_path)
+    shutil.rmtree(tmp_path / "saved")
+    without_arithmetic(tmp_path, "--resume", "--epochs", "4")
+    found = EventAccumulator(str(tmp_path)).Reload()
+    rows = journal.read_log(tmp_path)
+    assert set(found.Tags()["scalars"]) == set(journal.LogRow._fields) - {"epoch", "step"} and len(rows) == 4
+    for tag in found.Tags()["scalars"]:
+        assert [(event.step, event.value) for event in found.Scalars(tag)] == [
+            (int(row["epoch"]), pytest.approx(float(row[tag]), rel=1e-6)) for row in rows]
+
+
+def test_limit_train(without_arithmetic, tmp_path, capsys):
+    """60 images in batches of 50 are two steps an epoch; the card says so, and a run that goes on keeps to it."""
+    without_arithmetic(tmp_path, "--limit-train", "60", "--epochs", "1")
+    without_arithmetic(tmp_path, "--resume", "--epochs", "2")
+    assert capsys.readouterr().out.count("TWBA on digits (first 60 training images), binary activations, epochs ") == 2
+    assert [row["step"] for row in journal.read_log(tmp_path)] == ["2", "4"]
+    assert card.read(tmp_path / "model.npz")["recipe"]["limit_train"] == 60
 
 
 def test_a_model_that_is_behind_is_brought_up_to_date(without_arithmetic, finished_run, run, capsys):

@@ -17,7 +17,7 @@ simulators have been tried. Of the ways to write this network in NIR, the one he
 from twba_nets import interrupts
 
 if __name__ == "__main__":
-    interrupts.exit_at_once()  # the imports below take seconds
+    interrupts.exit_at_once("setup-torch")  # the imports below take seconds
 
 import argparse
 import io

@@ -11,7 +11,7 @@ lists just these nine.
 from twba_nets import interrupts
 
 if __name__ == "__main__":
-    interrupts.exit_at_once()  # the imports below take seconds
+    interrupts.exit_at_once("setup-torch")  # the imports below take seconds
 
 import abc
 import argparse

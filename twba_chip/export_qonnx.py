@@ -12,7 +12,7 @@ export_onnx's but for the spikes:
 from twba_nets import interrupts
 
 if __name__ == "__main__":
-    interrupts.exit_at_once()  # the imports below take seconds
+    interrupts.exit_at_once("setup-torch")  # the imports below take seconds
 
 import argparse
 from pathlib import Path

@@ -56,6 +56,8 @@ def add_training_flags(parser: argparse.ArgumentParser, recipe: Recipe) -> None:
                         help=f"train until N epochs are done (default: {recipe.epochs})")
     parser.add_argument("--batch-size", type=images_of_a_batch, metavar="N",
                         help=f"images a step (default: {recipe.batch_size})")
+    parser.add_argument("--limit-train", type=images_of_a_batch, metavar="N",
+                        help="train on the first N training images only, at least a batch: for a first look")
     steps = " ".join(f"{epoch}:{rate:g}" for epoch, rate in recipe.learning_rate_steps)
     rate = parser.add_mutually_exclusive_group()
     rate.add_argument("--learning-rate", type=above_zero, metavar="RATE",

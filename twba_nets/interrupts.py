@@ -1,20 +1,39 @@
-"""One line for Ctrl-C, SIGTERM and what the user can mend. Imports the standard library alone."""
+"""One line for Ctrl-C, SIGTERM and what the user can mend. No package is imported here."""
 import contextlib
 import os
 import signal
 import sys
-from types import FrameType
-from typing import Callable, Dict, Iterator, Union
+from types import FrameType, TracebackType
+from typing import Callable, Dict, Iterator, Type, Union
 
+from twba_nets import places
 from twba_nets.errors import UserError
 
 PATIENCE = 2  # seconds that an interruption has to end the program
 _at_once = []
 
 
-def exit_at_once() -> None:
-    """From now on end the program in one line on Ctrl-C or SIGTERM: for its imports, which leave nothing half done."""
+def exit_at_once(target: str = "setup") -> None:
+    """From now on end the program in one line on Ctrl-C or SIGTERM: for its imports, which leave nothing half done.
+
+    A package that is missing also gets one line. target: make's, for the environment that the program needs.
+    """
     _handle(lambda number, frame: _leave("stopped"))
+
+    def tell(kind: Type[BaseException], error: BaseException, traceback: TracebackType) -> None:
+        package = (getattr(error, "name", None) or "").partition(".")[0]
+        if isinstance(error, ModuleNotFoundError) and not package.startswith("twba"):
+            print(f"error: {package} is not installed for {sys.executable}: {_remedy(target)}", file=sys.stderr)
+        else:
+            sys.__excepthook__(kind, error, traceback)
+
+    sys.excepthook = tell
+
+
+def _remedy(target: str) -> str:
+    if not places.IS_CHECKOUT:
+        return "install it"
+    return f"run `make {target}`, then the same command by {target.replace('setup', '.venv')}/bin/python"
 
 
 @contextlib.contextmanager

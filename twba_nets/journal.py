@@ -35,6 +35,10 @@ class LogRow(NamedTuple):
     images_per_second: float
     seconds: float
 
+    def scalars(self) -> Dict[str, float]:
+        """What TensorBoard shows over the epochs, tag -> figure."""
+        return {name: figure for name, figure in self._asdict().items() if name not in ("epoch", "step")}
+
 
 FIELDS = LogRow._fields + ("finished_at",)
 
@@ -73,12 +77,12 @@ def make_row(recipe: Recipe, epoch: int, images: int, trained: Trained, tested: 
 class Journal:
     """Records a row for each finished epoch."""
 
-    def __init__(self, folder: Path, epochs_done: int, epochs: int):
+    def __init__(self, folder: Path, recipe: Recipe, epochs_done: int):
         """epochs_done: where the run goes on; rows of later epochs, which a kill left unsaved, are dropped.
 
         Raises UserError if the log is damaged.
         """
-        self.folder, self.epochs = folder, epochs
+        self.folder, self.recipe = folder, recipe
         self._write_log([row for row in read_log(folder) if int(row["epoch"]) <= epochs_done])
         self.seconds = []
 
@@ -97,8 +101,9 @@ class Journal:
     def tell(self, row: LogRow) -> None:
         """Print an epoch's figures."""
         self.seconds.append(row.seconds)
-        left = sum(self.seconds) / len(self.seconds) * (self.epochs - row.epoch)
-        print(f"epoch {row.epoch}/{self.epochs}  learning rate {row.learning_rate:g}  "
+        epochs = self.recipe.epochs
+        left = sum(self.seconds) / len(self.seconds) * (epochs - row.epoch)
+        print(f"epoch {row.epoch}/{epochs}  learning rate {row.learning_rate:g}  "
               f"training: loss {row.train_loss:.4f}, accuracy {row.train_accuracy:.4f}  "
               f"test: loss {row.test_loss:.4f}, accuracy {row.test_accuracy:.4f}  "
               f"{row.spikes_per_image:.0f} spikes/image  {row.images_per_second:.1f} images/s  {duration(left)} left",
@@ -106,11 +111,11 @@ class Journal:
 
     def draw(self) -> None:
         """Bring learning_curve.png up to date."""
-        draw_curve(read_log(self.folder), self.folder / CURVE_NAME)
+        draw_curve(self.folder, self.recipe)
 
-    def finish(self, recipe: Recipe, versions: Dict[str, object], device: str) -> None:
+    def finish(self, versions: Dict[str, object], device: str) -> None:
         """Write the card (card.write) of a run whose last epoch is saved and drawn."""
-        card.write(self.folder, recipe, read_log(self.folder), versions, device)
+        card.write(self.folder, self.recipe, read_log(self.folder), versions, device)
 
 
 def is_cut_short(folder: Path, epochs: int) -> bool:
@@ -182,12 +187,13 @@ def _diverged(what: str, epoch: int) -> UserError:
     return UserError(f"{what} in epoch {epoch}: {remedy} a lower --learning-rate")
 
 
-def draw_curve(rows: Sequence[Dict[str, str]], path: Path) -> None:
-    """Draw accuracy and loss over the epochs as a PNG."""
+def draw_curve(folder: Path, recipe: Recipe) -> None:
+    """Draw accuracy and loss over the epochs of a run, from its log.csv, as learning_curve.png."""
     import matplotlib  # only now: an evaluation does without
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
+    rows = read_log(folder)
     epochs = [int(row["epoch"]) for row in rows]
     figure, axes = plt.subplots(1, 2, figsize=(10, 4))
     for axis, quantity in zip(axes, ("accuracy", "loss")):
@@ -199,7 +205,10 @@ def draw_curve(rows: Sequence[Dict[str, str]], path: Path) -> None:
         axis.set_ylabel(quantity)
         axis.grid(alpha=0.3)
         axis.legend()
+    title = f"{recipe.title}, {Path(*folder.resolve().parts[-2:])}"
+    figure.suptitle(title.replace("$", r"\$"), fontsize="medium")  # what stands between two dollars would be set as a formula
     figure.tight_layout()
-    with atomic_write(path) as file:
+    figure.subplots_adjust(top=0.92)
+    with atomic_write(folder / CURVE_NAME) as file:
         figure.savefig(file, format="png", dpi=120)
     plt.close(figure)

@@ -9,7 +9,7 @@ EVERY = 30  # seconds between two lines of a log
 
 
 class Lines:
-    """What a log gets instead of tqdm's bar: how many images are done, how long the rest takes, on stderr."""
+    """What a log gets instead of tqdm's bar: how many images are done, how fast, how long the rest takes, on stderr."""
 
     def __init__(self, total: int, what: str):
         self.total, self.what, self.n, self.postfix = total, what, 0, ""
@@ -27,19 +27,22 @@ class Lines:
         now = time.monotonic()
         if now - self.told >= EVERY and self.n < self.total:
             self.told = now
-            left = (now - self.started) / self.n * (self.total - self.n)
-            print(f"{self.what}: {self.n:,} of {self.total:,} images, {duration(left)} left{self.postfix}",
-                  file=sys.stderr, flush=True)
+            rate = self.n / (now - self.started)
+            print(f"{self.what}: {self.n:,} of {self.total:,} images, {rate:.1f} images/s, "
+                  f"{duration((self.total - self.n) / rate)} left{self.postfix}", file=sys.stderr, flush=True)
 
     def set_postfix(self, **figures: object) -> None:
         """Figures that the next lines end with."""
         self.postfix = "".join(f", {name} {figure}" for name, figure in figures.items())
 
 
-def bar(total: int, what: str) -> Union[tqdm, Lines]:
-    """A context manager with update(n) and set_postfix(**figures), for so many images. what: what is done with them."""
-    if sys.stderr.isatty():
-        return tqdm(total=total, desc=what, unit=" images", leave=False)
+def bar(total: int, what: str, shown: bool = True) -> Union[tqdm, Lines]:
+    """A context manager with update(n) and set_postfix(**figures), for so many images.
+
+    what: what is done with them. shown: whether this is the one of several processes that tells of it.
+    """
+    if sys.stderr.isatty() or not shown:
+        return tqdm(total=total, desc=what, unit=" images", leave=False, disable=not shown)
     return Lines(total, what)
 
 

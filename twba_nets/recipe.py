@@ -29,7 +29,8 @@ class Recipe:
     with_linear_decay make other schedules.
 
     initial_weights: None for fresh weights, else the checkpoint whose model variables training began with, as
-    {"file": its folder and name, "sha256": its digest}.
+    {"file": its folder and name, "sha256": its digest}. limit_train: None for all training images, else only the first
+    so many, at least a batch.
     """
     variant: str
     activation: str = "binary"
@@ -39,6 +40,7 @@ class Recipe:
     learning_rate_steps: Tuple[Tuple[int, float], ...] = ((0, 0.01), (200, 0.001), (400, 0.0001))
     seed: int = 0
     initial_weights: Optional[Dict[str, str]] = None
+    limit_train: Optional[int] = None
 
     def __post_init__(self) -> None:
         # JSON knows no tuples
@@ -53,6 +55,9 @@ class Recipe:
         for name, least, most in (("epochs", 1, MOST_EPOCHS), ("batch_size", 1, MOST_IMAGES), ("seed", 0, LARGEST)):
             if not _is_integer(getattr(self, name), least, most):
                 raise UserError(f"{name} {getattr(self, name)!r} is no whole number from {least} to {most}")
+        limit = self.limit_train
+        if limit is not None and not _is_integer(limit, self.batch_size, MOST_IMAGES):
+            raise UserError(f"limit_train {limit!r} is no whole number from the batch size, {self.batch_size}, to {MOST_IMAGES}")
         self._check_rates()
         source = self.initial_weights
         if source is not None and not (isinstance(source, dict) and set(source) == {"file", "sha256"}
@@ -68,6 +73,12 @@ class Recipe:
             # what float32 can hold; a NaN lies in no range
             if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 1e-37 < rate < 1e38:
                 raise UserError(f"learning rate {rate!r} is no number above 0")
+
+    @property
+    def title(self) -> str:
+        """What is trained on what, to be read."""
+        images = f" (first {self.limit_train} training images)" if self.limit_train else ""
+        return f"{self.variant.upper()} on {self.dataset}{images}, {self.activation} activations"
 
     def learning_rate(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0."""

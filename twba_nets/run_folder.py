@@ -4,7 +4,7 @@
     training.npz                         all 596 variables and the epoch: PyTorch's checkpoint, which TensorFlow reads too
     model_cifar10_advanced.ckpt-EPOCH    TensorFlow's newest two checkpoints, each an .index and a .data file
     checkpoint                           the text in which TensorFlow names the newest of them
-    recipe.json, log.csv, learning_curve.png
+    recipe.json, log.csv, learning_curve.png, events.out.tfevents.* for TensorBoard
 
 EPOCH is the number of finished epochs. The published code's checkpoints have no such ending: they hold no epoch.
 A checkpoint is named by a path: that of an npz, or TensorFlow's prefix, the path without ".index".

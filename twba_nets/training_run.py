@@ -2,6 +2,7 @@
 
 A trainer makes a TrainingRun of its command line. Then it either calls end_without_training(), if is_done, or trains:
 
+    data = run.load_data()
     with run.claimed():
         run.begin()
         ...
@@ -12,7 +13,8 @@ import dataclasses
 from pathlib import Path
 from typing import Callable, Iterator, NamedTuple, Optional
 
-from twba_nets import card, files, journal, recipe as recipes, run_folder
+from twba_nets import card, datasets, files, journal, recipe as recipes, run_folder
+from twba_nets.datasets.dataset import Dataset
 from twba_nets.errors import UserError
 from twba_nets.model import require_activation, require_same
 from twba_nets.recipe import Recipe
@@ -33,16 +35,18 @@ class TrainingRun:
     """A run, from the flags that both trainers have to its folder.
 
     folder: where it is written. start: the checkpoint that it goes on from, or None. first_epoch: the first to train,
-    counted from 0. weights: the checkpoint that --initial-weights names, or None. recipe: the run's.
+    counted from 0. weights: the checkpoint that --initial-weights names, or None. recipe: the run's. chief: whether this
+    is the one of several processes that writes and prints.
     """
 
-    def __init__(self, recipe: Recipe, args: argparse.Namespace, locate: Callable[[Path], Path] = run_folder.locate):
+    def __init__(self, recipe: Recipe, args: argparse.Namespace, locate: Callable[[Path], Path] = run_folder.locate,
+                 chief: bool = True):
         """recipe: where neither the checkpoint nor the command line (args) says otherwise.
 
         locate: the checkpoint that a path names, in a form from which this framework can go on; raises UserError.
         Raises UserError if the run cannot be begun, or gone on with, in this folder.
         """
-        self.args, self.folder, self.locate = args, args.output, locate
+        self.args, self.folder, self.locate, self.chief = args, args.output, locate, chief
         self.found = self._look()
         self.start = self.found.start
         self.first_epoch = self._first_epoch()
@@ -78,8 +82,9 @@ class TrainingRun:
             return 0
         if self.found.epoch is not None:
             return self.found.epoch
-        print(f"note: {self.start} holds no epoch, as the original's checkpoints: going on from epoch "
-              f"{self.args.initial_epoch} (--initial-epoch)")
+        if self.chief:
+            print(f"note: {self.start} holds no epoch, as the original's checkpoints: going on from epoch "
+                  f"{self.args.initial_epoch} (--initial-epoch)")
         return self.args.initial_epoch
 
     @property
@@ -87,14 +92,15 @@ class TrainingRun:
         """Whether there is no epoch left to train."""
         return self.first_epoch >= self.recipe.epochs
 
-    def end_without_training(self, complete: Callable[[Recipe], None], chief: bool = True) -> None:
+    def end_without_training(self, complete: Callable[[Recipe], None]) -> None:
         """End a run that is done, after what a kill during its last save left undone has been completed.
 
-        complete(recipe) writes model.npz, the learning curve and the card of a run of that recipe. chief: whether this is
-        the one of several processes that writes.
+        complete(recipe) writes model.npz, the learning curve and the card of a run of that recipe.
         """
+        if not self.chief:
+            return
         recipe = self._cut_short()
-        if recipe and chief:
+        if recipe:
             with self.claimed():
                 complete(recipe)
             print(f"{self.folder}: completed: model.npz, its card and the learning curve")
@@ -108,6 +114,14 @@ class TrainingRun:
         is_newest = run_folder.epoch_of(newest) == self.found.epoch
         return recipe if is_newest and journal.is_cut_short(self.folder, self.first_epoch) else None
 
+    def load_data(self) -> Dataset:
+        """The recipe's data set, with those training images that the recipe trains on. Raises UserError if it has fewer."""
+        data = datasets.load(self.recipe.dataset, self.args.data_dir)
+        limit, images = self.recipe.limit_train, len(data.x_train)
+        if limit and limit > images:
+            raise UserError(f"--limit-train {limit}: {self.recipe.dataset} has {images} training images: leave it out for all")
+        return data._replace(x_train=data.x_train[:limit], y_train=data.y_train[:limit])
+
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
         """Keep the folder from other processes that train. Raises UserError where one has trained into it until now."""
@@ -120,9 +134,8 @@ class TrainingRun:
         """Write the recipe, and print how the run is trained. details: what else there is to say of it."""
         recipe = self.recipe
         recipe.save(self.folder)
-        print(f"{self.folder}: {recipe.variant.upper()} on {recipe.dataset}, {recipe.activation} activations, epochs "
-              f"{self.first_epoch + 1} to {recipe.epochs}, batch size {recipe.batch_size}, seed {recipe.seed}"
-              + "".join(f", {detail}" for detail in details), flush=True)
+        print(f"{self.folder}: {recipe.title}, epochs {self.first_epoch + 1} to {recipe.epochs}, batch size "
+              f"{recipe.batch_size}, seed {recipe.seed}" + "".join(f", {detail}" for detail in details), flush=True)
 
 
 def epochs_done(path: Path, epochs: int, recipe: Recipe) -> str:
@@ -139,13 +152,14 @@ def choose_recipe(recipe: Recipe, start: Optional[Path], args: argparse.Namespac
     """
     variant, stored = recipe.variant, card.load_recipe(start) if start else None
     if stored:
-        require_same(stored, start, variant=variant, activation=args.activation, dataset=args.dataset, seed=args.seed)
+        require_same(stored, start, variant=variant, activation=args.activation, dataset=args.dataset, seed=args.seed,
+                     limit_train=args.limit_train)
         recipe = stored
     elif args.dataset:
         recipe = recipes.RECIPES[args.dataset](variant)
     if start and not stored:
         require_activation(start, args.activation)
-    names = ("activation", "epochs", "batch_size", "learning_rate_steps", "seed")
+    names = ("activation", "epochs", "batch_size", "learning_rate_steps", "seed", "limit_train")
     recipe = dataclasses.replace(
         recipe, **{name: getattr(args, name) for name in names if getattr(args, name) is not None})
     if args.learning_rate is not None:

@@ -3,8 +3,8 @@ from typing import Dict, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
+from twba_nets import progress
 from twba_nets.interrupts import exiting_at_once
 from twba_nets.recipe import Recipe
 from twba_nets.spike_statistics import Result
@@ -43,7 +43,7 @@ class Evaluator:
         """Evaluate all images."""
         self.start(session)
         batches = []
-        with tqdm(total=self.images, unit=" images", desc="evaluation", leave=False, disable=None) as bar:
+        with progress.bar(self.images, "evaluation") as bar:
             while True:
                 try:
                     batches.append(session.run(self.fetches))

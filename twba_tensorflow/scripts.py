@@ -42,7 +42,7 @@ def _train(recipe: Recipe, args: argparse.Namespace) -> None:
     if run.is_done:
         run.end_without_training(lambda recipe: training.complete(recipe, run.folder, run.start, args.graph))
         return
-    data = datasets.load(run.recipe.dataset, args.data_dir)
+    data = run.load_data()
     with run.claimed():
         run.begin()
         training.train(run.recipe, data, run.folder, run.start, run.first_epoch, args.threads, initial, args.graph)

@@ -6,9 +6,8 @@ from typing import Any, Dict, List, NamedTuple, Optional
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
-from twba_nets import card, npz
+from twba_nets import card, npz, progress
 from twba_nets.architecture import is_quantised
 from twba_nets.datasets.dataset import Dataset
 from twba_nets.interrupts import exiting_at_once
@@ -58,7 +57,7 @@ def train(recipe: Recipe, dataset: Dataset, folder: Path, start: Optional[Path] 
                 checkpoint.restore(session, saver, start)
             elif initial:
                 checkpoint.assign(session, initial)
-            journal = Journal(folder, first_epoch, recipe.epochs)
+            journal = Journal(folder, recipe, first_epoch)
             variables = {variable.op.name: variable for variable in tf.global_variables()}
             with contextlib.closing(tf.summary.FileWriter(str(folder))) as summaries:
                 summaries.add_session_log(tf.SessionLog(status=tf.SessionLog.START), global_step=first_epoch + 1)
@@ -78,7 +77,7 @@ def train(recipe: Recipe, dataset: Dataset, folder: Path, start: Optional[Path] 
                     journal.tell(row)  # only what is saved
                     journal.draw()
                     summarise(summaries, row)
-    finish(journal, recipe, graph)
+    finish(journal, graph)
 
 
 def build_step(recipe: Recipe, dataset: Dataset, graph: str = "fast") -> Step:
@@ -99,33 +98,32 @@ def train_epoch(session: tf.Session, step: Step, recipe: Recipe, epoch: int) -> 
     step.batches.start(session, epoch)
     rate = {step.learning_rate: recipe.learning_rate(epoch)}
     loss_sum = correct_sum = seen = 0
-    with tqdm(total=step.images, unit=" images", desc=f"epoch {epoch + 1}/{recipe.epochs}", leave=False, disable=None) as bar:
+    with progress.bar(step.images, f"epoch {epoch + 1}/{recipe.epochs}") as bar:
         while seen < step.images:
             figures = session.run(step.fetches, rate)
             require_finite("loss", figures.loss, epoch + 1)
             loss_sum += figures.loss * figures.images
             correct_sum += figures.correct
             seen += figures.images
-            bar.update(figures.images)
             bar.set_postfix(loss=f"{loss_sum / seen:.3f}", accuracy=f"{correct_sum / seen:.3f}")
+            bar.update(figures.images)
     return Trained(loss_sum / seen, correct_sum / seen, time.time() - started)
 
 
 def summarise(summaries: tf.summary.FileWriter, row: LogRow) -> None:
     """Show an epoch's figures in TensorBoard."""
-    values = [tf.Summary.Value(tag=name, simple_value=figure) for name, figure in row._asdict().items()
-              if name not in ("epoch", "step")]
+    values = [tf.Summary.Value(tag=name, simple_value=figure) for name, figure in row.scalars().items()]
     summaries.add_summary(tf.Summary(value=values), row.epoch)
     summaries.flush()
 
 
 def complete(recipe: Recipe, folder: Path, start: Path, graph: str) -> None:
     """Make up for what a kill during the last save, that of the checkpoint `start`, left undone."""
-    journal = Journal(folder, recipe.epochs, recipe.epochs)
+    journal = Journal(folder, recipe, recipe.epochs)
     npz.save_model(folder / MODEL_NAME, quantised(checkpoint.read(start), recipe.variant))
     checkpoint.clear(folder, recipe.epochs)
     journal.draw()
-    finish(journal, recipe, graph)
+    finish(journal, graph)
 
 
 @exiting_at_once()
@@ -137,6 +135,6 @@ def quantised(values: Dict[str, np.ndarray], variant: str) -> Dict[str, np.ndarr
                                            if is_quantised(name)}))
 
 
-def finish(journal: Journal, recipe: Recipe, graph: str) -> None:
+def finish(journal: Journal, graph: str) -> None:
     """Write the card of a run whose last epoch is saved and drawn."""
-    journal.finish(recipe, {"tensorflow": tf.__version__, "graph": graph}, card.cpu_name())
+    journal.finish({"tensorflow": tf.__version__, "graph": graph}, card.cpu_name())

@@ -1,9 +1,11 @@
 """The device that a process computes on, and its place among several processes."""
 import contextlib
 import itertools
+import logging
 import os
 import shlex
 import shutil
+import warnings
 from collections.abc import Iterator
 
 import torch
@@ -24,11 +26,20 @@ def prepared(name: str = None, threads: int = 0) -> Iterator[torch.device]:
     if "WORLD_SIZE" not in os.environ:
         yield device
         return
+    quieten_distributed()
     torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield device
     finally:
         torch.distributed.destroy_process_group()
+
+
+def quieten_distributed() -> None:
+    """Keep off the screen what each of several processes would say, and what is of no consequence."""
+    # of the gradients of 1x1 kernels, which differ in the strides of axes of length 1 alone
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+    # that torch.compile leaves out the profiler's marks in DistributedDataParallel
+    logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
 
 
 def keep_memory() -> None:

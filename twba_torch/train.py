@@ -2,7 +2,7 @@
 from twba_nets import interrupts
 
 if __name__ == "__main__":
-    interrupts.exit_at_once()  # the imports below take seconds
+    interrupts.exit_at_once("setup-torch")  # the imports below take seconds
 
 import argparse
 import contextlib
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from twba_nets import architecture, command_line, datasets, npz, recipe as recipes, run_folder
+from twba_nets import architecture, command_line, npz, recipe as recipes, run_folder
 from twba_nets.datasets.dataset import Dataset
 from twba_nets.errors import UserError
 from twba_nets.run_folder import TRAINING_NAME
@@ -34,7 +34,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description="Train a TWBA-Net or BWBA-Net on a GPU or CPU; in several processes by `torchrun "
         "--nproc-per-node N -m twba_torch.train ...`. Without further flags the paper's recipe is used, with --resume "
         "the recipe of the run that goes on. The output folder gets training.npz (all variables, Adam's included), "
-        "model.npz with its card model.json, recipe.json, log.csv and learning_curve.png.")
+        "model.npz with its card model.json, recipe.json, log.csv, TensorBoard summaries and learning_curve.png.")
     parser.add_argument("--variant", choices=architecture.VARIANTS, required=True,
                         help="twba: ternary weights; bwba: binary weights")
     command_line.add_training_flags(parser, recipes.paper("twba"))
@@ -62,14 +62,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train(args: argparse.Namespace) -> None:
     """Train as the command line says."""
-    run = TrainingRun(recipes.paper(args.variant), args, locate)
+    run = TrainingRun(recipes.paper(args.variant), args, locate, chief=os.environ.get("RANK", "0") == "0")
     torch.set_default_dtype(torch.float64 if args.precision == "float64" else torch.float32)
     if run.is_done:
         run.end_without_training(
-            lambda recipe: training.complete(recipe, run.folder, run.start, devices.find(args.device)),
-            chief=os.environ.get("RANK", "0") == "0")
+            lambda recipe: training.complete(recipe, run.folder, run.start, devices.find(args.device)))
         return
-    data = datasets.load(run.recipe.dataset, args.data_dir)
+    data = run.load_data()
     with devices.prepared(args.device, args.threads) as device:
         if device.type == "cpu":
             devices.check_cpu(args.precision == "exact", not args.no_compile)
@@ -83,12 +82,11 @@ def _train_on(device: torch.device, run: TrainingRun, data: Dataset) -> None:
         variables.assign(npz.read_training(run.start), trainer.network, trainer.adam)
     elif run.weights:
         variables.assign(npz.read_training(run.weights), trainer.network)
-    chief = trainer.rank == 0
-    with run.claimed() if chief else contextlib.nullcontext():
-        if chief:
+    with run.claimed() if run.chief else contextlib.nullcontext():
+        if run.chief:
             run.begin(device, args.precision)
         done = training.train(trainer, run.folder, run.first_epoch, args.minutes)
-    if chief:
+    if run.chief:
         print(epochs_done(run.folder, done, recipe) + ("" if done == recipe.epochs else ": go on with --resume"))
 
 

@@ -1,4 +1,5 @@
 """The training loop: what twba_tensorflow/training.py does, on any PyTorch device, in one process or several."""
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +9,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
+from torch.utils.tensorboard import SummaryWriter
 
-from twba_nets import card, npz
+from twba_nets import card, npz, progress
 from twba_nets.datasets.dataset import Dataset
 from twba_nets.errors import UserError
 from twba_nets.journal import Journal, LogRow, Tested, Trained, make_row, require_finite, require_trained
@@ -22,7 +23,7 @@ from twba_torch.network import Network
 from twba_torch.pipeline import Images, augment, central_crop, epoch_numbers
 
 SAVE_SECONDS = 30  # a checkpoint after every epoch, but on a fast GPU, where an epoch takes one second
-READ_STEPS = 25  # how often the running loss is read, which on a GPU waits for the steps before
+READ_SECONDS = 1  # how often the running loss is read, which on a GPU waits for the steps before
 
 
 class Trainer:
@@ -79,14 +80,15 @@ class Trainer:
         rate = torch.tensor(self.recipe.learning_rate(epoch), dtype=torch.float32, device=self.device)
         totals = torch.zeros(2, dtype=torch.float64, device=self.device)
         self.network.train()
-        with tqdm(total=len(order), unit=" images", desc=f"epoch {epoch + 1}/{self.recipe.epochs}", leave=False,
-                  disable=None if self.rank == 0 else True) as bar:
-            for step, batch in enumerate(order.split(self.recipe.batch_size)):
+        read = started
+        with progress.bar(len(order), f"epoch {epoch + 1}/{self.recipe.epochs}", shown=self.rank == 0) as bar:
+            for batch in order.split(self.recipe.batch_size):
                 totals += self.train_batch(batch, uniforms, rate)
-                bar.update(len(batch))
-                if step % READ_STEPS == READ_STEPS - 1 and not bar.disable:
-                    loss, correct = (totals / bar.n).tolist()
+                if self.rank == 0 and time.time() - read > READ_SECONDS:
+                    read = time.time()
+                    loss, correct = (totals * self.world / (bar.n + len(batch))).tolist()  # by this process's share
                     bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{correct:.3f}")
+                bar.update(len(batch))
         loss, accuracy = (self._over_processes(totals) / len(order)).tolist()
         require_finite("loss", loss, epoch + 1)
         return Trained(loss, accuracy, time.time() - started)
@@ -150,40 +152,50 @@ def train(trainer: Trainer, folder: Path, first_epoch: int, minutes: float | Non
     """
     epochs, chief, started, saved = trainer.recipe.epochs, trainer.rank == 0, time.time(), 0
     if chief:
-        journal = Journal(folder, first_epoch, epochs)
-    for epoch in range(first_epoch, epochs):
-        row = trainer.train_and_test(epoch)
-        last = epoch + 1 == epochs or trainer.any_process(minutes and time.time() - started > 60 * minutes)
-        if chief:
-            journal.record(row)
-            save = last or time.time() - saved > SAVE_SECONDS
-            if save:
-                trainer.save(folder, epoch + 1)
-                saved = time.time()
-            journal.tell(row)
-            if save:
-                journal.draw()
-        if last:
-            break
+        journal = Journal(folder, trainer.recipe, first_epoch)
+    # TensorBoard leaves out what an earlier run, which a kill cut short, wrote of the epochs from purge_step on
+    with SummaryWriter(folder, purge_step=first_epoch + 1) if chief else contextlib.nullcontext() as summaries:
+        for epoch in range(first_epoch, epochs):
+            row = trainer.train_and_test(epoch)
+            last = epoch + 1 == epochs or trainer.any_process(minutes and time.time() - started > 60 * minutes)
+            if chief:
+                journal.record(row)
+                save = last or time.time() - saved > SAVE_SECONDS
+                if save:
+                    trainer.save(folder, epoch + 1)
+                    saved = time.time()
+                journal.tell(row)
+                if save:
+                    journal.draw()
+                summarise(summaries, row)
+            if last:
+                break
     if chief and epoch + 1 == epochs:
-        finish(journal, trainer.recipe, trainer.device, trainer.world)
+        finish(journal, trainer.device, trainer.world)
     return epoch + 1
+
+
+def summarise(summaries: SummaryWriter, row: LogRow) -> None:
+    """Show an epoch's figures in TensorBoard."""
+    for name, figure in row.scalars().items():
+        summaries.add_scalar(name, figure, row.epoch)
+    summaries.flush()
 
 
 def complete(recipe: Recipe, folder: Path, start: Path, device: torch.device) -> None:
     """Make up for what a kill during the last save, that of the training.npz `start`, left undone."""
-    journal = Journal(folder, recipe.epochs, recipe.epochs)
+    journal = Journal(folder, recipe, recipe.epochs)
     network = Network(recipe.variant, recipe.activation)
     variables.assign(npz.read_training(start), network)
     npz.save_model(folder / MODEL_NAME, variables.quantised(network))
     journal.draw()
-    finish(journal, recipe, device, processes=1)
+    finish(journal, device, processes=1)
 
 
-def finish(journal: Journal, recipe: Recipe, device: torch.device, processes: int) -> None:
+def finish(journal: Journal, device: torch.device, processes: int) -> None:
     """Write the card of a run whose last epoch is saved and drawn."""
     versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "processes": processes}
-    journal.finish(recipe, versions, device_name(device))
+    journal.finish(versions, device_name(device))
 
 
 def device_name(device: torch.device) -> str:
