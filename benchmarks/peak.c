@@ -65,14 +65,14 @@ static inline __attribute__((always_inline)) void synapses(int64_t repeats, int 
 static void ternary_synapses(int64_t repeats) { synapses(repeats, 1); }
 static void binary_synapses(int64_t repeats) { synapses(repeats, 0); }
 
-static void planes(int64_t repeats) {
-    plane sums[SUMS] = {0}, a = (plane){0} + 0x5a, b = a;
+static void adders(int64_t repeats) {
+    planes sums[SUMS] = {0}, a = (planes){0} + 0x5a, b = a;
     for (int64_t i = 0; i < repeats; i++) {
 #pragma GCC unroll 8
         for (int j = 0; j < SUMS; j++) {
             KEEP(a);
             KEEP(b);
-            plane carry = add(a, b, sums + j);
+            planes carry = add(a, b, sums + j);
             KEEP(carry);
         }
     }
@@ -99,7 +99,7 @@ double peak_synapses(int64_t repeats, int ternary) {
 }
 
 /* Planes that adders take in. */
-double peak_planes(int64_t repeats) { return rate(planes, repeats, SUMS); }
+double peak_planes(int64_t repeats) { return rate(adders, repeats, SUMS * PLACES); }
 
 /* Float multiply-accumulates. */
 double peak_floats(int64_t repeats) { return rate(products, repeats, CHAINS * LANES); }

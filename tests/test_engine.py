@@ -74,7 +74,8 @@ def assert_same(running, expected, images, total):
 @pytest.fixture(params=[1000, 1], ids=["words", "planes"])
 def way(request, monkeypatch):
     """Few images are computed by words, or by planes."""
-    monkeypatch.setattr(engine.network, "MANY", request.param)
+    for name in ("MANY", "MANY_BY_LOOK_UPS"):
+        monkeypatch.setattr(engine.network, name, request.param)
 
 
 @pytest.mark.parametrize("variant", arch.VARIANTS)

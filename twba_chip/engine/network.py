@@ -9,7 +9,8 @@ from twba_nets.architecture import Stage
 from twba_nets.arrays import Arrays
 
 CHUNK = 8 * packing.PLANE_BYTES  # images of a call
-MANY = 96  # from this many images on, planes are faster than words, even with some of the 256 lanes empty
+MANY = 128  # from this many images on, planes are faster than words, even with some of the 256 lanes empty
+MANY_BY_LOOK_UPS = 96  # the same where words are looked up in tables, which takes longer
 PART = 16  # images at a time whose float maps stay in the cache
 MOST_SYNAPSES, MOST_SPIKES = 1024, 1 << 17  # of a neuron, of a map: what planes.c's numbers hold
 
@@ -50,7 +51,7 @@ class Network:
             else:
                 struct.floats = self._floats(stage)
             before = after
-        self.struct = structs.Network(number_of_stages=len(stages), many=MANY, part=self._part, stages=self.stages,
+        self.struct = structs.Network(number_of_stages=len(stages), many=MANY_BY_LOOK_UPS if looks_up else MANY, part=self._part, stages=self.stages,
                                       classifier=self._classifier(arch.features(stages)))
 
     def _address(self, array: np.ndarray, dtype: Optional[type] = None) -> int:

@@ -1,7 +1,8 @@
 /* A map is [row][column][channel] of planes, and a plane is one neuron's bit in each of 256 images. A neuron's sum is held in
    planes too: plane k has bit k of all images' numbers. It begins with the threshold subtracted; then the planes of its
    synapses are added, those of weight 1 and those of -1. Adders are made of AND, OR and XOR, and treat 256 images at once:
-   weights of 0 cost nothing, nor do shifts. */
+   weights of 0 cost nothing, nor do shifts. Where a vector has room for two planes, they are those of the same neuron at two
+   positions, which have the same weights. */
 #include "planes.h"
 
 #include "vectors.h"
@@ -10,21 +11,22 @@ enum { WORD = 32, TASK_FILTERS = 32 };                    /* planes of a word; f
 enum { MOST_WORDS = 32, MOST_BITS = 12, COUNT_BITS = 17 }; /* that a neuron sees; of its sum; of a map's spikes */
 
 /* Adds eight planes to the number's three lower bits; the carry is returned. */
-static inline __attribute__((always_inline)) plane add_eight(const uint8_t *patch, const uint16_t *synapses, plane *number) {
-    plane fours[2];
+static inline __attribute__((always_inline)) planes add_eight(const uint8_t *patch, const uint16_t *synapses, planes *number) {
+    planes fours[2], x[4];
     for (int i = 0; i < 2; i++, synapses += 4) {
-        plane two = add(load_plane(patch + synapses[0]), load_plane(patch + synapses[1]), number);
-        plane twos = add(load_plane(patch + synapses[2]), load_plane(patch + synapses[3]), number);
+        for (int j = 0; j < 4; j++)
+            x[j] = load_planes(patch + synapses[j] * PLACES);
+        planes two = add(x[0], x[1], number), twos = add(x[2], x[3], number);
         fours[i] = add(two, twos, number + 1);
     }
     return add(fours[0], fours[1], number + 2);
 }
 
 /* Adds a carry to the number from this bit on. */
-static inline __attribute__((always_inline)) void carry_on(plane *number, int bit, int bits, plane carry) {
+static inline __attribute__((always_inline)) void carry_on(planes *number, int bit, int bits, planes carry) {
 #pragma GCC unroll 16
     for (; bit < bits; bit++) {
-        plane next = number[bit] & carry;
+        planes next = number[bit] & carry;
         number[bit] ^= carry;
         carry = next;
     }
@@ -32,9 +34,9 @@ static inline __attribute__((always_inline)) void carry_on(plane *number, int bi
 
 /* Adds all planes that a list names, a multiple of eight. */
 static inline __attribute__((always_inline)) void add_planes(const uint8_t *patch, const uint16_t *synapses, int length,
-                                                             plane *number, int bits) {
+                                                             planes *number, int bits) {
     for (; length >= 16; length -= 16, synapses += 16) {
-        plane eight = add_eight(patch, synapses, number), eights = add_eight(patch, synapses + 8, number);
+        planes eight = add_eight(patch, synapses, number), eights = add_eight(patch, synapses + 8, number);
         carry_on(number, 4, bits, add(eight, eights, number + 3));
     }
     if (length)
@@ -42,13 +44,13 @@ static inline __attribute__((always_inline)) void add_planes(const uint8_t *patc
 }
 
 /* Sets all lanes to an integer. */
-static inline __attribute__((always_inline)) void spread(int value, plane *number, int bits) {
+static inline __attribute__((always_inline)) void spread(int value, planes *number, int bits) {
     for (int bit = 0; bit < bits; bit++)
-        number[bit] = (plane){0} - (uint64_t)(value >> bit & 1);
+        number[bit] = (planes){0} - (uint64_t)(value >> bit & 1);
 }
 
 /* Turns n into -1 - n. */
-static inline __attribute__((always_inline)) void complement(plane *number, int bits) {
+static inline __attribute__((always_inline)) void complement(planes *number, int bits) {
     for (int bit = 0; bit < bits; bit++)
         number[bit] = ~number[bit];
 }
@@ -58,12 +60,12 @@ static inline __attribute__((always_inline)) void complement(plane *number, int 
    A stage that is not ternary has no lists of -1. There sum = 2 * plus - seen, where plus counts the spikes that meet a
    weight of 1, and seen counts all spikes. The number begins with -seen - threshold, and plus is added one bit higher.
    unseen: -1 - seen, where the stage is not ternary. */
-static inline __attribute__((always_inline)) plane fires(const uint8_t *patch, const uint16_t *synapses, const Neuron *neuron,
-                                                         const plane *unseen, int bits) {
-    plane number[MOST_BITS];
+static inline __attribute__((always_inline)) planes fires(const uint8_t *patch, const uint16_t *synapses, const Neuron *neuron,
+                                                         const planes *unseen, int bits) {
+    planes number[MOST_BITS];
     synapses += neuron->first_synapse;
     if (unseen) {
-        plane carry = {0}, one[MOST_BITS];
+        planes carry = {0}, one[MOST_BITS];
         spread(1 - neuron->threshold, one, bits);
         for (int bit = 0; bit < bits; bit++) {
             number[bit] = carry;
@@ -79,26 +81,32 @@ static inline __attribute__((always_inline)) plane fires(const uint8_t *patch, c
     return number[bits - 1];
 }
 
-/* A task: TASK_FILTERS of a group at a position. What they see is copied together first; a plane of zeros follows, which
-   fills up lists of synapses. */
-static inline __attribute__((always_inline)) void fire_filters(const Stage *s, int position, int group, int first, int bits) {
+/* A task: TASK_FILTERS of a group at PLACES positions; the last one twice where they are no multiple. What they see is copied
+   together first; planes of zeros follow, which fill up lists of synapses. */
+static inline __attribute__((always_inline)) void fire_filters(const Stage *s, const int *positions, int group, int first,
+                                                               int bits) {
     const Geometry *g = &s->geometry;
     const Planes *p = &s->planes;
-    plane patch[MOST_WORDS * WORD + 1], unseen[MOST_BITS] = {0};
-    for (int word = 0; word < g->fan_in; word++) {
-        int from = g->input_starts[position] + group * g->channels + g->offsets[word];
-        memcpy(patch + word * WORD, p->input + (ptrdiff_t)from * WORD * sizeof(plane), WORD * sizeof(plane));
-    }
-    patch[g->fan_in * WORD] = (plane){0};
+    uint8_t patch[MOST_WORDS * WORD + 1][PLACES][PLANE] __attribute__((aligned(64)));
+    planes unseen[MOST_BITS] = {0};
+    for (int place = 0; place < PLACES; place++)
+        for (int word = 0; word < g->fan_in; word++) {
+            int from = g->input_starts[positions[place]] + group * g->channels + g->offsets[word];
+            for (int i = 0; i < WORD; i++)
+                memcpy(patch[word * WORD + i][place], p->input + ((ptrdiff_t)from * WORD + i) * PLANE, PLANE);
+        }
+    memset(patch[g->fan_in * WORD], 0, sizeof *patch);
     if (!s->ternary) {
-        add_planes((const uint8_t *)patch, p->synapses, g->fan_in * WORD, unseen, bits);
+        add_planes(patch[0][0], p->synapses, g->fan_in * WORD, unseen, bits);
         complement(unseen, bits);
     }
     const Neuron *neuron = p->neurons + group * g->filters + first;
     for (const Neuron *end = neuron + TASK_FILTERS; neuron < end; neuron++) {
-        plane spikes = fires((const uint8_t *)patch, p->synapses, neuron, s->ternary ? NULL : unseen, bits);
-        ptrdiff_t place = (ptrdiff_t)g->output_starts[position] * 8 + neuron->place;
-        memcpy(p->output + place * sizeof(plane), &spikes, sizeof spikes);
+        planes spikes = fires(patch[0][0], p->synapses, neuron, s->ternary ? NULL : unseen, bits);
+        for (int place = 0; place < PLACES; place++) {
+            ptrdiff_t at = (ptrdiff_t)g->output_starts[positions[place]] * 8 + neuron->place;
+            memcpy(p->output + at * PLANE, (const uint8_t *)&spikes + place * PLANE, PLANE);
+        }
     }
 }
 
@@ -106,19 +114,24 @@ static inline __attribute__((always_inline)) void fire_filters(const Stage *s, i
    registers. */
 void hidden_by_planes(const Stage *s) {
     const Geometry *g = &s->geometry;
-    int tasks = g->filters / TASK_FILTERS;
+    int places = (g->positions + PLACES - 1) / PLACES, tasks = g->filters / TASK_FILTERS;
 #pragma omp parallel for schedule(static)
-    for (int task = 0; task < g->positions * g->groups * tasks; task++) {
-        int position = task % g->positions, group = task / g->positions / tasks;
-        int first = task / g->positions % tasks * TASK_FILTERS;
+    for (int task = 0; task < places * g->groups * tasks; task++) {
+        int group = task / places / tasks, first = task / places % tasks * TASK_FILTERS, positions[PLACES];
+        for (int place = 0; place < PLACES; place++) {
+            int position = task % places * PLACES + place;
+            positions[place] = position < g->positions ? position : g->positions - 1;
+        }
         if (g->fan_in * WORD < 511)
-            fire_filters(s, position, group, first, 10);
+            fire_filters(s, positions, group, first, 10);
         else if (g->fan_in * WORD < 1023)
-            fire_filters(s, position, group, first, 11);
+            fire_filters(s, positions, group, first, 11);
         else
-            fire_filters(s, position, group, first, 12);
+            fire_filters(s, positions, group, first, 12);
     }
 }
+
+typedef uint64_t plane __attribute__((vector_size(PLANE)));
 
 /* Four matrices of 64 x 64 bits: bit i of row j goes to bit j of row i. */
 static void transpose(plane *rows) {
@@ -153,17 +166,19 @@ void from_planes(const uint8_t *planes, int bytes, uint8_t *maps) {
     }
 }
 
-void count_by_planes(const uint8_t *planes, int bytes, int images, double *spikes, int step) {
-    plane number[COUNT_BITS] = {0};
-    uint16_t all[64];
-    for (int i = 0; i < 64; i++)
-        all[i] = i * sizeof(plane);
+/* Where a vector has two planes, those of a map's even and odd neurons are counted apart. */
+void count_by_planes(const uint8_t *maps, int bytes, int images, double *spikes, int step) {
+    planes number[COUNT_BITS] = {0};
+    uint16_t all[64 / PLACES];
+    for (int i = 0; i < 64 / PLACES; i++)
+        all[i] = i * PLANE;
     for (int byte = 0; byte < bytes; byte += 8)
-        add_planes(planes + (ptrdiff_t)byte * 8 * sizeof(plane), all, 64, number, COUNT_BITS);
+        add_planes(maps + (ptrdiff_t)byte * 8 * PLANE, all, 64 / PLACES, number, COUNT_BITS);
     for (int image = 0; image < images; image++) {
         int sum = 0;
-        for (int bit = 0; bit < COUNT_BITS; bit++)
-            sum |= (int)(number[bit][image / 64] >> image % 64 & 1) << bit;
+        for (int place = 0; place < PLACES; place++)
+            for (int bit = 0; bit < COUNT_BITS; bit++)
+                sum += (int)(number[bit][place * (IMAGES / 64) + image / 64] >> image % 64 & 1) << bit;
         spikes[image * step] = sum;
     }
 }

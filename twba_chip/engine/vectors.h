@@ -112,24 +112,29 @@ static inline uint16_t at_least(sums_of_16 sums, const int16_t *thresholds) {
 
 #endif
 
-/* Planes: planes.c. */
+/* Planes: planes.c. A vector holds those of one synapse at one position, or at two. */
 
-enum { IMAGES = 256 }; /* a bit of each */
-typedef uint64_t plane __attribute__((vector_size(IMAGES / 8)));
+#ifdef __AVX512F__
+enum { PLACES = 2 };
+#else
+enum { PLACES = 1 };
+#endif
+enum { IMAGES = 256, PLANE = IMAGES / 8 }; /* a bit of each; bytes of a plane */
+typedef uint64_t planes __attribute__((vector_size(PLACES * PLANE)));
 
-static inline plane load_plane(const void *from) {
-    plane x;
+static inline planes load_planes(const void *from) {
+    planes x;
     memcpy(&x, from, sizeof x);
     return x;
 }
 
 /* a + b + *c in each lane: *c becomes the lower bit, the upper one is returned. */
-static inline __attribute__((always_inline)) plane add(plane a, plane b, plane *c) {
-#ifdef __AVX512VL__
-    plane carry = (plane)_mm256_ternarylogic_epi64((__m256i)a, (__m256i)b, (__m256i)*c, 0xe8);
-    *c = (plane)_mm256_ternarylogic_epi64((__m256i)a, (__m256i)b, (__m256i)*c, 0x96);
+static inline __attribute__((always_inline)) planes add(planes a, planes b, planes *c) {
+#ifdef __AVX512F__
+    planes carry = (planes)_mm512_ternarylogic_epi64((__m512i)a, (__m512i)b, (__m512i)*c, 0xe8);
+    *c = (planes)_mm512_ternarylogic_epi64((__m512i)a, (__m512i)b, (__m512i)*c, 0x96);
 #else
-    plane differ = a ^ b, carry = (a & b) | (differ & *c);
+    planes differ = a ^ b, carry = (a & b) | (differ & *c);
     *c ^= differ;
 #endif
     return carry;
