@@ -86,6 +86,59 @@ def report() -> str:
         f"{curve['images']:,} images with this share of spikes dropped at random in every map: {drops}.")
 
 
+SIDES = {"engine": "engine", "engine_avx2": "engine, built for AVX2", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO, float32",
+         "openvino_bf16": "OpenVINO, its default (bfloat16)", "litert": "LiteRT (XNNPACK, int8)", "pytorch": "PyTorch, plain",
+         "pytorch_int8": "PyTorch, our int8", "tensorflow": "TensorFlow 1.15, our graph",
+         "published": "TensorFlow 1.15, the published graph"}
+
+
+def inference() -> str:
+    """All sides on a quiet machine (make bench)."""
+    found = _json("benchmarks/inference.json")
+    quiet = [row for row in found["measurements"] if row["busy_processes"] == 0]
+    batches = sorted({row["batch"] for row in quiet})
+    rows = [["", "threads", *(cell for batch in batches for cell in (f"batch {batch}: images/s", "engine is")), "one image",
+             "as the engine", "accuracy"]]
+    for side, threads in dict.fromkeys((row["side"], row["threads"]) for row in quiet):
+        own = [row for row in quiet if (row["side"], row["threads"]) == (side, threads)]
+        quality = found["sides"][side]
+        speeds = [cell for row in own for cell in (f"{row['images_per_second']['median']:,.0f}",
+                                                   f"{row['engine_is_faster_by']:.2f}x")]
+        rows.append([SIDES[side], str(threads), *speeds, f"{own[0]['median_milliseconds']:.2f} ms",
+                     f"{100 * quality['predictions_as_the_engines']:.1f} %", f"{100 * quality['accuracy']:.1f} %"])
+    return _table(rows) + _bench_conditions(found)
+
+
+def inference_busy() -> str:
+    """One image at a time beside busy processes."""
+    found = _json("benchmarks/inference.json")
+    alone = [row for row in found["measurements"] if row["batch"] == 1]
+    loads = sorted({row["busy_processes"] for row in alone})
+    rows = [["", "threads", *(cell for load in loads for cell in (f"{load} busy: images/s", "p99"))]]
+    for side, threads in dict.fromkeys((row["side"], row["threads"]) for row in alone if row["busy_processes"]):
+        own = [row for row in alone if (row["side"], row["threads"]) == (side, threads)]
+        rows.append([SIDES[side], str(threads), *(cell for row in own for cell in (
+            f"{row['images_per_second']['median']:,.0f}", f"{row['p99_milliseconds']:.2f} ms ({row['p99_over_median']:.1f}x)"))])
+    return _table(rows)
+
+
+def roofline() -> str:
+    """The engine's stages against the processor's limit."""
+    batches = _json("benchmarks/inference.json")["roofline"]
+    rows = [["stage", *(cell for batch in batches for cell in (f"batch {batch}: us an image", "of the limit"))]]
+    rows += [[name, *(cell for found in batches.values() for cell in (
+        f"{found[name]['microseconds']:.1f}", f"{100 * found[name]['share_of_limit']:.0f} %"))] for name in batches["1"]]
+    return _table(rows)
+
+
+def _bench_conditions(found: dict) -> str:
+    versions = ", ".join(f"{SIDES[side]}: {row['version']}" for side, row in found["sides"].items()
+                         if side in ("engine", "onnxruntime", "openvino", "litert", "pytorch"))
+    return (f"\n\n{found['machine']}, {found['cores']} cores, medians of {found['rounds']} turns, load average before: "
+            f"{found['load_average_before']:.1f}, commit {found['commit'][:7]}; {versions}; "
+            "[record](../benchmarks/inference.json).")
+
+
 def training() -> str:
     """TensorFlow's training and evaluation (make bench-train)."""
     found = _json("benchmarks/training.json")
