@@ -86,8 +86,8 @@ def report() -> str:
         f"{curve['images']:,} images with this share of spikes dropped at random in every map: {drops}.")
 
 
-SIDES = {"engine": "engine", "engine_avx2": "engine, built for AVX2", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO, float32",
-         "openvino_bf16": "OpenVINO, its default (bfloat16)", "litert": "LiteRT (XNNPACK, int8)", "pytorch": "PyTorch, plain",
+SIDES = {"engine": "engine", "engine_avx2": "engine, built for AVX2", "onnxruntime": "ONNX Runtime",
+         "openvino": "OpenVINO, float32", "openvino_bf16": "OpenVINO, its default (bfloat16)", "litert": "LiteRT (XNNPACK, int8)", "pytorch": "PyTorch, plain",
          "pytorch_int8": "PyTorch, our int8", "tensorflow": "TensorFlow 1.15, our graph",
          "published": "TensorFlow 1.15, the published graph"}
 

@@ -301,6 +301,14 @@ def test_summaries(without_arithmetic, tmp_path):
             (int(row["epoch"]), pytest.approx(float(row[tag]), rel=1e-6)) for row in rows]
 
 
+def test_without_tensorboard(without_arithmetic, tmp_path, capsys, monkeypatch):
+    """A machine with PyTorch alone trains, and says what it leaves out."""
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    without_arithmetic(tmp_path, "--epochs", "1")
+    assert "note: the package tensorboard is not installed: no summaries are written\n" in capsys.readouterr().out
+    assert (tmp_path / "model.json").exists() and not list(tmp_path.glob("events.out*"))
+
+
 def test_limit_train(without_arithmetic, tmp_path, capsys):
     """60 images in batches of 50 are two steps an epoch; the card says so, and a run that goes on keeps to it."""
     without_arithmetic(tmp_path, "--limit-train", "60", "--epochs", "1")

@@ -9,7 +9,6 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.tensorboard import SummaryWriter
 
 from twba_nets import card, npz, progress
 from twba_nets.datasets.dataset import Dataset
@@ -153,8 +152,7 @@ def train(trainer: Trainer, folder: Path, first_epoch: int, minutes: float | Non
     epochs, chief, started, saved = trainer.recipe.epochs, trainer.rank == 0, time.time(), 0
     if chief:
         journal = Journal(folder, trainer.recipe, first_epoch)
-    # TensorBoard leaves out what an earlier run, which a kill cut short, wrote of the epochs from purge_step on
-    with SummaryWriter(folder, purge_step=first_epoch + 1) if chief else contextlib.nullcontext() as summaries:
+    with open_summaries(folder, first_epoch) if chief else contextlib.nullcontext() as summaries:
         for epoch in range(first_epoch, epochs):
             row = trainer.train_and_test(epoch)
             last = epoch + 1 == epochs or trainer.any_process(minutes and time.time() - started > 60 * minutes)
@@ -167,7 +165,8 @@ def train(trainer: Trainer, folder: Path, first_epoch: int, minutes: float | Non
                 journal.tell(row)
                 if save:
                     journal.draw()
-                summarise(summaries, row)
+                if summaries:
+                    summarise(summaries, row)
             if last:
                 break
     if chief and epoch + 1 == epochs:
@@ -175,7 +174,18 @@ def train(trainer: Trainer, folder: Path, first_epoch: int, minutes: float | Non
     return epoch + 1
 
 
-def summarise(summaries: SummaryWriter, row: LogRow) -> None:
+def open_summaries(folder: Path, first_epoch: int) -> contextlib.AbstractContextManager:
+    """TensorBoard's writer of a run's summaries, or None where there is PyTorch alone, which trains as well."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ModuleNotFoundError:
+        print("note: the package tensorboard is not installed: no summaries are written")
+        return contextlib.nullcontext()
+    # what an earlier run, which a kill cut short, wrote of the epochs from purge_step on is left out
+    return SummaryWriter(folder, purge_step=first_epoch + 1)
+
+
+def summarise(summaries: "SummaryWriter", row: LogRow) -> None:  # noqa: F821 (imported where it is opened)
     """Show an epoch's figures in TensorBoard."""
     for name, figure in row.scalars().items():
         summaries.add_scalar(name, figure, row.epoch)

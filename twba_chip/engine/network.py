@@ -51,8 +51,9 @@ class Network:
             else:
                 struct.floats = self._floats(stage)
             before = after
-        self.struct = structs.Network(number_of_stages=len(stages), many=MANY_BY_LOOK_UPS if looks_up else MANY, part=self._part, stages=self.stages,
-                                      classifier=self._classifier(arch.features(stages)))
+        self.struct = structs.Network(
+            number_of_stages=len(stages), many=MANY_BY_LOOK_UPS if looks_up else MANY, part=self._part, stages=self.stages,
+            classifier=self._classifier(arch.features(stages)))
 
     def _address(self, array: np.ndarray, dtype: Optional[type] = None) -> int:
         """Where C finds the array, which is kept, as contiguous numbers of this type."""
