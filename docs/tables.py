@@ -87,9 +87,9 @@ def report() -> str:
 
 
 SIDES = {"engine": "engine", "engine_avx2": "engine, built for AVX2", "onnxruntime": "ONNX Runtime",
-         "openvino": "OpenVINO, float32", "openvino_bf16": "OpenVINO, its default (bfloat16)", "litert": "LiteRT (XNNPACK, int8)", "pytorch": "PyTorch, plain",
-         "pytorch_int8": "PyTorch, our int8", "tensorflow": "TensorFlow 1.15, our graph",
-         "published": "TensorFlow 1.15, the published graph"}
+         "openvino": "OpenVINO, float32", "openvino_bf16": "OpenVINO, its default (bfloat16)",
+         "litert": "LiteRT (XNNPACK, int8)", "pytorch": "PyTorch, plain", "pytorch_int8": "PyTorch, our int8",
+         "tensorflow": "TensorFlow 1.15, our graph", "published": "TensorFlow 1.15, the published graph"}
 
 
 def inference() -> str:
