@@ -34,14 +34,16 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         description="Time training steps at batch 200 of the network as it is written in plain PyTorch (eager, "
         "float32, groups=), with exact low-precision hidden stages, with fused operations, and with both: the trainer. "
-        "All in one run, in turns; medians. Beside them the device's measured limit: a large matrix product.")
+        "All in one run, in turns; medians. Beside them the device's measured limit: a large matrix product; and on a CPU "
+        "what of the trainer's step its convolutions take.")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
+    parser.add_argument("--threads", type=command_line.positive, default=0, metavar="N", help="of a CPU (default: PyTorch's)")
     parser.add_argument("--rounds", type=command_line.positive, default=10, metavar="N", help="turns (default: 10)")
     parser.add_argument("--steps", type=command_line.positive, metavar="N",
                         help="steps a turn (default: 2 on a CPU, 50 on a GPU)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
     args = parser.parse_args(argv)
-    with interrupts.one_line_for_mistakes("stopped"), devices.prepared(args.device) as device:
+    with interrupts.one_line_for_mistakes("stopped"), devices.prepared(args.device, args.threads) as device:
         report(measure(device, args.rounds, args.steps or (50 if device.type == "cuda" else 2)), args.json)
 
 
@@ -68,6 +70,7 @@ def measure(device, rounds, steps):
         "images_per_second": speed,
         "step_seconds": {name: dict(zip(("min", "median", "max"), (min(t), statistics.median(t), max(t))))
                          for name, t in times.items()},
+        "trainer_parts_seconds": _parts(trainers["exact, fused"], steps) if device.type == "cpu" else None,
         "matrix_product_gflops": peaks,
         "gflops": {name: value * _operations() / 1e9 for name, value in speed.items()},
     }
@@ -81,6 +84,9 @@ def report(figures, json_file):
     for name, speed in figures["images_per_second"].items():
         gflops = figures["gflops"][name]
         print(f"{name:14} {speed:10.1f} {speed / plain:8.2f} {gflops:10.1f} {gflops / peak:18.0%}")
+    if figures["trainer_parts_seconds"]:
+        parts = ", ".join(f"{name} {1e3 * seconds:.0f} ms" for name, seconds in figures["trainer_parts_seconds"].items())
+        print(f"\nof the trainer's step: {parts}")
     limits = ", ".join(f"{name} {gflops:.0f} GFLOP/s" for name, gflops in figures["matrix_product_gflops"].items())
     print(f"\nlimit, matrix product: {limits}")
     if json_file:
@@ -107,6 +113,16 @@ def _time_steps(trainer, steps, device):
         trainer.train_batch(batch, uniforms, rate)
     _wait(device)
     return (time.perf_counter() - started) / steps
+
+
+def _parts(trainer, steps):
+    """Seconds a step in the convolutions, and in all else: batch norm, quantisers, augmentation, Adam."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        whole = _time_steps(trainer, steps, trainer.device)
+    seconds = {event.key: event.cpu_time_total / 1e6 / steps for event in profile.key_averages()}
+    forward = seconds["twba::convolution"] + seconds["twba::exact_convolution"]
+    backward = seconds["twba::convolution_backward"]
+    return {"convolutions forward": forward, "backward": backward, "all else": whole - forward - backward}
 
 
 def _wait(device):

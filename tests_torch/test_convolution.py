@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from twba_nets import architecture as arch
-from twba_torch.convolution import exact_convolution, float16_convolution, plain_convolution
+from twba_torch.convolution import convolution, exact_convolution, float16_convolution, plain_convolution
 
 stages = pytest.mark.parametrize("stage", arch.STAGES[arch.FLOAT_STAGES:], ids=lambda stage: stage.conv)
 
@@ -26,7 +26,7 @@ def inputs(stage, levels, weights, images=3):
 @pytest.mark.parametrize("weights", [[-1.0, 0.0, 1.0], [-1.0, 1.0]], ids=["ternary", "binary"])
 def test_forward_is_exact(stage, levels, weights):
     x, kernel, geometry = inputs(stage, levels, weights)
-    y = exact_convolution(x, kernel, *geometry)
+    y = exact_convolution(x, kernel, *geometry).flatten(3)
     assert y.dtype == torch.float32
     assert torch.equal(y.double(), plain_convolution(x.double(), kernel.double(), *geometry))
 
@@ -53,7 +53,7 @@ def test_the_largest_sum_is_exact(stage):
 def test_gradients_are_those_of_the_rounded_one(stage):
     x, kernel, geometry = inputs(stage, [0.0, 1.0], [-1.0, 0.0, 1.0])
     x.requires_grad_(), kernel.requires_grad_()
-    y = exact_convolution(x, kernel, *geometry)
+    y = exact_convolution(x, kernel, *geometry).flatten(3)
     gradient = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
     y.backward(gradient)
     doubles = [tensor.detach().double().requires_grad_() for tensor in (x, kernel)]
@@ -61,6 +61,30 @@ def test_gradients_are_those_of_the_rounded_one(stage):
     for ours, exact in zip((x.grad, kernel.grad), (tensor.grad for tensor in doubles)):
         assert ours.dtype == torch.float32
         torch.testing.assert_close(ours.double(), exact, rtol=2 ** -8, atol=1e-3 * exact.abs().max().item())
+
+
+# kernel, stride, margin, groups, channels a group, filters a group, size; the last: windows that cover the map, and overlap
+GEOMETRIES = [(stage.kernel, stage.stride, stage.margin, stage.groups, stage.channels // stage.groups, stage.filters, stage.size)
+              for stage in arch.STAGES] + [(3, 2, 0, 2, 5, 4, 6)]
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+@pytest.mark.parametrize("input_wanted", [True, False])
+def test_gradients_in_float64(geometry, input_wanted):
+    """As PyTorch's own convolution passes them, also where they are computed as matrix products."""
+    kernel, stride, margin, groups, channels, filters, size = geometry
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(2, size, size, groups * channels, dtype=torch.float64, generator=random)
+    weights = torch.randn(groups * filters, channels, kernel, kernel, dtype=torch.float64, generator=random)
+    results = []
+    for convolve, further in ((convolution, [2]), (plain_convolution, [])):
+        inputs = x.clone().requires_grad_(input_wanted), weights.clone().requires_grad_()
+        y = convolve(*inputs, stride, margin, groups, *further)
+        assert y.shape[3:] == ((groups, 2, filters // 2) if further else (groups * filters,))
+        (y.flatten(3) ** 2).sum().backward()
+        results.append([y.flatten(3), *(tensor.grad for tensor in inputs if tensor.requires_grad)])
+    for ours, expected in zip(*results):
+        torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-8)
 
 
 def test_network_with_exact_stages_is_the_float32_network():

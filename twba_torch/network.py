@@ -1,26 +1,27 @@
 """The network of twba_nets/architecture.py as a PyTorch module.
 
-Activations are [N, H, W, C]. A stage's output channels are kept in such an order that the next stage's groups (every
-G-th channel) are blocks: variables.py has the one place where that order meets TensorFlow's.
+A stage's outputs are [N, H, W, groups, readers, filters / readers]: the group that computes a channel, and the next stage's
+group (every G-th channel) that reads it. variables.py has the one place where that order meets TensorFlow's.
 """
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd import Function
+from torch.library import custom_op
 
 from twba_nets import architecture as arch
 from twba_nets.architecture import STAGES, Stage
 from twba_torch import quantisers
-from twba_torch.convolution import exact_convolution, plain_convolution
+from twba_torch.convolution import convolution, exact_convolution
 
 # TensorFlow rounds 1 - decay to float32, in a float64 graph too
 MOVING_RATE = torch.tensor(1 - arch.BN_DECAY, dtype=torch.float32).item()
 
 
 class Network(nn.Module):
-    """Images [N, 24, 24, 3] -> (logits [N, 10], the activations of the eight counted maps).
+    """Images [N, 24, 24, 3] -> (logits [N, 10], the activations of the eight counted maps, [N, H, W, C] each).
 
     exact: compute the hidden convolutions by ExactConvolution (float32 only), else in the variables' own type.
     """
@@ -28,7 +29,7 @@ class Network(nn.Module):
     def __init__(self, variant: str, activation: str = "binary", exact: bool = True, stages: Sequence[Stage] = STAGES):
         super().__init__()
         self.quantise, self.fire = quantisers.WEIGHTS[variant], quantisers.ACTIVATIONS[activation]
-        self.convolve = exact_convolution if exact else plain_convolution
+        self.convolve = exact_convolution if exact else convolution
         self.stages = stages
         self.kernels, self.norms = nn.ParameterDict(), nn.ModuleDict()
         for stage in stages:
@@ -38,39 +39,26 @@ class Network(nn.Module):
         self.kernels[arch.OUTPUT] = nn.Parameter(torch.zeros(arch.features(stages), arch.CLASSES))
         self.norms[arch.OUTPUT] = BatchNorm(arch.CLASSES)
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         relu_stage, spike_stage, *hidden_stages = self.stages
-        x = torch.relu(self._convolve_float(images, relu_stage))
-        x = self.fire.apply(self._convolve_float(x, spike_stage))
+        x = torch.relu(self._convolve(images, self.kernels[relu_stage.conv], relu_stage, convolution))
+        x = self.fire.apply(self._convolve(x, self.kernels[spike_stage.conv], spike_stage, convolution))
         maps = [x]
-        for before, stage in zip(self.stages[1:], hidden_stages):
-            x = self.fire.apply(self._convolve_spikes(regroup(x, before.groups, stage.groups), stage))
+        for stage in hidden_stages:
+            weights = self.kernels[stage.conv].unflatten(0, (stage.groups, stage.filters))
+            weights = self.quantise.apply(weights).flatten(0, 1)
+            x = self.fire.apply(self._convolve(x.transpose(3, 4), weights, stage, self.convolve))
             maps.append(x)
-        logits = self.norms[arch.OUTPUT](x.flatten(1) @ self.kernels[arch.OUTPUT])
-        return logits, maps[:-1]
+        logits = (x.flatten(1) @ self.kernels[arch.OUTPUT])[:, None, None]
+        return self.norms[arch.OUTPUT](logits).flatten(1), [x.flatten(3) for x in maps[:-1]]
 
-    def _convolve_float(self, x: torch.Tensor, stage: Stage) -> torch.Tensor:
-        y = plain_convolution(x, self.kernels[stage.conv], stage.stride, stage.margin, 1)
-        return self.norms[stage.bn](y)
-
-    def _convolve_spikes(self, x: torch.Tensor, stage: Stage) -> torch.Tensor:
-        weights = self.kernels[stage.conv]
-        weights = self.quantise.apply(weights.unflatten(0, (stage.groups, stage.filters))).flatten(0, 1)
-        return self.norms[stage.bn](self.convolve(x, weights, stage.stride, stage.margin, stage.groups))
-
-
-def regroup(x: torch.Tensor, groups: int, readers: int) -> torch.Tensor:
-    """Bring together what each group of the next stage reads.
-
-    x: [N, H, W, (groups, readers, filters / readers)] -> [N, H, W, (readers, groups, filters / readers)].
-    """
-    if groups == 1 or readers == 1:
-        return x
-    return x.unflatten(3, (groups, readers, -1)).transpose(3, 4).flatten(3)
+    def _convolve(self, x: Tensor, weights: Tensor, stage: Stage, convolve: Callable) -> Tensor:
+        """What a stage makes of its input, its channels in the order of this stage's groups, before its activation."""
+        return self.norms[stage.bn](convolve(x, weights, stage.stride, stage.margin, stage.groups, stage.reader.groups))
 
 
 class BatchNorm(nn.Module):
-    """Batch norm over all but the last axis, as tf.nn.moments and tf.nn.batch_normalization compute it.
+    """Batch norm of [N, H, W, C], where C may be several axes, as tf.nn.moments and tf.nn.batch_normalization compute it.
 
     The moving variance follows the *biased* batch variance. In several processes the statistics are those of the
     global batch.
@@ -82,39 +70,74 @@ class BatchNorm(nn.Module):
         self.register_buffer("moving_mean", torch.zeros(channels))
         self.register_buffer("moving_variance", torch.ones(channels))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        mean, variance = self._statistics(x) if self.training else (self.moving_mean, self.moving_variance)
-        scale = torch.rsqrt(variance + arch.BN_EPSILON) * self.gamma
-        return x * scale + (self.beta - mean * scale)
-
-    def _statistics(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        mean = global_mean(x)
-        variance = global_mean((x - mean) ** 2)
+    def forward(self, x: Tensor) -> Tensor:
+        channels = x.shape[3:]
+        gamma, beta = self.gamma.view(channels), self.beta.view(channels)
+        if not self.training:
+            mean, variance = self.moving_mean.view(channels), self.moving_variance.view(channels)
+            scale, shift = scale_and_shift(mean, variance, gamma, beta)
+            return x * scale + shift
+        y, mean, variance = Normalise.apply(x, gamma, beta)
         with torch.no_grad():
             for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
-                moving.sub_((moving - value) * MOVING_RATE)
-        return mean, variance
+                moving.sub_((moving - value.flatten()) * MOVING_RATE)
+        return y
 
 
-def global_mean(x: torch.Tensor) -> torch.Tensor:
-    """Mean over all but the last axis, and over the processes: each image counts the same, wherever it is."""
-    axes = tuple(range(x.dim() - 1))
+class Normalise(Function):
+    """(x normalised by its batch's statistics, mean, variance); the latter two pass no gradient.
+
+    The gradient is written by hand: it then takes two passes over x, one for two sums and one for the result. x: [N, H, W, C];
+    gamma and beta: [C], where C may be several axes. Source: Ioffe and Szegedy, 2015, section 3.
+    """
+
+    @staticmethod
+    def forward(ctx, x, gamma, beta):
+        mean = global_mean(total(x), x)
+        variance = global_mean(total((x - mean) ** 2), x)
+        scale, shift = scale_and_shift(mean, variance, gamma, beta)
+        ctx.save_for_backward(x, mean, variance, scale)
+        ctx.mark_non_differentiable(mean, variance)
+        return x * scale + shift, mean, variance
+
+    @staticmethod
+    def backward(ctx, gradient, *_):
+        x, mean, variance, scale = ctx.saved_tensors
+        inverse = torch.rsqrt(variance + arch.BN_EPSILON)
+        sums = torch.stack([total(gradient), total(gradient * (x - mean))])
+        first, second = global_mean(sums, x)
+        slope = -scale * inverse ** 2 * second
+        slope, offset = stored(torch.stack([slope, -scale * first - slope * mean]))
+        return gradient * scale + (x * slope + offset), sums[1] * inverse, sums[0]
+
+
+def scale_and_shift(mean: Tensor, variance: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+    """[2, channels]: scale and shift, by which x * scale + shift is x normalised."""
+    scale = torch.rsqrt(variance + arch.BN_EPSILON) * gamma
+    return stored(torch.stack([scale, beta - mean * scale]))
+
+
+def total(x: Tensor) -> Tensor:
+    """The sum over all but the channels: over an image's positions, then over the images. In one step torch.compile reads
+    memory in columns."""
+    return x.sum((1, 2)).sum(0)
+
+
+def global_mean(totals: Tensor, x: Tensor) -> Tensor:
+    """The mean, from the totals over this process's x: each image counts the same, wherever it is."""
+    count = x.shape[:3].numel()
     if not dist.is_initialized():
-        return x.mean(axes)
-    count = x.new_tensor([x.numel() // x.shape[-1]])
-    total = AllReduce.apply(torch.cat([x.sum(axes), count]))
-    return total[:-1] / total[-1]
+        return totals / count
+    totals_and_count = torch.cat([totals.flatten(), totals.new_tensor([count])])
+    dist.all_reduce(totals_and_count)
+    return (totals_and_count[:-1] / totals_and_count[-1]).view(totals.shape)
 
 
-class AllReduce(Function):
-    """The sum over all processes; a process's gradient is that of all processes' losses."""
+@custom_op("twba::stored", mutates_args=())
+def stored(x: Tensor) -> Tensor:
+    """x, stored: torch.compile would compute these few numbers a channel anew for every element that they are applied to."""
+    return x.clone()
 
-    @staticmethod
-    def forward(ctx, x):
-        x = x.clone()
-        dist.all_reduce(x)
-        return x
 
-    @staticmethod
-    def backward(ctx, gradient):
-        return AllReduce.forward(ctx, gradient)
+stored.register_fake(torch.empty_like)
+stored.register_autograd(lambda ctx, gradient: gradient)

@@ -52,7 +52,7 @@ class Fire(Function):
     @staticmethod
     def backward(ctx, gradient):
         inside, = ctx.saved_tensors
-        return torch.where(inside, (gradient / 2).clamp(-1, 1), 0)
+        return torch.where(inside, (0.5 * gradient).clamp(-1, 1), 0)
 
 
 class FirePublished(Function):
@@ -71,7 +71,7 @@ class FirePublished(Function):
     @staticmethod
     def backward(ctx, gradient):
         inside, = ctx.saved_tensors
-        return torch.where(inside, 2 * (gradient / 2).clamp(-1, 1), 0)
+        return torch.where(inside, 2 * (0.5 * gradient).clamp(-1, 1), 0)
 
 
 # the classes, not their .apply: stored as a function it makes torch.compile (2.11) break the graph
