@@ -20,3 +20,4 @@ recipe = dataclasses.replace(recipes.digits("twba"), epochs=1)
 with devices.prepared("cpu") as device:
     folder.mkdir(exist_ok=True)
     train(Trainer(recipe, data, device, exact=False, compiled=False), folder, 0)
+devices.leave()

@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     saved = "go on from the last checkpoint with --resume"
     with interrupts.one_line_for_mistakes(lambda: command_line.stopped(args.output, saved)):
         train(args)
+    devices.leave()
 
 
 def train(args: argparse.Namespace) -> None:
