@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prepare an environment with the packages of its lock file; a second run reuses what is there.
 #   ./setup.sh        .venv: CPython 3.7, TensorFlow 1.15, TensorLayer patched. Where there is no 3.7, uv fetches one
-#   ./setup.sh intel  .venv-intel: the same with intel-tensorflow, to be compared (README, "Speed")
+#   ./setup.sh intel  .venv-intel: the same with intel-tensorflow, to be compared (docs/speed.md)
 #   ./setup.sh torch  .venv-torch: CPython 3.10 to 3.13, PyTorch for CUDA where there is an NVIDIA driver, else for the CPU
 #   ./setup.sh bench  .venv-bench: the benchmark's peers, on top of .venv-torch
 set -euo pipefail

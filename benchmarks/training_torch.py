@@ -62,7 +62,7 @@ def measure(device, rounds, steps):
     peaks = {str(dtype)[len("torch."):]: _matrix_product(dtype, device) for dtype in types}
     speed = {name: recipe.batch_size / statistics.median(seconds) for name, seconds in times.items()}
     return {
-        "device": training.device_name(device),
+        "machine": training.device_name(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "commit": card.commit(),
@@ -78,7 +78,7 @@ def measure(device, rounds, steps):
 
 def report(figures, json_file):
     """Print the table, and write the JSON."""
-    print(f"{figures['device']}, {figures['threads']} threads, PyTorch {figures['torch']}, batch {figures['batch_size']}\n")
+    print(f"{figures['machine']}, {figures['threads']} threads, PyTorch {figures['torch']}, batch {figures['batch_size']}\n")
     print(f"{'version':14} {'images/s':>10} {'ratio':>8} {'GFLOP/s':>10} {'of float32 limit':>18}")
     plain, peak = figures["images_per_second"]["plain"], figures["matrix_product_gflops"]["float32"]
     for name, speed in figures["images_per_second"].items():

@@ -21,7 +21,7 @@ text { font: 12px system-ui, sans-serif; fill: #1f2328; text-anchor: middle }
 
 def draw() -> str:
     """The picture as SVG. A map's height is its size, its width grows with its channels; strips are groups."""
-    columns = [_map(0, IMAGE_SIZE, CHANNELS, 1, "float", ["image", _shape(IMAGE_SIZE, CHANNELS)])]
+    columns = [_map(0, IMAGE_SIZE, CHANNELS, 1, "float", ["image", _shape(IMAGE_SIZE, CHANNELS), "cropped"])]
     columns += [_map(place, stage.output_size, stage.output_channels, stage.groups, "spikes" if stage.fires else "float",
                      [stage.map, _shape(stage.output_size, stage.output_channels), *_reading(stage)])
                 for place, stage in enumerate(STAGES, 1)]
@@ -39,7 +39,7 @@ def _shape(size: int, channels: int) -> str:
 
 
 def _reading(stage: Stage) -> List[str]:
-    """What a stage's convolution is, in three lines at most."""
+    """What a stage's convolution is: its kernel, and its groups where there are several."""
     lines = [f"{stage.kernel}×{stage.kernel}" + (f", stride {stage.stride}" if stage.stride > 1 else "")]
     return lines + [f"{stage.groups} groups"] * (stage.groups > 1)
 

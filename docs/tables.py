@@ -1,12 +1,12 @@
-"""The tables of README and docs, from the files that hold their figures: python docs/tables.py writes them anew.
+"""The tables of README and docs, from the files that hold their figures: .venv/bin/python docs/tables.py writes them anew.
 
-A table stands between two comments, <!-- table: NAME --> and <!-- end -->. NAME is a function below.
+A table stands between two comments, <!-- table: NAME --> and <!-- end -->. NAME is a function below, one of TABLES.
 """
 import json
 import re
 import sys
 from pathlib import Path
-from typing import Dict, Iterable, List
+from typing import Dict, List
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -14,9 +14,13 @@ sys.path.insert(0, str(ROOT))
 import numpy as np
 
 from twba_nets import architecture as arch, card, npz, places, spike_statistics
+from twba_nets.recipe import REPORTED
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-REPORTED = {"twba": 0.8819, "bwba": 0.8650}  # by the paper, after 600 epochs
+SIDES = {"engine": "engine", "engine_avx2": "engine, built for AVX2", "onnxruntime": "ONNX Runtime",
+         "openvino": "OpenVINO, float32", "openvino_bf16": "OpenVINO, its default (bfloat16)",
+         "litert": "LiteRT (XNNPACK, int8)", "pytorch": "PyTorch, plain", "pytorch_int8": "PyTorch, our int8",
+         "tensorflow": "TensorFlow 1.15, our graph", "published": "TensorFlow 1.15, the published graph"}
 
 
 def main() -> None:
@@ -27,7 +31,7 @@ def main() -> None:
 def filled(text: str) -> str:
     """A page with its tables as they should be."""
     def table(found: "re.Match") -> str:
-        return f"{found.group(1)}\n{globals()[found.group(2)]()}\n<!-- end -->"
+        return f"{found.group(1)}\n{TABLES[found.group(2)]()}\n<!-- end -->"
     return re.sub(r"(<!-- table: (\w+) -->)\n.*?<!-- end -->", table, text, flags=re.DOTALL)
 
 
@@ -41,7 +45,7 @@ def results() -> str:
         rows.append([recipe["variant"].upper(), recipe["activation"] + ": {0, 1/2, 1}" * halves, f"{100 * reported:.2f} %",
                      f"**{100 * figures['accuracy']:.2f} %**", _gap(figures["accuracy"] - reported),
                      f"{figures['total']['spikes_mean']:,.0f}" + " (halves added)" * halves, _zeros(ROOT / folder / "model.npz"),
-                     f"{recorded['epochs']} epochs, {recorded['training_seconds'] / 60:.0f} min on {_hardware(recorded)}",
+                     f"{recorded['epochs']} epochs, {recorded['training_seconds'] / 60:.0f} min on {recorded['device']}",
                      f"[`{folder}/model.npz`]({folder}/model.npz)"])
     return _table(rows)
 
@@ -53,10 +57,6 @@ def _gap(difference: float) -> str:
 def _zeros(model: Path) -> str:
     weights = np.concatenate([value.ravel() for name, value in npz.read_model(model).items() if arch.is_quantised(name)])
     return f"{100 * (weights == 0).mean():.1f} %" if (weights == 0).any() else "none"
-
-
-def _hardware(recorded: dict) -> str:
-    return "two CPU cores, beside other work" if "tensorflow" in recorded["versions"] else "one CPU core"
 
 
 def spikes() -> str:
@@ -86,57 +86,78 @@ def report() -> str:
         f"{curve['images']:,} images with this share of spikes dropped at random in every map: {drops}.")
 
 
-SIDES = {"engine": "engine", "engine_avx2": "engine, built for AVX2", "onnxruntime": "ONNX Runtime",
-         "openvino": "OpenVINO, float32", "openvino_bf16": "OpenVINO, its default (bfloat16)",
-         "litert": "LiteRT (XNNPACK, int8)", "pytorch": "PyTorch, plain", "pytorch_int8": "PyTorch, our int8",
-         "tensorflow": "TensorFlow 1.15, our graph", "published": "TensorFlow 1.15, the published graph"}
+def chip() -> str:
+    """TWBA's cost on a chip in a sentence."""
+    found = _json("TWBA/report.json")
+    total, core = found["total"], found["core"]
+    fan_in = max(row["fan_in"] or 0 for row in found["maps"])
+    return (f"On a chip TWBA takes one time step an image, int8 weights in {{-1, 0, 1}}, int16 thresholds, a fan-in of up to "
+            f"{fan_in:,},\n{total['neurons']:,} neurons on {total['cores']:,} cores of {core['axons']} x {core['neurons']}, {total['spikes_mean']:,.0f} spikes and {total['sops_mean'] / 1e6:.1f} million "
+            f"synaptic operations an image:\n{found['energy']['sops_microjoule']:.1f} uJ of arithmetic, where the dense network's "
+            f"{total['macs'] / 1e6:.1f} million multiply-accumulates take {found['energy']['macs_microjoule']:.0f}.")
+
+
+def stages() -> str:
+    """The network's table."""
+    rows = [["stage", "input map", "groups", "filters of a group", "kernel", "stride", "zeros around", "output map", "weights"]]
+    for stage in arch.STAGES:
+        kernel = stage.kernel_shape
+        rows.append([stage.conv, f"{stage.size} x {stage.size} x {stage.channels}", str(stage.groups), str(stage.filters),
+                     f"{stage.kernel} x {stage.kernel} x {kernel[2]}", str(stage.stride), str(stage.margin),
+                     f"{stage.map}: {' x '.join(map(str, stage.map_shape))}", f"{stage.groups * int(np.prod(kernel)):,}"])
+    return _table(rows) + (f"\n\nThen a dense layer from {arch.features()} spikes to {arch.CLASSES} classes. Group i of G reads "
+                           "the channels i, i + G, i + 2G, ... of its input map.")
 
 
 def inference() -> str:
     """All sides on a quiet machine (make bench)."""
     found = _json("benchmarks/inference.json")
-    quiet = [row for row in found["measurements"] if row["busy_processes"] == 0]
-    batches = sorted({row["batch"] for row in quiet})
-    rows = [["", "threads", *(cell for batch in batches for cell in (f"batch {batch}: images/s", "engine is")), "one image",
-             "as the engine", "accuracy"]]
-    for side, threads in dict.fromkeys((row["side"], row["threads"]) for row in quiet):
-        own = [row for row in quiet if (row["side"], row["threads"]) == (side, threads)]
-        quality = found["sides"][side]
-        speeds = [cell for row in own for cell in (f"{row['images_per_second']['median']:,.0f}",
-                                                   f"{row['engine_is_faster_by']:.2f}x")]
-        rows.append([SIDES[side], str(threads), *speeds, f"{own[0]['median_milliseconds']:.2f} ms",
-                     f"{100 * quality['predictions_as_the_engines']:.1f} %", f"{100 * quality['accuracy']:.1f} %"])
-    return _table(rows) + _bench_conditions(found)
+    rows = {(row["side"], row["threads"], row["batch"]): row for row in found["measurements"] if row["busy_processes"] == 0}
+    batches = sorted({batch for _, _, batch in rows})
+    lines = [["", "threads", *(cell for batch in batches for cell in (f"batch {batch}: images/s", "engine is faster by"))]]
+    for side, threads in dict.fromkeys(key[:2] for key in rows):
+        own = [rows[side, threads, batch] for batch in batches]
+        lines.append([_named(side, threads, found), str(threads), *(cell for row in own for cell in (
+            f"{row['images_per_second']['median']:,.0f}",
+            "" if (side, threads) == ("engine", found["threads"]) else f"{row['engine_is_faster_by']:.2f}x"))])
+    return _table(lines) + (
+        f"\n\n{found['machine']}, {found['cores']} cores, medians of {found['rounds']} turns, load average before: "
+        f"{found['load_average_before']:.1f}, commit {found['commit'][:7]}; [record](../benchmarks/inference.json).")
+
+
+def inference_sides() -> str:
+    """What each side is, and how many of its predictions are right."""
+    rows = [["", "version", "predictions as the engine's", "accuracy on the first 1,000 test images"]]
+    for side, found in _json("benchmarks/inference.json")["sides"].items():
+        rows.append([SIDES[side], found["version"].split("-22")[0], f"{100 * found['predictions_as_the_engines']:.1f} %",
+                     f"{100 * found['accuracy']:.1f} %"])
+    return _table(rows)
 
 
 def inference_busy() -> str:
     """One image at a time beside busy processes."""
     found = _json("benchmarks/inference.json")
-    alone = [row for row in found["measurements"] if row["batch"] == 1]
-    loads = sorted({row["busy_processes"] for row in alone})
-    rows = [["", "threads", *(cell for load in loads for cell in (f"{load} busy: images/s", "p99"))]]
-    for side, threads in dict.fromkeys((row["side"], row["threads"]) for row in alone if row["busy_processes"]):
-        own = [row for row in alone if (row["side"], row["threads"]) == (side, threads)]
-        rows.append([SIDES[side], str(threads), *(cell for row in own for cell in (
+    rows = {(row["side"], row["threads"], row["busy_processes"]): row for row in found["measurements"] if row["batch"] == 1}
+    loads = sorted({load for _, _, load in rows})
+    lines = [["", "threads", *(cell for load in loads for cell in (f"{load} busy: images/s", "p99"))]]
+    for side, threads in dict.fromkeys(key[:2] for key in rows if key[2]):
+        own = [rows[side, threads, load] for load in loads]
+        lines.append([_named(side, threads, found), str(threads), *(cell for row in own for cell in (
             f"{row['images_per_second']['median']:,.0f}", f"{row['p99_milliseconds']:.2f} ms ({row['p99_over_median']:.1f}x)"))])
-    return _table(rows)
+    return _table(lines)
+
+
+def _named(side: str, threads: int, found: dict) -> str:
+    return SIDES[side] + ", default" * (side == "engine" and threads == found["threads"])
 
 
 def roofline() -> str:
     """The engine's stages against the processor's limit."""
     batches = _json("benchmarks/inference.json")["roofline"]
     rows = [["stage", *(cell for batch in batches for cell in (f"batch {batch}: us an image", "of the limit"))]]
-    rows += [[name, *(cell for found in batches.values() for cell in (
+    rows += [["cnn1 to cnn11 together" if name == "hidden" else name, *(cell for found in batches.values() for cell in (
         f"{found[name]['microseconds']:.1f}", f"{100 * found[name]['share_of_limit']:.0f} %"))] for name in batches["1"]]
     return _table(rows)
-
-
-def _bench_conditions(found: dict) -> str:
-    versions = ", ".join(f"{SIDES[side]}: {row['version']}" for side, row in found["sides"].items()
-                         if side in ("engine", "onnxruntime", "openvino", "litert", "pytorch"))
-    return (f"\n\n{found['machine']}, {found['cores']} cores, medians of {found['rounds']} turns, load average before: "
-            f"{found['load_average_before']:.1f}, commit {found['commit'][:7]}; {versions}; "
-            "[record](../benchmarks/inference.json).")
 
 
 def training() -> str:
@@ -151,7 +172,7 @@ def training() -> str:
             "" if side == "ours" else f"{row[kind]['ours_is_faster_by']:.2f}x")]
         rows.append([f"{names[side]}, {row['version']}", *cells, f"{row['first_step_seconds']:.1f} s",
                      f"{row['peak_megabytes'] / 1e3:.1f} GB"])
-    return _table(rows) + _conditions(found, "machine", "benchmarks/training.json")
+    return _table(rows) + _conditions(found, "training")
 
 
 def training_torch() -> str:
@@ -163,11 +184,12 @@ def training_torch() -> str:
     rows = [["", "images/s", "ratio", "GFLOP/s", "of a float32 matrix product's"]]
     rows += [[names[side], f"{speed:.0f}", f"{speed / speeds['plain']:.1f}", f"{found['gflops'][side]:.0f}",
               f"{100 * found['gflops'][side] / limit:.0f} %"] for side, speed in speeds.items()]
-    return _table(rows) + _conditions(found, "device", "benchmarks/training_torch.json")
+    return _table(rows) + _conditions(found, "training_torch")
 
 
-def _conditions(found: dict, machine: str, record: str) -> str:
-    return (f"\n\n{found[machine]}, {found['threads']} threads, batch 200, commit {found['commit'][:7]}; [record](../{record}).")
+def _conditions(found: dict, record: str) -> str:
+    return (f"\n\n{found['machine']}, threads: {found['threads']}, batch 200, commit {found['commit'][:7]}; "
+            f"[record](../benchmarks/{record}.json).")
 
 
 def _cell(text: str, row: Dict) -> str:
@@ -176,15 +198,18 @@ def _cell(text: str, row: Dict) -> str:
     return "" if any(row[name] is None for name in needed) else text.format(**row)
 
 
-def _table(rows: Iterable[List[str]]) -> str:
+def _table(rows: List[List[str]]) -> str:
     """Rows of cells as a table in Markdown, the first its head."""
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * lines[0].count(" | ") + "---|", *lines[1:]])
+    head, *lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([head, "|" + "---|" * len(rows[0]), *lines])
 
 
 def _json(name: str) -> dict:
     return json.loads((ROOT / name).read_text())
 
+
+TABLES = {table.__name__: table for table in (
+    results, spikes, chip, stages, report, inference, inference_sides, inference_busy, roofline, training, training_torch)}
 
 if __name__ == "__main__":
     main()

@@ -16,7 +16,7 @@ def main(argv: Sequence[str] = None) -> None:
     parser = argparse.ArgumentParser(
         prog="twba-nets evaluate",
         description="Evaluate a network on the test images, each exactly once, and count its spikes in the eight counted "
-        "maps, by the compiled integer engine. CIFAR-10's 10,000 images take two seconds on two cores.")
+        "maps, by the compiled integer engine. CIFAR-10's 10,000 images take three seconds on two cores.")
     command_line.add_network(parser, "--model", default="twba")
     command_line.add_evaluation_flags(parser)
     args = parser.parse_args(argv)

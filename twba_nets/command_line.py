@@ -137,8 +137,8 @@ def spikes_parser(variant: str) -> argparse.ArgumentParser:
     """Flags of cifar10_*_spikes.py."""
     parser = argparse.ArgumentParser(
         description=f"Evaluate a {variant.upper()}-Net on the test images, each exactly once, and count its spikes: one sum "
-        "for each batch of 200, as the original prints it, then a table over the eight counted maps. The first convolution and "
-        "the last 1x1 convolution are computed off chip and not counted.")
+        "for each batch of 200, as the original prints it, then a table over the eight counted maps. The outputs of "
+        "the first convolution and of the last, cnn11, are not counted: the original computes them off chip.")
     parser.add_argument("--checkpoint", type=path, default=released_model(variant), metavar="PATH",
                         help="a run's folder, a TensorFlow checkpoint or an npz (default: "
                         f"{released_model(variant).relative_to(places.HOME)}, the released one)")
