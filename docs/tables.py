@@ -89,12 +89,13 @@ def report() -> str:
 def chip() -> str:
     """TWBA's cost on a chip in a sentence."""
     found = _json("TWBA/report.json")
-    total, core = found["total"], found["core"]
+    total, core, energy = found["total"], found["core"], found["energy"]
     fan_in = max(row["fan_in"] or 0 for row in found["maps"])
     return (f"On a chip TWBA takes one time step an image, int8 weights in {{-1, 0, 1}}, int16 thresholds, a fan-in of up to "
-            f"{fan_in:,},\n{total['neurons']:,} neurons on {total['cores']:,} cores of {core['axons']} x {core['neurons']}, {total['spikes_mean']:,.0f} spikes and {total['sops_mean'] / 1e6:.1f} million "
-            f"synaptic operations an image:\n{found['energy']['sops_microjoule']:.1f} uJ of arithmetic, where the dense network's "
-            f"{total['macs'] / 1e6:.1f} million multiply-accumulates take {found['energy']['macs_microjoule']:.0f}.")
+            f"{fan_in:,},\n{total['neurons']:,} neurons on {total['cores']:,} cores of {core['axons']} x {core['neurons']}, "
+            f"{total['spikes_mean']:,.0f} spikes and {total['sops_mean'] / 1e6:.1f} million synaptic operations an image:\n"
+            f"{energy['sops_microjoule']:.1f} uJ of arithmetic, where the dense network's {total['macs'] / 1e6:.1f} million "
+            f"multiply-accumulates take {energy['macs_microjoule']:.0f}.")
 
 
 def stages() -> str:
