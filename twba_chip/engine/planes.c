@@ -10,16 +10,15 @@
 enum { WORD = 32, TASK_FILTERS = 32 };                    /* planes of a word; filters of a task */
 enum { MOST_WORDS = 32, MOST_BITS = 12, COUNT_BITS = 17 }; /* that a neuron sees; of its sum; of a map's spikes */
 
-/* Adds eight planes to the number's three lower bits; the carry is returned. */
+/* Adds eight planes to the number's three lower bits; the carry is returned. The planes are added up among themselves first, so
+   that each bit of the number waits for one addition, not for four. */
 static inline __attribute__((always_inline)) planes add_eight(const uint8_t *patch, const uint16_t *synapses, planes *number) {
-    planes fours[2], x[4];
-    for (int i = 0; i < 2; i++, synapses += 4) {
-        for (int j = 0; j < 4; j++)
-            x[j] = load_planes(patch + synapses[j] * PLACES);
-        planes two = add(x[0], x[1], number), twos = add(x[2], x[3], number);
-        fours[i] = add(two, twos, number + 1);
-    }
-    return add(fours[0], fours[1], number + 2);
+    planes x[8];
+    for (int i = 0; i < 8; i++)
+        x[i] = load_planes(patch + synapses[i] * PLACES);
+    planes two = add(x[0], x[1], x + 2), twos = add(x[3], x[4], x + 5), both = add(x[2], x[5], x + 6);
+    planes last = add(x[6], x[7], number), four = add(two, twos, &both);
+    return add(four, add(both, last, number + 1), number + 2);
 }
 
 /* Adds a carry to the number from this bit on. */
