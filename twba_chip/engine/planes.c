@@ -31,15 +31,23 @@ static inline __attribute__((always_inline)) void carry_on(planes *number, int b
     }
 }
 
+/* Adds sixteen planes to the number's four lower bits; the carry is returned. */
+static inline __attribute__((always_inline)) planes add_sixteen(const uint8_t *patch, const uint16_t *synapses, planes *number) {
+    planes eight = add_eight(patch, synapses, number), eights = add_eight(patch, synapses + 8, number);
+    return add(eight, eights, number + 3);
+}
+
 /* Adds all planes that a list names, a multiple of eight. */
 static inline __attribute__((always_inline)) void add_planes(const uint8_t *patch, const uint16_t *synapses, int length,
                                                              planes *number, int bits) {
-    for (; length >= 16; length -= 16, synapses += 16) {
-        planes eight = add_eight(patch, synapses, number), eights = add_eight(patch, synapses + 8, number);
-        carry_on(number, 4, bits, add(eight, eights, number + 3));
+    for (; length >= 32; length -= 32, synapses += 32) {
+        planes sixteen = add_sixteen(patch, synapses, number), sixteens = add_sixteen(patch, synapses + 16, number);
+        carry_on(number, 5, bits, add(sixteen, sixteens, number + 4));
     }
-    if (length)
-        carry_on(number, 3, bits, add_eight(patch, synapses, number));
+    if (length & 16)
+        carry_on(number, 4, bits, add_sixteen(patch, synapses, number));
+    if (length & 8)
+        carry_on(number, 3, bits, add_eight(patch, synapses + (length & 16), number));
 }
 
 /* Sets all lanes to an integer. */
