@@ -7,7 +7,7 @@
 
 #include "vectors.h"
 
-enum { WORD = 32, TASK_FILTERS = 32 };                    /* planes of a word; filters of a task */
+enum { WORD = 32 };                                       /* planes of a word */
 enum { MOST_WORDS = 32, MOST_BITS = 12, COUNT_BITS = 17 }; /* that a neuron sees; of its sum; of a map's spikes */
 
 /* Adds eight planes to the number's three lower bits; the carry is returned. The planes are added up among themselves first, so
@@ -88,10 +88,10 @@ static inline __attribute__((always_inline)) planes fires(const uint8_t *patch, 
     return number[bits - 1];
 }
 
-/* A task: TASK_FILTERS of a group at PLACES positions; the last one twice where they are no multiple. What they see is copied
+/* A task: some filters of a group at PLACES positions; the last one twice where they are no multiple. What they see is copied
    together first; planes of zeros follow, which fill up lists of synapses. */
 static inline __attribute__((always_inline)) void fire_filters(const Stage *s, const int *positions, int group, int first,
-                                                               int bits) {
+                                                               int filters, int bits) {
     const Geometry *g = &s->geometry;
     const Planes *p = &s->planes;
     uint8_t patch[MOST_WORDS * WORD + 1][PLACES][PLANE] __attribute__((aligned(64)));
@@ -108,7 +108,7 @@ static inline __attribute__((always_inline)) void fire_filters(const Stage *s, c
         complement(unseen, bits);
     }
     const Neuron *neuron = p->neurons + group * g->filters + first;
-    for (const Neuron *end = neuron + TASK_FILTERS; neuron < end; neuron++) {
+    for (const Neuron *end = neuron + filters; neuron < end; neuron++) {
         planes spikes = fires(patch[0][0], p->synapses, neuron, s->ternary ? NULL : unseen, bits);
         for (int place = 0; place < PLACES; place++) {
             ptrdiff_t at = (ptrdiff_t)g->output_starts[positions[place]] * 8 + neuron->place;
@@ -121,20 +121,20 @@ static inline __attribute__((always_inline)) void fire_filters(const Stage *s, c
    registers. */
 void hidden_by_planes(const Stage *s) {
     const Geometry *g = &s->geometry;
-    int places = (g->positions + PLACES - 1) / PLACES, tasks = g->filters / TASK_FILTERS;
+    int places = (g->positions + PLACES - 1) / PLACES, filters = g->filters % 64 ? 32 : 64, tasks = g->filters / filters;
 #pragma omp parallel for schedule(static)
     for (int task = 0; task < places * g->groups * tasks; task++) {
-        int group = task / places / tasks, first = task / places % tasks * TASK_FILTERS, positions[PLACES];
+        int group = task / places / tasks, first = task / places % tasks * filters, positions[PLACES];
         for (int place = 0; place < PLACES; place++) {
             int position = task % places * PLACES + place;
             positions[place] = position < g->positions ? position : g->positions - 1;
         }
         if (g->fan_in * WORD < 511)
-            fire_filters(s, positions, group, first, 10);
+            fire_filters(s, positions, group, first, filters, 10);
         else if (g->fan_in * WORD < 1023)
-            fire_filters(s, positions, group, first, 11);
+            fire_filters(s, positions, group, first, filters, 11);
         else
-            fire_filters(s, positions, group, first, 12);
+            fire_filters(s, positions, group, first, filters, 12);
     }
 }
 
