@@ -23,12 +23,18 @@ typedef uint64_t half __attribute__((vector_size(16)));
 
 enum { SUMS = 8, CHAINS = 12 }; /* independent, so that none has to wait for itself */
 
+/* What words.c adds for 512 synapses, or 128. */
 #ifdef __AVX512VPOPCNTDQ__
 typedef sums_of_16 operands;
-static inline operands meet(operands spikes, operands weights) { return popcount(spikes & weights); }
+static inline operands meet(operands spikes, operands plus, operands minus, int ternary) {
+    (void)ternary;
+    return popcount(choose(spikes, plus, minus));
+}
 #else
 typedef bytes_of_32 operands;
-static inline operands meet(operands spikes, operands weights) { return look_up(spikes, weights); }
+static inline operands meet(operands spikes, operands plus, operands minus, int ternary) {
+    return ternary ? look_up(spikes, plus) - look_up(spikes, minus) : look_up(spikes, plus);
+}
 #endif
 
 /* Operations a second, all threads; work does so many in each of its repeats. */
@@ -51,11 +57,8 @@ static inline __attribute__((always_inline)) void synapses(int64_t repeats, int 
 #pragma GCC unroll 8
         for (int j = 0; j < SUMS; j++) {
             KEEP(plus);
-            sums[j] += meet(spikes, plus);
-            if (ternary) {
-                KEEP(minus);
-                sums[j] -= meet(spikes, minus);
-            }
+            KEEP(minus);
+            sums[j] += meet(spikes, plus, minus, ternary);
         }
     }
     for (int j = 0; j < SUMS; j++)
@@ -93,7 +96,7 @@ static void products(int64_t repeats) {
         KEEP(sums[j]);
 }
 
-/* Synapses: AND and population count, or look-up; addition; the same for the weights of -1. */
+/* Synapses: choice, population count, addition; or look-up and addition, and the same for the weights of -1. */
 double peak_synapses(int64_t repeats, int ternary) {
     return rate(ternary ? ternary_synapses : binary_synapses, repeats, SUMS * (LOOKS_UP ? 128 : 512));
 }

@@ -32,11 +32,9 @@ typedef struct {
 /* A hidden stage of few images: words.c. A block is 32 filters. */
 typedef struct {
     const void *plus, *minus;        /* where weights are 1, and -1. With a population count: uint32 [block][fan_in][32].
-                                        With look-ups: uint8 [block][4 * fan_in][2][2][16] (packing.sets_of_four).
-                                        minus: only where the stage is ternary */
-    const int16_t *thresholds;       /* [group * filters] */
+                                        With look-ups: uint8 [block][4 * fan_in][2][2][16] (packing.sets_of_four) */
+    const int16_t *thresholds;       /* [group * filters]; with a population count each has its weights of -1 added */
     const int32_t *bytes;            /* [group * filters / 8]: which bytes of an output position hold eight filters' spikes */
-    int16_t *seen;                   /* [image * positions][group]: room for the number of spikes that its neurons see */
 } Words;
 
 /* A neuron of planes.c. Its synapses are two lists, one after the other: those of weight 1, and those of weight -1. */

@@ -9,7 +9,7 @@ from twba_nets.architecture import Stage
 from twba_nets.arrays import Arrays
 
 CHUNK = 8 * packing.PLANE_BYTES  # images of a call
-MANY = 128  # from this many images on, planes are faster than words, even with some of the 256 lanes empty
+MANY = 176  # from this many images on, planes are faster than words, even with some of the 256 lanes empty
 MANY_BY_LOOK_UPS = 96  # the same where words are looked up in tables, which takes longer
 PART = 16  # images at a time whose float maps stay in the cache
 MOST_SYNAPSES, MOST_SPIKES = 1024, 1 << 17  # of a neuron, of a map: what planes.c's numbers hold
@@ -107,9 +107,9 @@ class Network:
         pack = packing.sets_of_four if self._looks_up else packing.bit_planes
         struct.ternary = not weights.all()
         struct.words = structs.Words(
-            plus=self._address(pack(weights > 0)), minus=self._address(pack(weights < 0)) if struct.ternary else None,
-            thresholds=self._address(thresholds, np.int16), bytes=self._address(places[:, ::8] // 8, np.int32),
-            seen=self._address(np.empty((CHUNK, stage.output_size ** 2, stage.groups), np.int16)))
+            plus=self._address(pack(weights > 0)), minus=self._address(pack(weights < 0)),
+            thresholds=self._address(thresholds if self._looks_up else thresholds + (weights < 0).sum((0, 1)), np.int16),
+            bytes=self._address(places[:, ::8] // 8, np.int32))
         struct.planes.neurons, struct.planes.synapses = self._address(neurons), self._address(synapses)
 
     def _classifier(self, features: int) -> structs.Classifier:

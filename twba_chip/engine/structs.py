@@ -21,7 +21,7 @@ class Floats(ctypes.Structure):
 
 
 class Words(ctypes.Structure):
-    _fields_ = _pointers("plus minus thresholds bytes seen")
+    _fields_ = _pointers("plus minus thresholds bytes")
 
 
 class Planes(ctypes.Structure):

@@ -54,6 +54,11 @@ static inline sums_of_16 load_words(const uint32_t *from) {
 
 static inline sums_of_16 popcount(sums_of_16 x) { return (sums_of_16)_mm512_popcnt_epi32((__m512i)x); }
 
+/* The bits of `ones` where there are spikes, elsewhere those of `others`. */
+static inline sums_of_16 choose(sums_of_16 spikes, sums_of_16 ones, sums_of_16 others) {
+    return (sums_of_16)_mm512_ternarylogic_epi32((__m512i)spikes, (__m512i)ones, (__m512i)others, 0xca);
+}
+
 /* Whether sum i reaches its threshold, as bit i. */
 static inline uint16_t at_least(sums_of_16 sums, const int16_t *thresholds) {
     return _mm512_cmpge_epi32_mask((__m512i)sums, _mm512_cvtepi16_epi32(_mm256_loadu_si256((const void *)thresholds)));

@@ -1,7 +1,9 @@
 /* A map is [image][row][column][group of its reader][word]: the channels that a group reads stand together. Neurons are taken
    32 filters (a block) at a time, in two vectors of 16, and a few positions at a time. A neuron's sum is computed
    - with AVX-512's population count: a vector holds a word of 16 filters' weights, as one plane of bits for the weights
-     of 1 and one for those of -1; AND, population count and addition treat 512 synapses at once;
+     of 1 and one for those of -1. Where an input spikes, the first plane's bit is taken, elsewhere the second's. The bits are the
+     sum, plus the number of weights of -1, which the thresholds have in them. So one choice, one population count and one
+     addition treat 512 synapses at once;
    - without: a byte of spikes is two sets of four. For each of the 16 sets of four weights a table has how many of them
      the spikes meet. A vector holds these weights' numbers for 16 filters, and one look-up (a byte shuffle, AVX2) and
      one addition treat 128 synapses at once. */
@@ -14,35 +16,26 @@ enum { TASK_POSITIONS = 72 };                      /* for which a block's weight
 
 #if !LOOKS_UP
 
-/* Sums of a block's neurons at `across` positions. x: [position], the first word that they see. */
-static inline __attribute__((always_inline)) void integrate(const Stage *s, const uint32_t *const *x, int across,
-                                                            const int16_t *seen, int block, int ternary,
-                                                            sums_of_16 (*sums)[2]) {
+/* Sums of a block's neurons at `across` positions, each with the number of its weights of -1 added. x: [position], the first
+   word that they see. */
+static inline __attribute__((always_inline)) void integrate(const Stage *s, const uint32_t *const *x, int across, int block,
+                                                            int ternary, sums_of_16 (*sums)[2]) {
+    (void)ternary; /* the two planes of weights say it */
     const Geometry *g = &s->geometry;
     const uint32_t *plus = (const uint32_t *)s->words.plus + (ptrdiff_t)block * g->fan_in * BLOCK;
     const uint32_t *minus = (const uint32_t *)s->words.minus + (ptrdiff_t)block * g->fan_in * BLOCK;
     for (int i = 0; i < across; i++)
         sums[i][0] = sums[i][1] = (sums_of_16){0};
     for (int word = 0; word < g->fan_in; word++) {
-        sums_of_16 ones[2] = {load_words(plus + word * BLOCK), load_words(plus + word * BLOCK + 16)}, others[2];
-        if (ternary) {
-            others[0] = load_words(minus + word * BLOCK);
-            others[1] = load_words(minus + word * BLOCK + 16);
-        }
+        sums_of_16 ones[2] = {load_words(plus + word * BLOCK), load_words(plus + word * BLOCK + 16)};
+        sums_of_16 others[2] = {load_words(minus + word * BLOCK), load_words(minus + word * BLOCK + 16)};
 #pragma GCC unroll 8
         for (int i = 0; i < across; i++) {
             sums_of_16 spikes = x[i][g->offsets[word]] - (sums_of_16){0};
-            for (int j = 0; j < 2; j++) {
-                sums[i][j] += popcount(spikes & ones[j]);
-                if (ternary)
-                    sums[i][j] -= popcount(spikes & others[j]);
-            }
+            for (int j = 0; j < 2; j++)
+                sums[i][j] += popcount(choose(spikes, ones[j], others[j]));
         }
     }
-    if (!ternary)
-        for (int i = 0; i < across; i++)
-            for (int j = 0; j < 2; j++)
-                sums[i][j] = 2 * sums[i][j] - seen[i * g->groups];
 }
 
 #else
@@ -62,11 +55,9 @@ static __attribute__((constructor)) void fill_tables(void) {
         }
 }
 
-/* The same. */
-static inline __attribute__((always_inline)) void integrate(const Stage *s, const uint32_t *const *x, int across,
-                                                            const int16_t *seen, int block, int ternary,
-                                                            sums_of_16 (*sums)[2]) {
-    (void)seen; /* the table of signs does without */
+/* Sums of a block's neurons at `across` positions. x: [position], the first word that they see. */
+static inline __attribute__((always_inline)) void integrate(const Stage *s, const uint32_t *const *x, int across, int block,
+                                                            int ternary, sums_of_16 (*sums)[2]) {
     const Geometry *g = &s->geometry;
     const int8_t(*table)[32] = ternary ? ones : signs;
     const bytes_of_32 *plus = (const bytes_of_32 *)s->words.plus + (ptrdiff_t)block * g->fan_in * 8;
@@ -113,7 +104,7 @@ static inline __attribute__((always_inline)) void fire_block(const Stage *s, int
     for (int i = 0; i < across; i++)
         x[i] = (const uint32_t *)s->input + g->input_starts[first + i] + group * g->channels;
     sums_of_16 sums[POSITIONS][2];
-    integrate(s, x, across, s->words.seen + first * g->groups + group, block, ternary, sums);
+    integrate(s, x, across, block, ternary, sums);
     const int32_t *bytes = s->words.bytes + block * (BLOCK / 8);
     for (int i = 0; i < across; i++) {
         uint8_t *y = s->output + g->output_starts[first + i];
@@ -123,21 +114,6 @@ static inline __attribute__((always_inline)) void fire_block(const Stage *s, int
             y[bytes[2 * j + 1]] = bits >> 8;
         }
     }
-}
-
-/* How many spikes each group's neurons see at positions [begin, end). With weights of 1 and -1 a sum is twice the spikes
-   that meet a 1, less all of them. */
-static void count_seen(const Stage *s, int begin, int end) {
-    const Geometry *g = &s->geometry;
-#pragma omp parallel for schedule(static)
-    for (int position = begin; position < end; position++)
-        for (int group = 0; group < g->groups; group++) {
-            const uint32_t *x = (const uint32_t *)s->input + g->input_starts[position] + group * g->channels;
-            int spikes = 0;
-            for (int word = 0; word < g->fan_in; word++)
-                spikes += __builtin_popcount(x[g->offsets[word]]);
-            s->words.seen[position * g->groups + group] = spikes;
-        }
 }
 
 /* A hidden stage at positions [begin, end). A task is a block at TASK_POSITIONS of them: POSITIONS at a time, and what is
@@ -158,13 +134,10 @@ static inline __attribute__((always_inline)) void fire_blocks(const Stage *s, in
 
 void hidden_by_words(const Stage *s, int first, int last) {
     int begin = first * s->geometry.positions, end = last * s->geometry.positions;
-    if (s->ternary) {
+    if (s->ternary)
         fire_blocks(s, begin, end, 1);
-    } else {
-        if (!LOOKS_UP)
-            count_seen(s, begin, end);
+    else
         fire_blocks(s, begin, end, 0);
-    }
 }
 
 int count_by_words(const uint8_t *map, int bytes) {
