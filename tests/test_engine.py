@@ -646,6 +646,13 @@ def test_one_thread_timed_at_a_bad_moment():
     assert pace_of(10, pace, steady(0.5), steady(134e-6))[0] < 0.02
 
 
+def test_one_thread_is_asked_anew_where_all_have_become_slow():
+    """What one thread took on a busy machine says nothing once all threads are held up."""
+    pace = engine.Pace()
+    pace_of(1, pace, steady(41e-6), steady(300e-6))
+    assert pace_of(0.1, pace, steady(177e-6), steady(82e-6))[1] > 0.95 / 82e-6
+
+
 def test_an_engine_leaves_openmp_as_it_was():
     """The number of threads is the calling thread's: an engine of one thread made the next one have one, too."""
     one = engine.Engine(random_arrays(stages=SMALL), threads=1, stages=SMALL)

@@ -12,6 +12,7 @@ TRIALS = {True: 0.02, False: 0.001}
 TRIAL_CALLS = 4  # of a trial at most: threads that slept are slow at first
 HOPELESS = 3  # a trial ends with a call that takes this many times as long as the other way
 SMOOTHING = 0.1  # the weight of the newest call in a way's time
+SLOWER = 1.5  # where all threads have come to take so many times as long, what one takes is asked anew
 
 
 class Pace:
@@ -20,6 +21,7 @@ class Pace:
     def __init__(self):
         self.seconds: Dict[bool, float] = {}  # of an image, by whether all threads compute
         self.wait = 0.0  # until the next trial: seconds of images
+        self.before = 0.0  # what all threads took when one was last tried
         self.calls, self.lost = 0, 0.0  # of the trial that goes on; seconds of images that it took longer
 
     def all_threads(self) -> bool:
@@ -38,6 +40,8 @@ class Pace:
             if all_threads != self._faster():  # a core is shared again
                 self.lost = seconds - self.seconds[not all_threads]
                 self._wait()
+            elif all_threads and self.seconds[True] > SLOWER * self.before:
+                self.wait = 0.0
         else:
             self._record_trial(all_threads, seconds)
 
@@ -53,7 +57,7 @@ class Pace:
         """Until what the last trial cost, or a call of the slower way costs, is a small share of the time."""
         slower = not self._faster()
         self.wait = max(self.lost, self.seconds[slower] - self.seconds[not slower]) / TRIALS[slower]
-        self.calls, self.lost = 0, 0.0
+        self.calls, self.lost, self.before = 0, 0.0, self.seconds[True]
 
     def _faster(self) -> bool:
         return self.seconds[True] <= self.seconds[False]
