@@ -38,10 +38,11 @@ def main(argv=None):
         "AVX2), ONNX Runtime and OpenVINO (the ONNX model), LiteRT with XNNPACK (int8), PyTorch (the network written plainly; "
         "and this project's int8 convolutions) and TensorFlow 1.15 (the checkpoint as it is, by this project's graph and by the "
         "published code's, group by group). Engine, ONNX Runtime and OpenVINO standardise the images, the others get them ready. "
-        "Each in a process of its own, in turns; medians over the turns, and the ratios within each turn. The engine, ONNX "
-        "Runtime, OpenVINO and LiteRT on one thread, too, and beside processes that spin. Beside speed, the share of predictions "
-        "that are the engine's, and the accuracy where $CIFAR10_DIR names the real images. Last the engine's roofline: the time "
-        "of its stages against what the processor was measured to do with their instructions in registers alone.")
+        "Each in a process of its own, in turns, those beside one load after the other; medians over the turns, and the ratios "
+        "within each turn. The engine, ONNX Runtime, OpenVINO and LiteRT on one thread, too, and beside processes that spin. "
+        "Beside speed, the share of predictions that are the engine's, and the accuracy where $CIFAR10_DIR names the real images. "
+        "Last the engine's roofline: the time of its stages against what the processor was measured to do with their "
+        "instructions in registers alone.")
     add_flags(parser, seconds=3)
     parser.add_argument("--variant", choices=arch.VARIANTS, default="twba", help="released checkpoint (default: twba)")
     parser.add_argument("--loads", type=command_line.natural, nargs="+", default=[0, 1, 2], metavar="N",
@@ -68,7 +69,7 @@ def measure(args):
         try:
             said = {key: answer(key[0], worker) for key, worker in workers.items()}
             there = {key: worker for key, worker in workers.items() if "missing" not in said[key]}
-            turns = [_turn(there, args.loads, args.seconds / len(BATCHES)) for _ in range(args.rounds)]
+            turns = _turns(there, args.loads, args.seconds / len(BATCHES), args.rounds)
         finally:
             for worker in workers.values():
                 worker.kill()
@@ -111,15 +112,19 @@ def _python(side):
     return SIDES[side] if SIDES[side].exists() else PYTORCH
 
 
-def _turn(workers, loads, seconds):
-    """(side, threads, busy processes, batch) -> the worker's answer, one at a time."""
-    found = {}
+def _turns(workers, loads, seconds, rounds):
+    """For each turn: (side, threads, busy processes, batch) -> the worker's answer, one at a time.
+
+    All turns beside one load come before the next load: what follows the load, as the engine's default does, has settled then.
+    """
+    turns = [{} for _ in range(rounds)]
     for load in loads:
         with busy(load):
-            for (side, threads), worker in workers.items():
-                for batch in BATCHES if side in MORE or load == loads[0] else ():
-                    found[side, threads, load, batch] = ask(side, worker, batch, seconds)
-    return found
+            for turn in turns:
+                for (side, threads), worker in workers.items():
+                    for batch in BATCHES if side in MORE or load == loads[0] else ():
+                        turn[side, threads, load, batch] = ask(side, worker, batch, seconds)
+    return turns
 
 
 def _quality(said, engine, labels):

@@ -141,12 +141,12 @@ def figures():
             "measurements": [inference._row(key, turns, all_threads=2) for key in turns[0]]}
 
 
-def test_a_turn(monkeypatch):
+def test_turns(monkeypatch):
     """Everything on the machine as it is; beside busy processes, which are there then, the engine and the peers of today."""
     monkeypatch.setattr(inference, "ask", lambda side, worker, batch, seconds: len(of(os.getpid())))
-    found = inference._turn({("engine", 2): None, ("tensorflow", 2): None}, [0, 2], seconds=1)
-    assert found == {**{(side, 2, 0, batch): 0 for side in ("engine", "tensorflow") for batch in (1, 8, 200)},
-                     **{("engine", 2, 2, batch): 2 for batch in (1, 8, 200)}}
+    found = inference._turns({("engine", 2): None, ("tensorflow", 2): None}, [0, 2], seconds=1, rounds=2)
+    assert found == 2 * [{**{(side, 2, 0, batch): 0 for side in ("engine", "tensorflow") for batch in (1, 8, 200)},
+                          **{("engine", 2, 2, batch): 2 for batch in (1, 8, 200)}}]
 
 
 def test_ratios_are_those_within_a_turn():
