@@ -40,7 +40,7 @@ def main(argv=None):
         "published code's, group by group). Engine, ONNX Runtime and OpenVINO standardise the images, the others get them ready. "
         "Each in a process of its own, in turns, those beside one load after the other; medians over the turns, and the ratios "
         "within each turn. The engine, ONNX Runtime, OpenVINO and LiteRT on one thread, too, and beside processes that spin. "
-        "Beside speed, the share of predictions that are the engine's, and the accuracy where $CIFAR10_DIR names the real images. "
+        "Beside speed, the share of predictions that are the engine's, and the accuracy where $CIFAR10_DIR names the images. "
         "Last the engine's roofline: the time of its stages against what the processor was measured to do with their "
         "instructions in registers alone.")
     add_flags(parser, seconds=3)
