@@ -9,6 +9,7 @@ engine            the same, compiled from C             report           what it
 evaluate, predict by the engine                         synapses, cores, robustness; as text (tables)
 export            model -> exported file                and as a page (page, figures, examples)
 export_nir        NIR, for simulators and chips         export_onnx, export_qonnx
+release           what ships beside a released model
 
 No framework is imported here.
 """
