@@ -45,7 +45,8 @@ def results() -> str:
         rows.append([recipe["variant"].upper(), recipe["activation"] + ": {0, 1/2, 1}" * halves, f"{100 * reported:.2f} %",
                      f"**{100 * figures['accuracy']:.2f} %**", _gap(figures["accuracy"] - reported),
                      f"{figures['total']['spikes_mean']:,.0f}" + " (halves added)" * halves, _zeros(ROOT / folder / "model.npz"),
-                     f"{recorded['epochs']} epochs, {recorded['training_seconds'] / 60:.0f} min on {recorded['device']}",
+                     f"{recorded['epochs']} epochs{' from three levels' * bool(recipe.get('initial_weights'))}, "
+                     f"{recorded['training_seconds'] / 60:.0f} min on {recorded['device']}",
                      f"[`{folder}/model.npz`]({folder}/model.npz)"])
     return _table(rows)
 
@@ -60,11 +61,11 @@ def _zeros(model: Path) -> str:
 
 
 def spikes() -> str:
-    """What TWBA/cifar10_twba_spikes.py prints of the released network, but for most of its 50 sums."""
+    """What TWBA/cifar10_twba_spikes.py prints of the released network, but for most of its 50 sums and 8 maps."""
     figures = _json("TWBA/spikes.json")
-    sums = [f"{total:.10g}" for total in figures["batch_sums"][:2]]
     accuracy = f"test loss {figures['loss']:.6f}, test accuracy {100 * figures['accuracy']:.2f}%"
-    return "\n".join(["```", *sums, "...", "", accuracy, "", spike_statistics.table(figures), "```"])
+    head, first, *_, total = spike_statistics.table(figures).splitlines()
+    return "\n".join(["```", f"{figures['batch_sums'][0]:.10g}", "...", accuracy, head, first, "...", total, "```"])
 
 
 def report() -> str:

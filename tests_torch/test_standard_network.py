@@ -170,14 +170,19 @@ def test_blocks_quantise_group_by_group(layer):
     assert torch.equal(latent.quantised_weight(), expected), "quantised weights are not quantised to themselves"
 
 
-def test_examples_in_the_readme():
-    """The two lines, and the network of one's own, as they stand."""
-    blocks = re.findall("```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
-    loaded, built = {}, {}
-    exec(next(block for block in blocks if "twba_torch.load" in block), loaded)
-    assert isinstance(loaded["net"], StandardNetwork)
-    exec(next(block for block in blocks if "from twba_torch.layers" in block), built)
-    assert built["net"](torch.rand(2, 1, 8, 8)).shape == (2, 10)
+def first_example(page):
+    """The variables of a page's first block of Python, as it stands."""
+    variables = {}
+    exec(re.search("```python\n(.*?)```", (REPOSITORY / page).read_text(), re.DOTALL).group(1), variables)
+    return variables
+
+
+def test_the_two_lines_of_the_readme():
+    assert isinstance(first_example("README.md")["net"], StandardNetwork)
+
+
+def test_the_network_of_ones_own_in_docs():
+    assert first_example("docs/own_network.md")["net"](torch.rand(2, 1, 8, 8)).shape == (2, 10)
 
 
 def test_spikes_of_an_unknown_activation():
