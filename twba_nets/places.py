@@ -8,7 +8,7 @@ IS_CHECKOUT = (_PACKAGE.parent / "pyproject.toml").is_file()
 HOME = _PACKAGE.parent if IS_CHECKOUT else Path()
 # a wheel has the released models within the package
 _RELEASED = _PACKAGE.parent if IS_CHECKOUT else _PACKAGE / "released"
-RELEASED = {"twba": "TWBA", "bwba": "BWBA", "twba-published": "TWBA/published"}
+RELEASED = {"twba": "TWBA", "bwba": "BWBA", "twba-published": "TWBA/published", "bwba-published": "BWBA/published"}
 
 
 def released(name: str) -> Path:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def load(model: Union[str, Path] = "twba", variant: str = None, activation: str = None) -> "StandardNetwork":
     """A trained network as a torch.nn.Module in eval mode: images [N, 3, 32, 32] in [0, 1] -> logits [N, 10].
 
-    model: "twba", "bwba" or "twba-published", which are the released ones; a run's folder; or an npz.
+    model: "twba", "bwba", "twba-published" or "bwba-published", the released ones; a run's folder; or an npz.
     variant ("twba", "bwba"), activation ("binary", "published"): needed of an npz that has no card or recipe beside it.
     net(images, return_spikes=True) also returns the maps of spikes. It can be trained further.
     Raises UserError if there is no such model, or if its file is damaged.
