@@ -95,6 +95,30 @@ def test_interrupted_where_it_gets_lost(context, output):
     assert process.communicate(timeout=300) == (output, "\nstopped\n") and process.returncode == 130
 
 
+LOST_WITHIN = """
+import os, signal, sys
+sys.path.insert(0, %r)
+from twba_nets import interrupts
+
+class Stopped:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000):  # until Python has called the handler, whose exception a destructor swallows
+            pass
+
+with interrupts.one_line_for_mistakes("stopped"):
+    with interrupts.one_line_for_mistakes("stopped within"):
+        Stopped()
+    print("goes on")
+""" % str(REPOSITORY)
+
+
+def test_interrupted_at_the_end_of_a_command_within_another():
+    process = start_python(LOST_WITHIN)
+    output, error = process.communicate(timeout=300)
+    assert process.returncode == 130 and output == "" and error.endswith("\nstopped within\n")
+
+
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("package, arguments", [
     *(("numpy", [script]) for script in SCRIPTS), ("tensorflow", SCRIPTS[:1]), ("tensorflow", SCRIPTS[1:2]),
@@ -111,7 +135,8 @@ def test_interrupted_while_importing(package, arguments, signal_number, tmp_path
     *(([script], "") for script in SCRIPTS), (["-m", "twba_tensorflow.export", "x", "y"], ""),
     (["-m", "twba_tensorflow.convert", "x"], ""), (["-m", "twba_chip.report", "x", "y"], ""),
     (["-m", "twba_chip.export_nir", "x", "y"], "-torch"), (["-m", "twba_chip.export_onnx", "x", "y"], "-torch"),
-    (["-m", "twba_chip.export_qonnx", "x", "y"], "-torch"), (["-m", "twba_torch.train"], "-torch"),
+    (["-m", "twba_chip.export_qonnx", "x", "y"], "-torch"), (["-m", "twba_chip.release", "x"], "-torch"),
+    (["-m", "twba_torch.train"], "-torch"),
     (["benchmarks/training.py"], ""), (["benchmarks/inference.py"], ""), (["benchmarks/training_torch.py"], "-torch")])
 def test_without_packages(arguments, environment):
     """-S: as by a Python that has none."""

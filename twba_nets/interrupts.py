@@ -71,6 +71,8 @@ def one_line_for_mistakes(stopped: Union[str, Callable[[], str]]) -> Iterator[No
     try:
         try:
             yield
+            if interrupts:  # this one got lost
+                raise KeyboardInterrupt
         finally:
             signal.alarm(0)
     except BaseException as error:
