@@ -69,6 +69,17 @@ def test_released_again_it_stays(released):
     assert [(released / name).read_bytes() for name in ("twba.npz", "twba.onnx")] == first
 
 
+@pytest.mark.parametrize("module", [release.export_onnx, release.report])  # before the card is written, and after
+def test_a_release_that_fails_keeps_the_digests(module, released, monkeypatch):
+    def fail(argv):
+        raise UserError("no space left")
+    before = (released / "model.json").read_text()
+    monkeypatch.setattr(module, "main", fail)
+    with pytest.raises(UserError, match="no space left"):
+        release.release(released)
+    assert (released / "model.json").read_text() == before
+
+
 def test_without_a_card(tmp_path):
     shutil.copy(str(places.released("twba") / "model.npz"), str(tmp_path / "model.npz"))
     with pytest.raises(UserError, match="it has no card, model.json: name the folder of a finished run"):

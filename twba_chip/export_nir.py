@@ -46,7 +46,7 @@ def main(argv: Sequence[str] = None) -> None:
         "convolutions and the classifier are off chip and stay in the exported network "
         "(twba_chip.spiking_network: encode, classify).")
     command_line.add_network(parser, "network")
-    parser.add_argument("out", type=Path, help="the file to write, as in twba.nir")
+    parser.add_argument("out", type=command_line.path, help="the file to write, as in twba.nir")
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):
         _export(args.network, args.out)

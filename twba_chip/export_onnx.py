@@ -41,7 +41,7 @@ def main(argv: Sequence[str] = None) -> None:
         "them; crop and standardisation are in the model) to logits (float32 [N, 10]). Given the same input spikes, "
         "the hidden stages spike exactly as twba_chip.spiking_network has it.")
     command_line.add_network(parser, "network")
-    parser.add_argument("out", type=Path, help="the file to write, as in twba.onnx")
+    parser.add_argument("out", type=command_line.path, help="the file to write, as in twba.onnx")
     parser.add_argument("--float", action="store_true",
                         help="spikes as float32 0 and 1, by Conv and Clip, for runtimes without QLinearConv")
     args = parser.parse_args(argv)

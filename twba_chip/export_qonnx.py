@@ -15,7 +15,6 @@ if __name__ == "__main__":
     interrupts.exit_at_once("setup-torch")  # the imports below take seconds
 
 import argparse
-from pathlib import Path
 from typing import Sequence
 
 import numpy as np
@@ -36,7 +35,7 @@ def main(argv: Sequence[str] = None) -> None:
         description="Write an exported network as a QONNX model, from an image (uint8 [1, 32, 32, 3]; crop and "
         "standardisation are in the model) to logits (float32 [1, 10]). Weights are TERNARY or BIPOLAR, all spikes BINARY.")
     command_line.add_network(parser, "network")
-    parser.add_argument("out", type=Path, help="the file to write, as in twba.qonnx")
+    parser.add_argument("out", type=command_line.path, help="the file to write, as in twba.qonnx")
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):
         write(args.network, args.out, build)

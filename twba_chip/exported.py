@@ -38,8 +38,10 @@ def open_network(source: Union[str, Path]) -> Exported:
 def describe(model: Model, arrays: Arrays) -> dict:
     """The meta of the network that a model's arrays make. Raises UserError if their values are no network's."""
     spiking_file.check_network(model.path, arrays, model.recipe.variant)
-    source = {"checkpoint": model.path.name, "dataset": model.recipe.dataset, "card": card.read(model.path),
-              "commit": card.commit()}
+    recorded = card.read(model.path)
+    if recorded:
+        recorded.pop("files", None)  # the digests of a release's files: this one cannot hold its own
+    source = {"checkpoint": model.path.name, "dataset": model.recipe.dataset, "card": recorded, "commit": card.commit()}
     return spiking_file.describe(arrays, model.recipe.variant, source)
 
 

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] = None) -> None:
         prog="twba-nets predict",
         description="Classify a picture by the compiled engine: the ten classes with their probabilities, and the spikes of "
         "each map. Of a picture that is not 32x32 the central square is taken and scaled to that. A second.")
-    parser.add_argument("picture", type=Path, help="any file that Pillow reads, as a PNG or a JPEG")
+    parser.add_argument("picture", type=command_line.path, help="any file that Pillow reads, as a PNG or a JPEG")
     command_line.add_network(parser, "--model", default="twba")
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):

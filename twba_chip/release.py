@@ -5,7 +5,7 @@ Its export, NIR and ONNX files, whose digests go into its card, and its report.j
 from twba_nets import interrupts
 
 if __name__ == "__main__":
-    interrupts.exit_at_once()  # the imports below take seconds
+    interrupts.exit_at_once("setup-torch")  # the imports below take seconds
 
 import argparse
 import shutil
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Sequence
 
 from twba_chip import export, export_nir, export_onnx, report
-from twba_nets import card
+from twba_nets import card, command_line
 from twba_nets.errors import UserError
 from twba_nets.files import sha256, write_json
 from twba_nets.run_folder import MODEL_NAME
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] = None) -> None:
         description="Make anew what ships beside a released model: its exported network, NIR and ONNX files (twba.npz, "
         "twba.nir, twba.onnx), with their digests in its card, and the report.json of all test images. A minute. Its "
         "spikes.json is TensorFlow's: TWBA/cifar10_twba_spikes.py --json.")
-    parser.add_argument("folder", type=Path, help="TWBA or BWBA: a folder with a model.npz and its card")
+    parser.add_argument("folder", type=command_line.path, help="TWBA or BWBA: a folder with a model.npz and its card")
     folder = parser.parse_args(argv).folder
     with interrupts.one_line_for_mistakes("stopped"):
         release(folder)
@@ -40,15 +40,13 @@ def release(folder: Path, *report_flags: str) -> None:
     recorded = card.read(model)
     if recorded is None:
         raise UserError(f"{model}: it has no card, {card.path_of(model).name}: name the folder of a finished run")
-    recorded.pop("files", None)
-    write_json(card.path_of(model), recorded)  # the export has a copy, which cannot hold its own digest
     files = {folder / (recorded["recipe"]["variant"] + suffix): module for suffix, module in EXPORTS.items()}
     for path, module in files.items():
         module.main([str(model), str(path)])
+    write_json(card.path_of(model), dict(recorded, files={path.name: sha256(path) for path in files}))
     with tempfile.TemporaryDirectory() as scratch:
         report.main([str(model), scratch, *report_flags])
         shutil.copy(str(Path(scratch) / "report.json"), str(folder / "report.json"))
-    write_json(card.path_of(model), dict(recorded, files={path.name: sha256(path) for path in files}))
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         "confusion matrix, and the spikes of a few test images; and report.json, the page's figures. On one core, 10,000 "
         "images take about 20 seconds and the robustness curve about 80.")
     command_line.add_network(parser, "network")
-    parser.add_argument("out", type=Path, help="the folder for the report; made if need be")
+    parser.add_argument("out", type=command_line.path, help="the folder for the report; made if need be")
     parser.add_argument("--dataset", choices=("cifar10", "digits"),
                         help="whose test images to run (default: what the export's card says, else cifar10)")
     parser.add_argument("--data-dir", type=command_line.path, metavar="DIR", help="CIFAR-10's folder (default: "
