@@ -22,6 +22,7 @@ import roofline
 from load import busy
 from twba_nets import architecture as arch, card, command_line
 from twba_nets.datasets import cifar10
+from twba_nets.errors import UserError
 from twba_nets.files import write_json
 from workers import PEERS, PYTORCH, TENSORFLOW, add_flags, answer, ask, start
 
@@ -68,6 +69,8 @@ def measure(args):
         workers = _start(args, Path(folder), images)
         try:
             said = {key: answer(key[0], worker) for key, worker in workers.items()}
+            if "missing" in said["engine", args.threads]:
+                raise UserError(said["engine", args.threads]["missing"])
             there = {key: worker for key, worker in workers.items() if "missing" not in said[key]}
             turns = _turns(there, args.loads, args.seconds / len(BATCHES), args.rounds)
         finally:

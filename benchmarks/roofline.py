@@ -4,7 +4,7 @@ import statistics
 from pathlib import Path
 from typing import Dict, List, Sequence
 
-from twba_chip.engine import MANY, Engine, library
+from twba_chip.engine import Engine, library
 from twba_nets import architecture as arch
 
 REPEATS = 20000000
@@ -27,7 +27,7 @@ class Stages:
 
         images: how many were run since the last call, in batches of `batch`.
         """
-        by_planes, seconds = batch >= MANY, self.running.seconds()
+        by_planes, seconds = batch >= self.running.network.struct.many, self.running.seconds()
         hidden = self.peaks.peak_planes(REPEATS) if by_planes else self.peaks.peak_synapses(REPEATS, self.ternary)
         limits = self.peaks.peak_floats(REPEATS), hidden
         for stage in self.running.network.stages:

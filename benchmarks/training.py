@@ -31,7 +31,7 @@ def main(argv=None):
         "the step where operations overlap).")
     add_flags(parser, seconds=5)
     parser.add_argument("--variant", choices=arch.VARIANTS, default="twba", help="weights (default: twba)")
-    parser.add_argument("--tensorflow", default=TENSORFLOW, metavar="PYTHON", help="Python of another environment for "
+    parser.add_argument("--tensorflow", type=Path, default=TENSORFLOW, metavar="PYTHON", help="Python of another environment for "
                         "the TensorFlow sides, such as one with intel-tensorflow")
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):

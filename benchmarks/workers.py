@@ -16,7 +16,7 @@ def add_flags(parser, seconds):
     parser.add_argument("--seconds", type=command_line.above_zero, default=seconds, metavar="S",
                         help=f"of each side in a turn (default: {seconds})")
     parser.add_argument("--threads", type=command_line.positive, default=2, metavar="N", help="of each (default: 2)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
+    parser.add_argument("--json", type=command_line.path, metavar="FILE", help="also write all figures to this file")
 
 
 def start(python, script, *arguments):
@@ -25,7 +25,7 @@ def start(python, script, *arguments):
     Raises UserError where its environment is not there.
     """
     if not python.exists():
-        raise UserError(f"{python}: not there: run `make setup setup-torch`")
+        raise UserError(f"{python}: not there: `./setup.sh`, `./setup.sh torch` and `./setup.sh intel` prepare environments")
     command = [python, "-W", "ignore", REPOSITORY / "benchmarks" / script] + list(arguments)
     return subprocess.Popen([str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                             universal_newlines=True, start_new_session=True)

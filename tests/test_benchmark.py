@@ -1,4 +1,5 @@
 """The benchmark of inference: its load, a side's process, and what is made of the measurements."""
+import argparse
 import json
 import os
 import signal
@@ -18,11 +19,13 @@ import inference
 import inference_table
 import inference_worker
 import sides
+import training
 from load import busy
 from twba_chip import spiking_file
 from twba_chip.engine import Engine
 from twba_chip.exported import open_network
 from twba_nets import command_line
+from twba_nets.errors import UserError
 
 
 def spinning():
@@ -139,6 +142,19 @@ def figures():
     return {"machine": "M", "cores": 2, "commit": "c", "variant": "twba", "rounds": 2, "load_average_before": 0.0,
             "missing": {"openvino": "No module named 'openvino'"}, "sides": sides, "roofline": {1: {"cnn0": stage}},
             "measurements": [inference._row(key, turns, all_threads=2) for key in turns[0]]}
+
+
+def test_an_engine_that_cannot_be_compiled(monkeypatch):
+    """The other sides are compared with it: one line, what its process says."""
+    monkeypatch.setattr(inference, "_start", lambda *_: {("engine", 2): subprocess.Popen(["true"])})
+    monkeypatch.setattr(inference, "answer", lambda *_: {"missing": "no such C compiler"})
+    with pytest.raises(UserError, match="no such C compiler"):
+        inference.measure(argparse.Namespace(variant="twba", threads=2, rounds=1, seconds=1))
+
+
+def test_an_environment_that_is_not_there(capsys):
+    with pytest.raises(SystemExit, match="nowhere/python: not there: `./setup.sh`"):
+        training.main(["--tensorflow", "nowhere/python"])
 
 
 def test_turns(monkeypatch):
