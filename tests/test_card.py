@@ -33,6 +33,14 @@ def test_another_digest(model):
         card.load_recipe(model)
 
 
+def test_the_commit_is_this_projects(monkeypatch, tmp_path):
+    """A source archive that lies in somebody else's repository has none."""
+    if (card.places.HOME / ".git").exists():
+        assert len(card.commit().split("-")[0]) == 40
+    monkeypatch.setattr(card.places, "HOME", tmp_path)
+    assert card.commit() is None
+
+
 @pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b"[" * 100000, b"\xff\xfe{}", b"3", b"null"])
 def test_a_foreign_card(model, content):
     card.path_of(model).write_bytes(content)

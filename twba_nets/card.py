@@ -90,7 +90,7 @@ def cpu_name() -> str:
 
 def commit() -> Optional[str]:
     """The commit of the code, marked where files differ from it; None outside a git checkout."""
-    if not places.IS_CHECKOUT:  # an installed package may lie in somebody else's
+    if not (places.IS_CHECKOUT and (places.HOME / ".git").exists()):  # a package or source archive in somebody else's checkout
         return None
     try:
         return subprocess.check_output(["git", "describe", "--always", "--abbrev=40", "--dirty=-changed"],

@@ -65,7 +65,7 @@ def add_training_flags(parser: argparse.ArgumentParser, recipe: Recipe) -> None:
     rate.add_argument("--learning-rate-steps", type=_learning_rate_step, nargs="+", metavar="EPOCH:RATE",
                       help=f"the rate in force from each epoch, counted from 0 (default: {steps})")
     rate.add_argument("--linear-decay", type=above_zero, metavar="RATE", help="the rate falls in a line, from RATE now to 0 "
-                      "after the last epoch")
+                      "after the last epoch; with another --epochs later, give it again")
     parser.add_argument("--initial-weights", type=path, metavar="CHECKPOINT",
                         help="begin with the weights and batch norm of this checkpoint in place of fresh ones; Adam and the "
                         "epochs begin anew. The activation may be another (a network with two levels learns faster from one "

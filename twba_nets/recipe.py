@@ -58,7 +58,8 @@ class Recipe:
                 raise UserError(f"{name} {getattr(self, name)!r} is no whole number from {least} to {most}")
         limit = self.limit_train
         if limit is not None and not _is_integer(limit, self.batch_size, MOST_IMAGES):
-            raise UserError(f"limit_train {limit!r} is no whole number from the batch size, {self.batch_size}, to {MOST_IMAGES}")
+            raise UserError(f"limit_train {limit!r} is no whole number from the batch size, {self.batch_size}, to {MOST_IMAGES}: "
+                            "take more images or smaller batches")
         self._check_rates()
         source = self.initial_weights
         if source is not None and not (isinstance(source, dict) and set(source) == {"file", "sha256"}
