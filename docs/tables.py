@@ -6,17 +6,17 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, Iterator, List, Tuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import numpy as np
 
-from twba_nets import architecture as arch, card, npz, places, spike_statistics
+from twba_nets import architecture as arch, card, journal, npz, places, spike_statistics
 from twba_nets.recipe import REPORTED
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "REPRODUCTION.md", *sorted((ROOT / "docs").glob("*.md"))]
 SIDES = {"engine": "engine", "engine_avx2": "engine, built for AVX2", "onnxruntime": "ONNX Runtime",
          "openvino": "OpenVINO, float32", "openvino_bf16": "OpenVINO, its default (bfloat16)",
          "litert": "LiteRT (XNNPACK, int8)", "pytorch": "PyTorch, plain", "pytorch_int8": "PyTorch, our int8",
@@ -38,17 +38,51 @@ def filled(text: str) -> str:
 def results() -> str:
     """The released networks: their cards, and TensorFlow 1.15's evaluation (spikes.json) of each."""
     rows = [["variant", "activations", "reported", "here", "gap", "spikes an image", "zero weights", "training", "model"]]
-    for folder in places.RELEASED.values():
-        recorded, figures = card.read(ROOT / folder / "model.npz"), _json(f"{folder}/spikes.json")
-        recipe = recorded["recipe"]
+    for folder, recorded, _ in _released():
+        figures, recipe = _json(f"{folder}/spikes.json"), recorded["recipe"]
         reported, halves = REPORTED[recipe["variant"]], recipe["activation"] == "published"
-        rows.append([recipe["variant"].upper(), recipe["activation"] + ": {0, 1/2, 1}" * halves, f"{100 * reported:.2f} %",
-                     f"**{100 * figures['accuracy']:.2f} %**", _gap(figures["accuracy"] - reported),
+        rows.append([recipe["variant"].upper(), recipe["activation"] + ": {0, 1/2, 1}" * halves, _percent(reported),
+                     f"**{_percent(figures['accuracy'])}**", _gap(figures["accuracy"] - reported),
                      f"{figures['total']['spikes_mean']:,.0f}" + " (halves added)" * halves, _zeros(ROOT / folder / "model.npz"),
                      f"{recorded['epochs']} epochs{' from three levels' * bool(recipe.get('initial_weights'))}, "
                      f"{recorded['training_seconds'] / 60:.0f} min on {recorded['device']}",
                      f"[`{folder}/model.npz`]({folder}/model.npz)"])
     return _table(rows)
+
+
+def runs() -> str:
+    """The runs that gave the released networks, and what three implementations make of the last epoch's weights."""
+    rows = [["network", "reported", "PyTorch, `log.csv`", "TensorFlow 1.15, `spikes.json`", "engine, `report.json`", "epochs",
+             "training", "commit", "finished"]]
+    for folder, recorded, log in _released():
+        variant, activation = recorded["recipe"]["variant"], recorded["recipe"]["activation"]
+        by_tensorflow = _percent(_json(f"{folder}/spikes.json")["accuracy"])
+        by_engine = _percent(_json(f"{folder}/report.json")["accuracy"]) if activation == "binary" else "refused"
+        rows.append([f"[`{folder}/`]({folder}): {variant.upper()}, {activation}", _percent(REPORTED[variant]),
+                     _percent(recorded["test_accuracy"]), f"**{by_tensorflow}**", by_engine, str(recorded["epochs"]),
+                     f"{recorded['training_seconds'] / 60:.0f} min", recorded["commit"][:7], log[-1]["finished_at"][:10]])
+    return _table(rows)
+
+
+def along_the_way() -> str:
+    """Training and test accuracy of the released networks while they were trained."""
+    epochs = [1, 5, 10, 20, 30, 40, 60, 80, 90, 100]
+    rows = [["after epoch", *map(str, epochs)]]
+    for folder, _, log in _released():
+        for kind in ("train", "test"):
+            reached = [_percent(float(log[epoch - 1][f"{kind}_accuracy"])) for epoch in epochs if epoch <= len(log)]
+            rows.append([f"`{folder}/`, {kind}", *reached, *[""] * (len(epochs) - len(reached))])
+    return _table(rows)
+
+
+def _released() -> Iterator[Tuple[str, dict, List[Dict[str, str]]]]:
+    """Of each released network: its folder, its card, the rows of its log."""
+    for folder in places.RELEASED.values():
+        yield folder, card.read(ROOT / folder / "model.npz"), journal.read_log(ROOT / folder)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
 
 
 def _gap(difference: float) -> str:
@@ -132,7 +166,7 @@ def inference_sides() -> str:
     rows = [["", "version", "predictions as the engine's", "accuracy on the first 1,000 test images"]]
     for side, found in _json("benchmarks/inference.json")["sides"].items():
         rows.append([SIDES[side], found["version"].split("-22")[0], f"{100 * found['predictions_as_the_engines']:.1f} %",
-                     f"{100 * found['accuracy']:.1f} %"])
+                     _cell("{accuracy:.1%}", found).replace("%", " %")])
     return _table(rows)
 
 
@@ -211,7 +245,8 @@ def _json(name: str) -> dict:
 
 
 TABLES = {table.__name__: table for table in (
-    results, spikes, chip, stages, report, inference, inference_sides, inference_busy, roofline, training, training_torch)}
+    results, runs, along_the_way, spikes, chip, stages, report, inference, inference_sides, inference_busy, roofline, training,
+    training_torch)}
 
 if __name__ == "__main__":
     main()

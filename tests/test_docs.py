@@ -38,6 +38,14 @@ def test_a_wrong_figure_in_a_table_is_found():
     assert tables.filled(page.replace("| TWBA | binary | 88.19 % |", "| TWBA | binary | 88.91 % |")) == page
 
 
+def test_a_record_made_without_real_images(monkeypatch):
+    """Its sides have no accuracy."""
+    tables = script("tables")
+    side = {"version": "1", "predictions_as_the_engines": 1.0, "accuracy": None}
+    monkeypatch.setattr(tables, "_json", lambda name: {"sides": {"engine": side}})
+    assert tables.inference_sides().endswith("| engine | 1 | 100.0 % |  |")
+
+
 def test_the_picture_is_the_networks():
     """After a change of the table: python docs/draw_network.py."""
     assert script("draw_network").draw() == (DOCS / "network.svg").read_text(encoding="utf-8")
