@@ -33,6 +33,14 @@ class Network:
         logits = spiking_network.classify(self.arrays, np.moveaxis(maps["cnn11"], 1, 3))
         np.testing.assert_array_equal(logits.argmax(1), self.predictions)
 
+    def assert_nearly_equal(self, logits: np.ndarray) -> None:
+        """Whether the logits that a reader makes of `images` are the reference's, but for some images: there a potential lies
+        on the threshold but for rounding, which flips an input spike. Few of these are classified otherwise.
+        """
+        expected = spiking_network.classify(self.arrays, np.moveaxis(self.maps["cnn11"], 1, 3))
+        assert (np.abs(logits - expected).max(axis=1) < 1e-4).mean() > 0.7
+        assert (logits.argmax(1) == self.predictions).mean() >= 0.97
+
 
 @pytest.fixture(scope="module", params=["twba", "bwba"])
 def network(request) -> Network:

@@ -2,7 +2,6 @@
 import sys
 from pathlib import Path
 
-import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
@@ -11,7 +10,7 @@ import litert_model
 from twba_chip import spiking_network
 
 
-def test_predictions_from_images_are_the_references(network):
+def test_images_give_nearly_the_references_logits(network):
     images = spiking_network.central_crop(network.images)
     interpreter = Interpreter(model_content=litert_model.build(network.arrays))
     interpreter.resize_tensor_input(0, images.shape)
@@ -19,7 +18,4 @@ def test_predictions_from_images_are_the_references(network):
     interpreter.set_tensor(0, images)
     interpreter.invoke()
     logits = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-    np.testing.assert_array_equal(logits.argmax(1), network.predictions)
-    expected = spiking_network.classify(network.arrays, np.moveaxis(network.maps["cnn11"], 1, 3))
-    same = np.abs(logits - expected).max(axis=1) < 1e-4  # but where an input spike flips within rounding
-    assert same.mean() >= 0.95
+    network.assert_nearly_equal(logits)

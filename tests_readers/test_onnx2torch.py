@@ -18,7 +18,7 @@ def test_hidden_spikes_are_the_references(network):
     np.testing.assert_array_equal(results["logits"].argmax(1), network.predictions)
 
 
-def test_predictions_from_images_are_the_references(network):
+def test_images_give_nearly_the_references_logits(network):
     with torch.no_grad():
         logits = onnx2torch.convert(network.folder / "floats.onnx")(torch.from_numpy(network.images))
-    np.testing.assert_array_equal(logits.argmax(1), network.predictions)
+    network.assert_nearly_equal(logits.numpy())
