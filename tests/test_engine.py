@@ -571,17 +571,17 @@ def test_engine_needs_no_framework():
                           cwd=str(REPOSITORY))
 
 
-def pace_of(seconds, pace, all_threads, one, batch=1):
-    """(share of the time that all threads computed, calls/s) where the two ways take so long for a call of a batch: functions
-    of the time.
+def pace_of(seconds, pace, all_threads, one):
+    """(share of the time that all threads computed, images/s) where the two ways take so long for an image: functions of the
+    time.
     """
-    calls, now, of_all = 0, 0.0, 0.0
+    images, now, of_all = 0, 0.0, 0.0
     while now < seconds:
         chosen = pace.all_threads()
         took = (all_threads if chosen else one)(now)
-        pace.record(chosen, took, batch)
-        calls, now, of_all = calls + 1, now + took, of_all + took * chosen
-    return of_all / now, calls / now
+        pace.record(chosen, took)
+        images, now, of_all = images + 1, now + took, of_all + took * chosen
+    return of_all / now, images / now
 
 
 def steady(seconds):
@@ -637,20 +637,11 @@ def test_threads_that_slept_get_time_to_wake():
     assert pace_of(1, pace, waking(81e-6, slept=180e-6), steady(134e-6))[0] > 0.99
 
 
-def test_a_trial_of_long_calls_is_one_call():
-    """Threads are awake within a long call. With more calls a trial would cost more, and the next one would wait longer."""
-    for busy in np.arange(4, 7, 0.2):
-        pace = engine.Pace()
-        pace_of(busy, pace, steady(30e-3), steady(20e-3), batch=200)
-        pace_of(0.6, pace, steady(10e-3), steady(20e-3), batch=200)
-        assert pace_of(1, pace, steady(10e-3), steady(20e-3), batch=200)[0] > 0.95
-
-
 def test_one_thread_timed_at_a_bad_moment():
     """A first time of one thread that was far too long does not bar it for good."""
     pace = engine.Pace()
-    pace.record(True, 1e-3, 1)
-    pace.record(False, 1, 1)
+    pace.record(True, 1e-3)
+    pace.record(False, 1)
     pace_of(1100, pace, steady(0.5), steady(134e-6))
     assert pace_of(10, pace, steady(0.5), steady(134e-6))[0] < 0.02
 

@@ -97,7 +97,7 @@ class Engine:
         finally:
             self.library.set_threads(before)  # OpenMP's number is the thread's, and another engine may follow
         if pace is not None:
-            pace.record(all_threads, time.perf_counter() - started, images)
+            pace.record(all_threads, (time.perf_counter() - started) / images)
 
     def unpack(self, images: int) -> Dict[str, np.ndarray]:
         """The maps of spikes, name -> bool [images, H, W, C], of the last chunk's first `images` images.

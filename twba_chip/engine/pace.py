@@ -9,7 +9,7 @@ from typing import Dict
 
 # the share of the time that trials may cost, by whether all threads are tried: what one thread needs hardly changes
 TRIALS = {True: 0.02, False: 0.001}
-TRIAL_SECONDS = 1e-3  # a trial ends with the call that reaches them: threads that slept are slow at first
+TRIAL_CALLS = 4  # of a trial at most: threads that slept are slow at first
 HOPELESS = 3  # a trial ends with a call that takes this many times as long as the other way
 SMOOTHING = 0.1  # the weight of the newest call in a way's time
 SLOWER = 1.5  # where all threads have come to take so many times as long, what one takes is asked anew
@@ -22,7 +22,7 @@ class Pace:
         self.seconds: Dict[bool, float] = {}  # of an image, by whether all threads compute
         self.wait = 0.0  # until the next trial: seconds of images
         self.before = 0.0  # what all threads took when one was last tried
-        self.lasted, self.lost = 0.0, 0.0  # seconds of the trial that goes on; seconds of images that it took longer
+        self.calls, self.lost = 0, 0.0  # of the trial that goes on; seconds of images that it took longer
 
     def all_threads(self) -> bool:
         """Whether the next call is for all threads. From time to time it tries what was slower."""
@@ -30,9 +30,8 @@ class Pace:
             return not self.seconds
         return self._faster() != (self.wait <= 0)
 
-    def record(self, all_threads: bool, call: float, images: int) -> None:
-        """The seconds of the last call."""
-        seconds = call / images
+    def record(self, all_threads: bool, seconds: float) -> None:
+        """What an image took in the last call."""
         if len(self.seconds) < 2:
             self.seconds[all_threads] = seconds
         elif all_threads == self._faster():
@@ -44,21 +43,21 @@ class Pace:
             elif all_threads and self.seconds[True] > SLOWER * self.before:
                 self.wait = 0.0
         else:
-            self.lasted += call
             self._record_trial(all_threads, seconds)
 
     def _record_trial(self, all_threads: bool, seconds: float) -> None:
         other = self.seconds[not all_threads]
         self.seconds[all_threads] = seconds  # the time from before says nothing of now
+        self.calls += 1
         self.lost += seconds - other
-        if all_threads == self._faster() or self.lasted >= TRIAL_SECONDS or seconds > HOPELESS * other:
+        if all_threads == self._faster() or self.calls == TRIAL_CALLS or seconds > HOPELESS * other:
             self._wait()
 
     def _wait(self) -> None:
         """Until what the last trial cost, or a call of the slower way costs, is a small share of the time."""
         slower = not self._faster()
         self.wait = max(self.lost, self.seconds[slower] - self.seconds[not slower]) / TRIALS[slower]
-        self.lasted, self.lost, self.before = 0.0, 0.0, self.seconds[True]
+        self.calls, self.lost, self.before = 0, 0.0, self.seconds[True]
 
     def _faster(self) -> bool:
         return self.seconds[True] <= self.seconds[False]
