@@ -140,6 +140,7 @@ def test_release_is_complete(model):
     assert recorded["recipe"]["variant"].upper() in model.parts and recorded["recipe"]["epochs"] == recorded["epochs"]
     assert (recorded["recipe"]["activation"] == "published") == ("published" in model.parts)
     assert (model.parent / journal.CURVE_NAME).exists()
+    assert read_figures(model)["checkpoint"] == str(model.relative_to(REPOSITORY))
     assert abs(read_figures(model)["accuracy"] - recorded["test_accuracy"]) <= 0.0005  # TensorFlow's, and the trainer's own
     assert re.match("[0-9a-f]{40}$", recorded["commit"])
 

@@ -21,9 +21,8 @@ CURVE_NAME = "learning_curve.png"
 class LogRow(NamedTuple):
     """An epoch's figures, as the log has them. Losses are means over the images, accuracies shares of the images.
 
-    epoch: counted from 1. step: batches since the run's beginning, had all
-    been of this size. spikes_per_image: in the counted maps, over the test
-    images. images_per_second: in training. seconds: of training and test.
+    epoch: counted from 1. step: batches since the run's beginning, had all been of this size. spikes_per_image: in the
+    counted maps, over the test images. images_per_second: in training. seconds: of training and test.
     """
     epoch: int
     step: int

@@ -16,6 +16,12 @@ def released(name: str) -> Path:
     return _RELEASED / RELEASED[name]
 
 
+def recorded(path: Union[str, Path]) -> str:
+    """A path as records have it: what lies in the checkout is named from there, whosever machine it is on."""
+    path = Path(path)
+    return str(path.relative_to(HOME) if HOME in path.parents else path)
+
+
 def model(source: Union[str, Path]) -> Path:
     """The path that `source` names: a released model's name, as a text, or a path (of a file of that name: ./twba)."""
     return released(source) if isinstance(source, str) and source in RELEASED else Path(source)

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from twba_nets import places
 from twba_nets.architecture import COUNTED_MAPS, map_shapes
 from twba_nets.files import write_json
 
@@ -48,7 +49,8 @@ def _statistics(name: str, neurons: int, spikes: np.ndarray) -> dict:
 def report(summary: dict, path: Path, variant: str, activation: str, dataset: str, json_file: Path = None) -> None:
     """Print what an evaluation of the checkpoint `path` gave (summarise), and write it to a file."""
     if json_file:
-        write_json(json_file, dict(summary, checkpoint=str(path), variant=variant, activation=activation, dataset=dataset))
+        write_json(json_file, dict(summary, checkpoint=places.recorded(path), variant=variant, activation=activation,
+                                   dataset=dataset))
     for total in summary["batch_sums"]:
         print(f"{total:.10g}")
     print(f"\n{path}: {variant.upper()}, {activation} activations, {summary['images']} test images of {dataset}")
