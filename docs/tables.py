@@ -6,7 +6,7 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Dict, Iterator, List, Tuple
+from typing import Dict, Iterable, Iterator, List, Tuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -17,6 +17,7 @@ from twba_nets import architecture as arch, card, journal, npz, places, spike_st
 from twba_nets.recipe import REPORTED
 
 PAGES = [ROOT / "README.md", ROOT / "REPRODUCTION.md", *sorted((ROOT / "docs").glob("*.md"))]
+RUNS = [*places.RELEASED.values(), "TWBA/scratch"]  # the last is kept to compare with, not released by name
 SIDES = {"engine": "engine", "engine_avx2": "engine, built for AVX2", "onnxruntime": "ONNX Runtime",
          "openvino": "OpenVINO, float32", "openvino_bf16": "OpenVINO, its default (bfloat16)",
          "litert": "LiteRT (XNNPACK, int8)", "pytorch": "PyTorch, plain", "pytorch_int8": "PyTorch, our int8",
@@ -38,7 +39,7 @@ def filled(text: str) -> str:
 def results() -> str:
     """The released networks: their cards, and TensorFlow 1.15's evaluation (spikes.json) of each."""
     rows = [["variant", "activations", "reported", "here", "gap", "spikes an image", "zero weights", "training", "model"]]
-    for folder, recorded, _ in _released():
+    for folder, recorded, _ in _kept(places.RELEASED.values()):
         figures, recipe = _json(f"{folder}/spikes.json"), recorded["recipe"]
         reported, halves = REPORTED[recipe["variant"]], recipe["activation"] == "published"
         rows.append([recipe["variant"].upper(), recipe["activation"] + ": {0, 1/2, 1}" * halves, _percent(reported),
@@ -51,13 +52,15 @@ def results() -> str:
 
 
 def runs() -> str:
-    """The runs that gave the released networks, and what three implementations make of the last epoch's weights."""
+    """The runs that are kept, and what three implementations make of the last epoch's weights."""
     rows = [["network", "reported", "PyTorch, `log.csv`", "TensorFlow 1.15, `spikes.json`", "engine, `report.json`", "epochs",
              "training", "commit", "finished"]]
-    for folder, recorded, log in _released():
+    for folder, recorded, log in _kept(RUNS):
         variant, activation = recorded["recipe"]["variant"], recorded["recipe"]["activation"]
         by_tensorflow = _percent(_json(f"{folder}/spikes.json")["accuracy"])
-        by_engine = _percent(_json(f"{folder}/report.json")["accuracy"]) if activation == "binary" else "refused"
+        by_engine = "refused" if activation == "published" else ""  # where no report is kept, nothing is said
+        if (ROOT / folder / "report.json").exists():
+            by_engine = _percent(_json(f"{folder}/report.json")["accuracy"])
         rows.append([f"[`{folder}/`]({folder}): {variant.upper()}, {activation}", _percent(REPORTED[variant]),
                      _percent(recorded["test_accuracy"]), f"**{by_tensorflow}**", by_engine, str(recorded["epochs"]),
                      f"{recorded['training_seconds'] / 60:.0f} min", recorded["commit"][:7], log[-1]["finished_at"][:10]])
@@ -65,19 +68,19 @@ def runs() -> str:
 
 
 def along_the_way() -> str:
-    """Training and test accuracy of the released networks while they were trained."""
+    """Training and test accuracy of the runs that are kept, while they went on."""
     epochs = [1, 5, 10, 20, 30, 40, 60, 80, 90, 100]
     rows = [["after epoch", *map(str, epochs)]]
-    for folder, _, log in _released():
+    for folder, _, log in _kept(RUNS):
         for kind in ("train", "test"):
             reached = [_percent(float(log[epoch - 1][f"{kind}_accuracy"])) for epoch in epochs if epoch <= len(log)]
             rows.append([f"`{folder}/`, {kind}", *reached, *[""] * (len(epochs) - len(reached))])
     return _table(rows)
 
 
-def _released() -> Iterator[Tuple[str, dict, List[Dict[str, str]]]]:
-    """Of each released network: its folder, its card, the rows of its log."""
-    for folder in places.RELEASED.values():
+def _kept(folders: Iterable[str]) -> Iterator[Tuple[str, dict, List[Dict[str, str]]]]:
+    """Of the run in each folder: the folder, its card, the rows of its log."""
+    for folder in folders:
         yield folder, card.read(ROOT / folder / "model.npz"), journal.read_log(ROOT / folder)
 
 

@@ -1,4 +1,4 @@
-"""The released checkpoints: on the real test set they give what their cards and the README say."""
+"""The trained networks in TWBA/ and BWBA/: on the real test set they give what their cards, README and REPRODUCTION.md say."""
 import json
 import re
 
@@ -16,6 +16,7 @@ from twba_tensorflow.pipeline import evaluation_batches
 RELEASED = [places.released(name) / "model.npz" for name in places.RELEASED]
 variants = pytest.mark.parametrize("variant", arch.VARIANTS)
 models = pytest.mark.parametrize("model", RELEASED, ids=list(places.RELEASED))
+SCRATCH = REPOSITORY / "TWBA" / "scratch" / "model.npz"  # kept to compare with, not released by name
 
 
 def tensorflow_batches(values, variant, x, y):
@@ -130,7 +131,7 @@ def read_figures(model):
     return json.loads((model.parent / "spikes.json").read_text())
 
 
-@models
+@pytest.mark.parametrize("model", [*RELEASED, SCRATCH], ids=[*places.RELEASED, "twba-scratch"])
 def test_release_is_complete(model):
     """A model of at most 1.5 MB, whose card and log belong to it and to each other."""
     recorded, rows = card.read(model), journal.read_log(model.parent)
@@ -145,9 +146,20 @@ def test_release_is_complete(model):
     assert re.match("[0-9a-f]{40}$", recorded["commit"])
 
 
-@variants
-def test_published_activations_on_the_test_set(cifar10_dir, tmp_path, variant):
-    """The runs with the published activation give the recorded accuracy."""
-    model, figures = places.released(f"{variant}-published") / "model.npz", tmp_path / "spikes.json"
+@pytest.mark.parametrize("model", [*RELEASED[2:], SCRATCH], ids=["twba-published", "bwba-published", "twba-scratch"])
+def test_the_other_networks_on_the_test_set(cifar10_dir, tmp_path, model):
+    """Those that are not exported give the recorded accuracy."""
+    variant, figures = card.load_recipe(model).variant, tmp_path / "spikes.json"
     scripts.count_spikes(variant, ["--checkpoint", str(model), "--data-dir", str(cifar10_dir), "--json", str(figures)])
     assert abs(json.loads(figures.read_text())["accuracy"] - read_figures(model)["accuracy"]) <= 0.0002
+
+
+def test_two_and_three_levels_at_the_same_length():
+    """README and REPRODUCTION.md compare them: one recipe, one seed, one length, and the figures as they are stated."""
+    three = places.released("twba-published") / "model.npz"
+    recipe, other = card.read(three)["recipe"], card.read(SCRATCH)["recipe"]
+    assert {name: value for name, value in recipe.items() if other.get(name) != value} == {"activation": "published"}
+    ahead = read_figures(three)["accuracy"] - read_figures(SCRATCH)["accuracy"]
+    assert f"three levels are {100 * ahead:.1f} points ahead of two" in (REPOSITORY / "REPRODUCTION.md").read_text()
+    stated = f"From fresh weights two levels give TWBA {100 * read_figures(SCRATCH)['accuracy']:.2f} % in 100 epochs"
+    assert stated in (REPOSITORY / "README.md").read_text()
