@@ -100,10 +100,18 @@ def test_evaluate(tmp_path, capsys):
     accuracy = (output.logits.argmax(1) == digits.load().y_test[:3]).mean()
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["accuracy"] == accuracy and figures["total"]["spikes_total"] == output.spikes.sum()
+    assert figures["checkpoint"] == str(tmp_path / "net.npz")
     assert f"test accuracy {100 * accuracy:.2f}%" in capsys.readouterr().out
     assert "would be read as a checkpoint" in command_error(evaluate.main, "--json", places.released("twba") / "model.json")
     assert "no such model" in command_error(evaluate.main, "--model", "resnet")
     assert "its activations are published" in command_error(evaluate.main, "--model", "twba-published")
+
+
+def test_a_record_names_a_released_model_from_the_checkout(tmp_path):
+    """Whosever machine it was made on."""
+    model = str(places.released("bwba") / "model.npz")
+    evaluate.main(["--model", model, "--dataset", "digits", "--limit", "1", "--json", str(tmp_path / "figures.json")])
+    assert json.loads((tmp_path / "figures.json").read_text())["checkpoint"] == "BWBA/model.npz"
 
 
 def test_a_run_that_has_no_card_yet(tmp_path, capsys):
