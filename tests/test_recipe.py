@@ -23,7 +23,8 @@ def test_lowering_the_rate_by_hand():
 
 
 def test_json(tmp_path):
-    recipe = dataclasses.replace(recipes.digits("bwba"), activation="published", seed=7, limit_train=500)
+    recipe = dataclasses.replace(recipes.digits("bwba"), activation="published", seed=7, limit_train=500, hold_out=100,
+                                 precise_batch_norm=True, teacher={"file": "a/model.npz", "sha256": "1"})
     recipe.save(tmp_path)
     assert card.load_recipe(tmp_path / "a checkpoint") == recipe
     assert json.loads((tmp_path / "recipe.json").read_text())["learning_rate_steps"][0] == [0, 0.005]
@@ -54,7 +55,8 @@ def test_recipes_of_before_load(tmp_path):
               "learning_rate_steps": [[0, 0.01], [1, 0.0099]], "seed": 0}
     (tmp_path / "recipe.json").write_text(json.dumps(fields))
     assert dataclasses.asdict(card.load_recipe(tmp_path / "a checkpoint")) == dict(
-        fields, learning_rate_steps=((0, 0.01), (1, 0.0099)), initial_weights=None, limit_train=None)
+        fields, learning_rate_steps=((0, 0.01), (1, 0.0099)), initial_weights=None, limit_train=None, hold_out=None, teacher=None,
+        precise_batch_norm=False)
 
 
 FOREIGN = ["{", "[]", "", "null", "[" * 100000, '"twba"', '{"variant": "twba", "colour": 1}', '{"variant": "xwba"}',
@@ -94,6 +96,8 @@ REFUSED = [
     ({"batch_size": 50001}, "batch_size 50001"), ({"seed": -1}, "seed -1"),
     ({"seed": True}, "seed True"), ({"seed": None}, "seed None"), ({"initial_weights": "model.npz"}, "initial_weights"),
     ({"initial_weights": {"file": 1, "sha256": "x"}}, "initial_weights"), ({"limit_train": True}, "limit_train True"),
+    ({"hold_out": 0}, "hold_out 0"), ({"hold_out": 50001}, "hold_out 50001"), ({"teacher": "model.npz"}, "teacher"),
+    ({"precise_batch_norm": 1}, "precise_batch_norm 1"), ({"precise_batch_norm": None}, "precise_batch_norm None"),
     ({"limit_train": 199}, "limit_train 199 is no whole number from the batch size, 200, to 50000"),
     ({"limit_train": 50001}, "limit_train 50001"), ({"batch_size": 500, "limit_train": 499}, "limit_train 499")] + [
     ({"learning_rate_steps": steps}, "must begin at epoch 0 and name each epoch once")

@@ -80,7 +80,20 @@ def training_steps(variant, activation, dtype, stages=arch.STAGES):
         record.update({"last/" + name: value for name, value in session.run(everything).items()})
         assert losses[0] == first_loss
         record["losses"] = losses
+        record.update({"precise/" + name: value for name, value in precise_statistics(session, net, values, feed).items()})
     return record
+
+
+def precise_statistics(session, net, values, feed):
+    """The means of the batches' statistics, weights fixed: what batch norm's moving ones, from 0, take of each batch."""
+    zero = dict(values, **{name: np.zeros_like(value) for name, value in values.items() if "/moving_" in name})
+    moving = {variable.op.name: variable for variable in tf.global_variables() if "/moving_" in variable.op.name}
+    found = []
+    for batch in feed:
+        assign(session, zero)
+        session.run(net.logits, batch)
+        found.append(session.run(moving))
+    return {name: np.mean([moved[name] for moved in found], 0) / np.float32(1 - arch.BN_DECAY) for name in moving}
 
 
 def without_optimiser():

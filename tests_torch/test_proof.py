@@ -48,6 +48,16 @@ class Run:
         self.adam.step(torch.tensor(RATE, dtype=torch.float32))
         return logits.detach().numpy(), loss.item()
 
+    @torch.no_grad()
+    def precise_statistics(self):
+        """Batch norm's statistics over all batches, with the variables of before the first step."""
+        variables.assign(self.of("before"), self.network)
+        self.network.train().forget_statistics()
+        for number, x in enumerate(self.x, 1):
+            self.network.set_moving_rate(1 / number)
+            self.network(x)
+        return {name: value for name, value in variables.read(self.network).items() if "/moving_" in name}
+
     def gradients(self):
         return {name: value for tensor, names, readers in variables.entries(self.network) if tensor.requires_grad
                 for name, value in variables.to_tensorflow(tensor.grad, names, readers).items()}
@@ -86,6 +96,7 @@ def assert_same_training(run):
     losses = [loss] + [run.step(step)[1] for step in range(1, len(run.x))]
     np.testing.assert_allclose(losses, run.record["losses"], rtol=0, atol=1e-8)
     assert largest_difference(run.variables(), run.of("last")) < 1e-8
+    assert largest_difference(run.precise_statistics(), run.of("precise")) < 1e-8
 
 
 @pytest.mark.parametrize("exact, tolerance", [(False, 1e-3), (True, 0.02)])

@@ -19,7 +19,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from conftest import in_tensorflow
 from helpers import REPOSITORY, Snapshots, interrupt_import
 from twba_nets import architecture as arch, card, datasets, files, journal, npz, progress
-from twba_torch import device, train, training, variables
+from twba_nets.model import open_model
+from twba_torch import device, pipeline, train, training, variables
+from twba_torch.network import MOVING_RATE
 from twba_torch.training import Trainer
 
 CPU = torch.device("cpu")
@@ -108,6 +110,80 @@ def test_a_run_in_pieces_is_the_whole_run(tmp_path, finished_run, few_digits, sh
     assert_same_files(tmp_path / "training.npz", finished_run / "training.npz")
     assert_same_files(tmp_path / "model.npz", finished_run / "model.npz")
     assert [row["epoch"] for row in journal.read_log(tmp_path)] == ["1", "2"]
+
+
+@pytest.fixture(scope="module")
+def precise_run(tmp_path_factory, few_digits, short_recipe):
+    """The finished run with precise batch norm."""
+    folder = tmp_path_factory.mktemp("precise_run")
+    recipe = dataclasses.replace(short_recipe, precise_batch_norm=True)
+    recipe.save(folder)
+    training.train(Trainer(recipe, few_digits, CPU, compiled=False), folder, 0)
+    return folder
+
+
+def test_precise_batch_norm_changes_the_statistics_alone(precise_run, finished_run):
+    precise, moving = (npz.read_training(folder / "training.npz") for folder in (precise_run, finished_run))
+    for name in moving:
+        same = (precise[name] == moving[name]).all()
+        assert same != ("/moving_" in name), name
+    rows = journal.read_log(precise_run)
+    assert [row["precise_batch_norm"] for row in rows] == ["0", "1"]
+    assert rows[0]["test_loss"] == journal.read_log(finished_run)[0]["test_loss"]
+    assert rows[1]["test_loss"] != journal.read_log(finished_run)[1]["test_loss"]
+    assert card.read(precise_run / "model.npz")["recipe"]["precise_batch_norm"] is True
+
+
+def test_precise_batch_norm_is_the_mean_of_all_batches(few_digits, short_recipe):
+    """Of an epoch of its own, the third: against PyTorch's mean and biased variance of what each batch norm is given."""
+    torch.set_default_dtype(torch.float64)
+    trainer, found = Trainer(short_recipe, few_digits, CPU, exact=False, compiled=False), {}
+    for name, norm in trainer.network.norms.items():
+        norm.register_forward_pre_hook(lambda _, inputs, name=name: found.setdefault(name, []).append(inputs[0].flatten(3)))
+    trainer.estimate_statistics()
+    order, uniforms = pipeline.epoch_numbers(110, short_recipe.seed, 2)
+    for name, batches in found.items():
+        assert [len(x) for x in batches] == [50, 50, 10]
+        norm = trainer.network.norms[name]
+        torch.testing.assert_close(norm.moving_mean, torch.stack([x.mean((0, 1, 2)) for x in batches]).mean(0))
+        torch.testing.assert_close(norm.moving_variance, torch.stack(
+            [x.var((0, 1, 2), unbiased=False) for x in batches]).mean(0))
+        assert norm.moving_rate == MOVING_RATE
+    second = order[50:100]
+    trainer.network.train()(pipeline.augment(trainer.training.x[second], uniforms[second], few_digits.flip))
+    assert torch.equal(found["bn00"][1], found["bn00"][-1])
+
+
+def test_a_precise_run_in_pieces_is_the_whole_run(tmp_path, precise_run, few_digits, short_recipe):
+    recipe = dataclasses.replace(short_recipe, precise_batch_norm=True)
+    assert training.train(Trainer(recipe, few_digits, CPU, compiled=False), tmp_path, 0, minutes=1e-9) == 1
+    second = Trainer(recipe, few_digits, CPU, compiled=False)
+    variables.assign(npz.read_training(tmp_path / "training.npz"), second.network, second.adam)
+    training.train(second, tmp_path, 1)
+    assert_same_files(tmp_path / "training.npz", precise_run / "training.npz")
+
+
+def test_a_teachers_part_in_the_loss(finished_run, few_digits, short_recipe):
+    """Half the cross entropy, half the divergence from the teacher's softened classes; the teacher itself learns nothing."""
+    torch.set_default_dtype(torch.float64)
+    model = open_model(finished_run / "model.npz")
+    trainer = Trainer(short_recipe, few_digits, CPU, exact=False, compiled=False, teacher=model)
+    images, labels, uniforms = trainer.training.x[:50], trainer.training.y[:50], torch.full((50, 5), 0.4)
+    loss, correct = trainer.training_step(images, uniforms, labels)
+    loss.backward()
+    with torch.no_grad():
+        x = pipeline.augment(images, uniforms, few_digits.flip)
+        logits, teachers = (network(x)[0].numpy() for network in (trainer.network, trainer.teacher))
+    softened = [np.exp(values / 2) / np.exp(values / 2).sum(1, keepdims=True) for values in (logits, teachers)]
+    divergence = (softened[1] * np.log(softened[1] / softened[0])).sum()
+    entropy = -np.log(np.exp(logits) / np.exp(logits).sum(1, keepdims=True))[range(50), labels].sum()
+    assert loss.item() == pytest.approx(0.5 * entropy + 0.5 * 4 * divergence)
+    assert correct == (logits.argmax(1) == labels.numpy()).sum() != (teachers.argmax(1) == labels.numpy()).sum()
+    assert all(parameter.grad is None for parameter in trainer.teacher.parameters())
+    assert all(parameter.grad is not None for parameter in trainer.network.parameters())
+    expected = variables.quantised(trainer.teacher)
+    for name, value in npz.read_model(finished_run / "model.npz").items():
+        np.testing.assert_array_equal(expected[name], value, name)
 
 
 def test_learning(few_digits, short_recipe):
@@ -295,7 +371,8 @@ def test_summaries(without_arithmetic, tmp_path):
     without_arithmetic(tmp_path, "--resume", "--epochs", "4")
     found = EventAccumulator(str(tmp_path)).Reload()
     rows = journal.read_log(tmp_path)
-    assert set(found.Tags()["scalars"]) == set(journal.LogRow._fields) - {"epoch", "step"} and len(rows) == 4
+    assert set(found.Tags()["scalars"]) == set(journal.LogRow._fields) - {"epoch", "step", "precise_batch_norm"}
+    assert len(rows) == 4
     for tag in found.Tags()["scalars"]:
         assert [(event.step, event.value) for event in found.Scalars(tag)] == [
             (int(row["epoch"]), pytest.approx(float(row[tag]), rel=1e-6)) for row in rows]
@@ -316,6 +393,50 @@ def test_limit_train(without_arithmetic, tmp_path, capsys):
     assert capsys.readouterr().out.count("TWBA on digits (first 60 training images), binary activations, epochs ") == 2
     assert [row["step"] for row in journal.read_log(tmp_path)] == ["2", "4"]
     assert card.read(tmp_path / "model.npz")["recipe"]["limit_train"] == 60
+
+
+def test_a_run_with_a_teacher(without_arithmetic, finished_run, precise_run, tmp_path):
+    """The card names the teacher; a run that goes on must be given the same one again."""
+    folder = tmp_path / "run"
+    without_arithmetic(folder, "--epochs", "1", "--teacher", str(finished_run))
+    digest = hashlib.sha256((finished_run / "model.npz").read_bytes()).hexdigest()
+    teacher = {"file": f"{finished_run.name}/model.npz", "sha256": digest}
+    assert card.read(folder / "model.npz")["recipe"]["teacher"] == teacher
+    for flags, line in (((), f"({finished_run.name}/model.npz): name it with --teacher"),
+                        (("--teacher", str(precise_run)), f"error: {precise_run}/model.npz: is not the teacher")):
+        with pytest.raises(SystemExit, match=re.escape(line)):
+            without_arithmetic(folder, "--resume", "--epochs", "2", *flags)
+    without_arithmetic(folder, "--resume", "--epochs", "2", "--teacher", str(finished_run))
+    assert card.read(folder / "model.npz")["recipe"]["teacher"] == teacher
+    with pytest.raises(SystemExit, match="is not the teacher"):
+        without_arithmetic(precise_run, "--resume", "--epochs", "3", "--teacher", str(finished_run))
+    with pytest.raises(SystemExit, match="nothing: no such model"):
+        without_arithmetic(tmp_path / "new", "--teacher", str(tmp_path / "nothing"))
+    assert not (tmp_path / "new").exists()
+
+
+def test_tensorflow_does_not_go_on_with_what_it_cannot_do(tmp_path, precise_run):
+    with pytest.raises(AssertionError, match="error: .*training.npz: .* go on by python -m twba_torch.train"):
+        in_tensorflow("TWBA/cifar10_twba_example.py", "--output", tmp_path, "--resume", precise_run, "--epochs", "3")
+
+
+def test_hold_out(without_arithmetic, tmp_path, monkeypatch, capsys):
+    """The last training images take the place of the test images; a run that goes on keeps to it."""
+    seen = []
+    monkeypatch.setattr(WithoutArithmetic, "evaluate", lambda trainer: seen.append(
+        (len(trainer.training), trainer.test.x.numpy())) or journal.Tested(2.5, 0.125, 8.0, 0.1))
+    without_arithmetic(tmp_path, "--hold-out", "20", "--epochs", "1")
+    without_arithmetic(tmp_path, "--resume", "--epochs", "2")
+    held_out = datasets.load("digits", None).x_train[-20:]
+    for images, tested in seen:
+        assert images == 90
+        np.testing.assert_array_equal(tested, held_out)
+    assert capsys.readouterr().out.count("digits (tested on 20 held-out training images), binary activations, epochs ") == 2
+    assert card.read(tmp_path / "model.npz")["recipe"]["hold_out"] == 20
+    with pytest.raises(SystemExit, match="--hold-out 61: .* hold out fewer"):
+        without_arithmetic(tmp_path / "new", "--hold-out", "61")
+    with pytest.raises(SystemExit, match="its hold_out is 20, not 30"):
+        without_arithmetic(tmp_path, "--resume", "--hold-out", "30", "--epochs", "3")
 
 
 def test_a_model_that_is_behind_is_brought_up_to_date(without_arithmetic, finished_run, run, capsys):

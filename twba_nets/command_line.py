@@ -58,6 +58,9 @@ def add_training_flags(parser: argparse.ArgumentParser, recipe: Recipe) -> None:
                         help=f"images a step (default: {recipe.batch_size})")
     parser.add_argument("--limit-train", type=images_of_a_batch, metavar="N",
                         help="train on the first N training images only, at least a batch: for a first look")
+    parser.add_argument("--hold-out", type=positive, metavar="N",
+                        help="do not train on the last N training images, and test on them in place of the test images: to "
+                        "choose between recipes")
     steps = " ".join(f"{epoch}:{rate:g}" for epoch, rate in recipe.learning_rate_steps)
     rate = parser.add_mutually_exclusive_group()
     rate.add_argument("--learning-rate", type=above_zero, metavar="RATE",

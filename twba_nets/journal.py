@@ -22,7 +22,8 @@ class LogRow(NamedTuple):
     """An epoch's figures, as the log has them. Losses are means over the images, accuracies shares of the images.
 
     epoch: counted from 1. step: batches since the run's beginning, had all been of this size. spikes_per_image: in the
-    counted maps, over the test images. images_per_second: in training. seconds: of training and test.
+    counted maps, over the test images. images_per_second: in training. seconds: of training, estimation and test.
+    precise_batch_norm: 1 where batch norm's statistics were estimated once more before the test, else 0.
     """
     epoch: int
     step: int
@@ -34,13 +35,16 @@ class LogRow(NamedTuple):
     spikes_per_image: float
     images_per_second: float
     seconds: float
+    precise_batch_norm: int
 
     def scalars(self) -> Dict[str, float]:
         """What TensorBoard shows over the epochs, tag -> figure."""
-        return {name: figure for name, figure in self._asdict().items() if name not in ("epoch", "step")}
+        return {name: figure for name, figure in self._asdict().items()
+                if name not in ("epoch", "step", "precise_batch_norm")}
 
 
 FIELDS = LogRow._fields + ("finished_at",)
+OLDER_FIELDS = tuple(name for name in FIELDS if name != "precise_batch_norm")  # earlier logs have these
 
 
 class Trained(NamedTuple):
@@ -71,6 +75,7 @@ def make_row(recipe: Recipe, epoch: int, images: int, trained: Trained, tested: 
         spikes_per_image=tested.spikes_per_image,
         images_per_second=images / trained.seconds,
         seconds=trained.seconds + tested.seconds,
+        precise_batch_norm=int(recipe.estimates_statistics_after(epoch)),
     )
 
 
@@ -136,7 +141,10 @@ def read_log(folder: Path) -> List[Dict[str, str]]:
         with open(path, newline="") as file:
             log = csv.DictReader(file)
             rows = list(log)
-            if tuple(log.fieldnames or ()) != FIELDS:
+            fields = tuple(log.fieldnames or ())
+            if fields == OLDER_FIELDS:
+                rows = [dict(row, precise_batch_norm="0") for row in rows]
+            elif fields != FIELDS:
                 raise ValueError(f"its first line is not {','.join(FIELDS)}")
         _check_rows(rows)
     except (OSError, ValueError, csv.Error) as error:

@@ -31,7 +31,12 @@ class Recipe:
 
     initial_weights: None for fresh weights, else the checkpoint whose model variables training began with, as
     {"file": its folder and name, "sha256": its digest}. limit_train: None for all training images, else only the first
-    so many, at least a batch.
+    so many, at least a batch. hold_out: None, else so many training images, the last ones, are not trained on; the run is
+    tested on them, and not on the test images.
+
+    PyTorch's trainer alone has the following. teacher: None, else the checkpoint from whose logits the network learns beside
+    the labels, as initial_weights. precise_batch_norm: whether batch norm's statistics are estimated once more after the last
+    epoch, over all training images. Source: Hinton, Vinyals and Dean, 2015; Wu and Johnson, 2021, section 3.
     """
     variant: str
     activation: str = "binary"
@@ -42,6 +47,9 @@ class Recipe:
     seed: int = 0
     initial_weights: Optional[Dict[str, str]] = None
     limit_train: Optional[int] = None
+    hold_out: Optional[int] = None
+    teacher: Optional[Dict[str, str]] = None
+    precise_batch_norm: bool = False
 
     def __post_init__(self) -> None:
         # JSON knows no tuples
@@ -60,11 +68,16 @@ class Recipe:
         if limit is not None and not _is_integer(limit, self.batch_size, MOST_IMAGES):
             raise UserError(f"limit_train {limit!r} is no whole number from the batch size, {self.batch_size}, to {MOST_IMAGES}: "
                             "take more images or smaller batches")
+        if self.hold_out is not None and not _is_integer(self.hold_out, 1, MOST_IMAGES):
+            raise UserError(f"hold_out {self.hold_out!r} is no whole number from 1 to {MOST_IMAGES}")
+        if not isinstance(self.precise_batch_norm, bool):
+            raise UserError(f"precise_batch_norm {self.precise_batch_norm!r} is neither true nor false")
         self._check_rates()
-        source = self.initial_weights
-        if source is not None and not (isinstance(source, dict) and set(source) == {"file", "sha256"}
-                                       and all(isinstance(text, str) for text in source.values())):
-            raise UserError(f"initial_weights {source!r} is not {{file, sha256}}")
+        for name in ("initial_weights", "teacher"):
+            source = getattr(self, name)
+            if source is not None and not (isinstance(source, dict) and set(source) == {"file", "sha256"}
+                                           and all(isinstance(text, str) for text in source.values())):
+                raise UserError(f"{name} {source!r} is not {{file, sha256}}")
 
     def _check_rates(self) -> None:
         epochs = [epoch for epoch, _ in self.learning_rate_steps]
@@ -80,11 +93,16 @@ class Recipe:
     def title(self) -> str:
         """What is trained on what, to be read."""
         images = f" (first {self.limit_train} training images)" if self.limit_train else ""
+        images += f" (tested on {self.hold_out} held-out training images)" if self.hold_out else ""
         return f"{self.variant.upper()} on {self.dataset}{images}, {self.activation} activations"
 
     def learning_rate(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0."""
         return [rate for start, rate in self.learning_rate_steps if start <= epoch][-1]
+
+    def estimates_statistics_after(self, epoch: int) -> bool:
+        """Whether batch norm's statistics are estimated once more between this epoch, counted from 0, and its test."""
+        return self.precise_batch_norm and epoch + 1 == self.epochs
 
     def with_learning_rate(self, rate: float, epoch: int) -> "Recipe":
         """The same recipe with a constant rate from that epoch on: what the original's users edit by hand."""
@@ -100,9 +118,11 @@ class Recipe:
 
     def with_initial_weights(self, path: Path) -> "Recipe":
         """The same recipe, begun with the weights of this checkpoint: a training.npz or a TensorFlow checkpoint's prefix."""
-        file = path if path.is_file() else data_file(path)
-        source = {"file": f"{file.resolve().parent.name}/{file.name}", "sha256": sha256(file)}
-        return dataclasses.replace(self, initial_weights=source)
+        return dataclasses.replace(self, initial_weights=_source(path))
+
+    def with_teacher(self, path: Path) -> "Recipe":
+        """The same recipe with the teacher of this npz."""
+        return dataclasses.replace(self, teacher=_source(path))
 
     def _from_epoch(self, epoch: int, steps: Tuple) -> "Recipe":
         past = tuple(step for step in self.learning_rate_steps if step[0] < epoch)
@@ -111,6 +131,12 @@ class Recipe:
     def save(self, folder: Path) -> None:
         """Write the recipe into a run's folder."""
         write_json(folder / FILE_NAME, dataclasses.asdict(self))
+
+
+def _source(path: Path) -> Dict[str, str]:
+    """How a recipe names a checkpoint: an npz, or a TensorFlow checkpoint's prefix."""
+    file = path if path.is_file() else data_file(path)
+    return {"file": f"{file.resolve().parent.name}/{file.name}", "sha256": sha256(file)}
 
 
 def _is_integer(value: object, least: int, most: int = LARGEST) -> bool:

@@ -13,10 +13,10 @@ import dataclasses
 from pathlib import Path
 from typing import Callable, Iterator, NamedTuple, Optional
 
-from twba_nets import card, datasets, files, journal, recipe as recipes, run_folder
+from twba_nets import card, datasets, files, journal, places, recipe as recipes, run_folder
 from twba_nets.datasets.dataset import Dataset
 from twba_nets.errors import UserError
-from twba_nets.model import require_activation, require_same
+from twba_nets.model import Model, open_model, require_activation, require_same
 from twba_nets.recipe import Recipe
 
 
@@ -35,8 +35,8 @@ class TrainingRun:
     """A run, from the flags that both trainers have to its folder.
 
     folder: where it is written. start: the checkpoint that it goes on from, or None. first_epoch: the first to train,
-    counted from 0. weights: the checkpoint that --initial-weights names, or None. recipe: the run's. chief: whether this
-    is the one of several processes that writes and prints.
+    counted from 0. weights, teacher: the checkpoints that --initial-weights and --teacher name, or None. recipe: the run's.
+    chief: whether this is the one of several processes that writes and prints.
     """
 
     def __init__(self, recipe: Recipe, args: argparse.Namespace, locate: Callable[[Path], Path] = run_folder.locate,
@@ -51,7 +51,9 @@ class TrainingRun:
         self.start = self.found.start
         self.first_epoch = self._first_epoch()
         self.weights = locate(args.initial_weights) if args.initial_weights else None
-        self.recipe = choose_recipe(recipe, self.start, args, self.first_epoch, self.weights)
+        teacher = getattr(args, "teacher", None)  # a flag of PyTorch's trainer
+        self.teacher = teacher and run_folder.locate_npz(places.model(teacher))
+        self.recipe = choose_recipe(recipe, self.start, args, self.first_epoch, self.weights, self.teacher)
         journal.read_log(self.folder)  # a damaged one is better found now
 
     def _look(self) -> Found:
@@ -115,12 +117,27 @@ class TrainingRun:
         return recipe if is_newest and journal.is_cut_short(self.folder, self.first_epoch) else None
 
     def load_data(self) -> Dataset:
-        """The recipe's data set, with those training images that the recipe trains on. Raises UserError if it has fewer."""
-        data = datasets.load(self.recipe.dataset, self.args.data_dir)
-        limit, images = self.recipe.limit_train, len(data.x_train)
+        """The recipe's data set, with those images that the recipe trains and tests on. Raises UserError if it has fewer."""
+        recipe, data = self.recipe, datasets.load(self.recipe.dataset, self.args.data_dir)
+        images = len(data.x_train)
+        if recipe.hold_out:
+            left = images - recipe.hold_out
+            if left < recipe.batch_size:
+                raise UserError(f"--hold-out {recipe.hold_out}: {recipe.dataset} has {images} training images, and a batch has "
+                                f"{recipe.batch_size}: hold out fewer")
+            data = data._replace(x_train=data.x_train[:left], y_train=data.y_train[:left],
+                                 x_test=data.x_train[left:], y_test=data.y_train[left:])
+            images = left
+        limit = recipe.limit_train
         if limit and limit > images:
-            raise UserError(f"--limit-train {limit}: {self.recipe.dataset} has {images} training images: leave it out for all")
+            raise UserError(f"--limit-train {limit}: {recipe.dataset} has {images} training images: leave it out for all")
         return data._replace(x_train=data.x_train[:limit], y_train=data.y_train[:limit])
+
+    def load_teacher(self) -> Optional[Model]:
+        """The recipe's teacher, or None where it has none. Raises UserError if it was not named, or is no model."""
+        if self.recipe.teacher and not self.teacher:
+            raise UserError(f"{self.start}: learns from a teacher ({self.recipe.teacher['file']}): name it with --teacher")
+        return open_model(self.teacher) if self.teacher else None
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
@@ -144,29 +161,40 @@ def epochs_done(path: Path, epochs: int, recipe: Recipe) -> str:
 
 
 def choose_recipe(recipe: Recipe, start: Optional[Path], args: argparse.Namespace, first_epoch: int,
-                  weights: Optional[Path] = None) -> Recipe:
+                  weights: Optional[Path] = None, teacher: Optional[Path] = None) -> Recipe:
     """The recipe of the run that goes on, else the data set's, else the script's; with the command line's changes.
 
-    start: the checkpoint of the run that goes on, or None. weights: the checkpoint that --initial-weights names, or None.
+    start: the checkpoint of the run that goes on, or None. weights, teacher: those that --initial-weights and --teacher name,
+    or None.
     Raises UserError if the command line contradicts the checkpoint's recipe.
     """
     variant, stored = recipe.variant, card.load_recipe(start) if start else None
     if stored:
         require_same(stored, start, variant=variant, activation=args.activation, dataset=args.dataset, seed=args.seed,
-                     limit_train=args.limit_train)
+                     limit_train=args.limit_train, hold_out=args.hold_out)
         recipe = stored
     elif args.dataset:
         recipe = recipes.RECIPES[args.dataset](variant)
     if start and not stored:
         require_activation(start, args.activation)
-    names = ("activation", "epochs", "batch_size", "learning_rate_steps", "seed", "limit_train")
-    recipe = dataclasses.replace(
-        recipe, **{name: getattr(args, name) for name in names if getattr(args, name) is not None})
+    given = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(Recipe)
+             if field.name not in ("variant", "dataset", "initial_weights", "teacher")}
+    recipe = dataclasses.replace(recipe, **{name: value for name, value in given.items() if value is not None})
     if args.learning_rate is not None:
         recipe = recipe.with_learning_rate(args.learning_rate, first_epoch)
     if args.linear_decay is not None:
         recipe = recipe.with_linear_decay(args.linear_decay, first_epoch)
+    if teacher:
+        recipe = _taught_by(teacher, recipe, start)
     return _begun_from(weights, recipe, start) if weights else recipe
+
+
+def _taught_by(teacher: Path, recipe: Recipe, start: Optional[Path]) -> Recipe:
+    """The recipe with this teacher, which must be that of the run that goes on."""
+    taught = recipe.with_teacher(teacher)
+    if start and (recipe.teacher or {}).get("sha256") != taught.teacher["sha256"]:
+        raise UserError(f"{teacher}: is not the teacher of {start}, a run that goes on: name the same one, or begin another run")
+    return taught
 
 
 def _begun_from(weights: Path, recipe: Recipe, start: Optional[Path]) -> Recipe:

@@ -6,6 +6,7 @@ from typing import Optional, Sequence, Union
 import numpy as np
 
 from twba_nets import command_line, datasets, interrupts, spike_statistics
+from twba_nets.errors import UserError
 from twba_nets.model import Model, open_model
 from twba_nets.recipe import Recipe
 from twba_nets.spike_statistics import Result
@@ -42,6 +43,8 @@ def _train(recipe: Recipe, args: argparse.Namespace) -> None:
     if run.is_done:
         run.end_without_training(lambda recipe: training.complete(recipe, run.folder, run.start, args.graph))
         return
+    if run.recipe.teacher or run.recipe.precise_batch_norm:
+        raise UserError(f"{run.start}: its recipe is one of PyTorch's trainer alone: go on by python -m twba_torch.train")
     data = run.load_data()
     with run.claimed():
         run.begin()

@@ -52,6 +52,17 @@ class Network(nn.Module):
         logits = (x.flatten(1) @ self.kernels[arch.OUTPUT])[:, None, None]
         return self.norms[arch.OUTPUT](logits).flatten(1), [x.flatten(3) for x in maps[:-1]]
 
+    def forget_statistics(self) -> None:
+        """Set batch norm's moving statistics to 0."""
+        for norm in self.norms.values():
+            norm.moving_mean.zero_()
+            norm.moving_variance.zero_()
+
+    def set_moving_rate(self, rate: float) -> None:
+        """By what share batch norm's moving statistics come nearer to a batch's."""
+        for norm in self.norms.values():
+            norm.moving_rate.fill_(rate)
+
     def _convolve(self, x: Tensor, weights: Tensor, stage: Stage, convolve: Callable) -> Tensor:
         """What a stage makes of its input, its channels in the order of this stage's groups, before its activation."""
         return self.norms[stage.bn](convolve(x, weights, stage.stride, stage.margin, stage.groups, stage.reader.groups))
@@ -69,6 +80,7 @@ class BatchNorm(nn.Module):
         self.gamma, self.beta = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
         self.register_buffer("moving_mean", torch.zeros(channels))
         self.register_buffer("moving_variance", torch.ones(channels))
+        self.register_buffer("moving_rate", torch.tensor(MOVING_RATE), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         channels = x.shape[3:]
@@ -80,7 +92,7 @@ class BatchNorm(nn.Module):
         y, mean, variance = Normalise.apply(x, gamma, beta)
         with torch.no_grad():
             for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
-                moving.sub_((moving - value.flatten()) * MOVING_RATE)
+                moving.sub_((moving - value.flatten()) * self.moving_rate)
         return y
 
 

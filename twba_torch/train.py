@@ -42,6 +42,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
                         metavar="CHECKPOINT",
                         help="go on from the output folder's training.npz, or from the one named here; of TensorFlow's "
                         "checkpoints one is made by python -m twba_tensorflow.convert")
+    parser.add_argument("--teacher", type=str, metavar="MODEL", help="learn from the logits of this network too, on the same "
+                        "distorted images: a released one (twba-published), a run's folder or an npz. --resume takes it again")
+    parser.add_argument("--precise-batch-norm", action="store_true", default=None, help="after the last epoch, estimate batch "
+                        "norm's statistics once more, over all training images: one pass, without which they are those of "
+                        "about the last ten batches")
     parser.add_argument("--minutes", type=command_line.above_zero, metavar="N",
                         help="stop after the epoch in which N minutes are over, all saved: for runs in pieces")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
@@ -78,7 +83,7 @@ def train(args: argparse.Namespace) -> None:
 
 def _train_on(device: torch.device, run: TrainingRun, data: Dataset) -> None:
     args, recipe = run.args, run.recipe
-    trainer = training.Trainer(recipe, data, device, args.precision == "exact", not args.no_compile)
+    trainer = training.Trainer(recipe, data, device, args.precision == "exact", not args.no_compile, run.load_teacher())
     if run.start:
         variables.assign(npz.read_training(run.start), trainer.network, trainer.adam)
     elif run.weights:

@@ -14,24 +14,28 @@ from twba_nets import card, npz, progress
 from twba_nets.datasets.dataset import Dataset
 from twba_nets.errors import UserError
 from twba_nets.journal import Journal, LogRow, Tested, Trained, make_row, require_finite, require_trained
+from twba_nets.model import Model
 from twba_nets.recipe import Recipe
 from twba_nets.run_folder import MODEL_NAME, TRAINING_NAME
 from twba_torch import variables
 from twba_torch.adam import Adam
-from twba_torch.network import Network
+from twba_torch.network import MOVING_RATE, Network
 from twba_torch.pipeline import Images, augment, central_crop, epoch_numbers
 
 SAVE_SECONDS = 30  # a checkpoint after every epoch, but on a fast GPU, where an epoch takes one second
 READ_SECONDS = 1  # how often the running loss is read, which on a GPU waits for the steps before
+TEMPERATURE = 2  # softens the logits of teacher and network where they are compared
+TEACHERS_SHARE = 0.5  # of the loss, where there is a teacher
 
 
 class Trainer:
     """A network, its Adam and its data on a device; one of several processes where torch.distributed is initialised.
 
-    compiled: fuse each step's operations by torch.compile. exact: see network.Network.
+    compiled: fuse each step's operations by torch.compile. exact: see network.Network. teacher: the recipe's.
     """
 
-    def __init__(self, recipe: Recipe, dataset: Dataset, device: torch.device, exact: bool = True, compiled: bool = True):
+    def __init__(self, recipe: Recipe, dataset: Dataset, device: torch.device, exact: bool = True, compiled: bool = True,
+                 teacher: Model = None):
         self.recipe, self.device, self.flip = recipe, device, dataset.flip
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         if (len(dataset.x_train) % recipe.batch_size or recipe.batch_size) < self.world:
@@ -40,10 +44,16 @@ class Trainer:
         self.test = Images(dataset.x_test[self.rank::self.world], dataset.y_test[self.rank::self.world], device)
         self.network = Network(recipe.variant, recipe.activation, exact).to(device)
         variables.assign(variables.initial(recipe.seed), self.network)
+        self.teacher = self._fixed(teacher, exact) if teacher else None
         self.adam = Adam(self.network.parameters(), compiled)
         self.model = DistributedDataParallel(self.network) if self.world > 1 else self.network
         self.compiled = {function: self._compile(function) if compiled else function
-                         for function in (self.training_step, self.evaluation_step)}
+                         for function in (self.training_step, self.statistics_step, self.evaluation_step)}
+
+    def _fixed(self, model: Model, exact: bool) -> Network:
+        network = Network(model.recipe.variant, model.recipe.activation, exact).to(self.device)
+        variables.assign(model.values, network)
+        return network.eval().requires_grad_(False)
 
     def _compile(self, function: Callable) -> Callable:
         """The function as one graph, or an error: in pieces, which DistributedDataParallel needs, it is slower.
@@ -60,8 +70,18 @@ class Trainer:
 
     def training_step(self, images: Tensor, uniforms: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """(summed loss, images classified rightly) of a batch of uint8 images."""
-        logits, _ = self.model(augment(images, uniforms, self.flip))
-        return F.cross_entropy(logits, labels, reduction="sum"), (logits.argmax(1) == labels).sum()
+        x = augment(images, uniforms, self.flip)
+        logits, _ = self.model(x)
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        if self.teacher:
+            with torch.no_grad():
+                teachers, _ = self.teacher(x)
+            loss = (1 - TEACHERS_SHARE) * loss + TEACHERS_SHARE * divergence(logits, teachers)
+        return loss, (logits.argmax(1) == labels).sum()
+
+    def statistics_step(self, images: Tensor, uniforms: Tensor) -> None:
+        """Bring batch norm's moving statistics nearer to those of a batch of uint8 images."""
+        self.network(augment(images, uniforms, self.flip))
 
     def evaluation_step(self, images: Tensor, labels: Tensor) -> Tensor:
         """float64 [2 + 8]: summed loss, images classified rightly, and the sums of the counted maps."""
@@ -74,8 +94,7 @@ class Trainer:
     def train_epoch(self, epoch: int) -> Trained:
         """Train on every image once. epoch: counted from 0."""
         started = time.time()
-        numbers = epoch_numbers(len(self.training), self.recipe.seed, epoch)
-        order, uniforms = (tensor.to(self.device) for tensor in numbers)
+        order, uniforms = self._epoch_numbers(epoch)
         rate = torch.tensor(self.recipe.learning_rate(epoch), dtype=torch.float32, device=self.device)
         totals = torch.zeros(2, dtype=torch.float64, device=self.device)
         self.network.train()
@@ -108,6 +127,30 @@ class Trainer:
         self.adam.step(rate)
         return torch.stack([loss.detach().double(), correct.double()])
 
+    def _epoch_numbers(self, epoch: int) -> tuple[Tensor, Tensor]:
+        numbers = epoch_numbers(len(self.training), self.recipe.seed, epoch)
+        return tuple(tensor.to(self.device) for tensor in numbers)
+
+    @torch.no_grad()
+    def estimate_statistics(self) -> float:
+        """Give batch norm the mean of all batches' statistics, over an epoch after the recipe's last one. Returns the seconds.
+
+        No weight changes. An epoch's smaller last batch counts as the others.
+        Source: Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021, section 3, with biased variances.
+        """
+        started = time.time()
+        order, uniforms = self._epoch_numbers(self.recipe.epochs)
+        self.network.train()
+        self.network.forget_statistics()
+        with progress.bar(len(order), "batch norm's statistics", shown=self.rank == 0) as bar:
+            for number, batch in enumerate(order.split(self.recipe.batch_size), 1):
+                mine = batch[self.rank::self.world]
+                self.network.set_moving_rate(1 / number)  # the running mean of all so far
+                self.step_of(self.statistics_step, len(mine))(self.training.x[mine], uniforms[mine])
+                bar.update(len(batch))
+        self.network.set_moving_rate(MOVING_RATE)
+        return time.time() - started
+
     @torch.no_grad()
     def evaluate(self) -> Tested:
         """Evaluate on every test image exactly once."""
@@ -133,7 +176,10 @@ class Trainer:
     def train_and_test(self, epoch: int) -> LogRow:
         """Train for one epoch (counted from 0) and test. Returns the log's row."""
         trained = self.train_epoch(epoch)
-        return make_row(self.recipe, epoch, len(self.training), trained, self.evaluate())
+        seconds = self.estimate_statistics() if self.recipe.estimates_statistics_after(epoch) else 0
+        tested = self.evaluate()
+        tested = tested._replace(seconds=seconds + tested.seconds)
+        return make_row(self.recipe, epoch, len(self.training), trained, tested)
 
     def save(self, folder: Path, epoch: int) -> None:
         """Write training.npz, from which the rest can be had, and model.npz after `epoch` finished epochs."""
@@ -142,6 +188,15 @@ class Trainer:
         npz.save_training(folder / TRAINING_NAME, values, epoch)
         card.remove(folder)
         npz.save_model(folder / MODEL_NAME, variables.quantised(self.network))
+
+
+def divergence(logits: Tensor, teachers: Tensor) -> Tensor:
+    """The summed Kullback-Leibler divergence of softened classes from a teacher's, times the temperature squared.
+
+    logits, teachers: [N, classes]. The factor keeps the gradient's size. Source: Hinton, Vinyals and Dean, 2015, section 2.
+    """
+    ours, theirs = (F.log_softmax(x / TEMPERATURE, 1) for x in (logits, teachers))
+    return TEMPERATURE ** 2 * F.kl_div(ours, theirs, reduction="sum", log_target=True)
 
 
 def train(trainer: Trainer, folder: Path, first_epoch: int, minutes: float | None = None) -> int:
