@@ -85,6 +85,7 @@ def gpus(number, monkeypatch):
         patch.setattr(torch.cuda, "_lazy_init", lambda: None)
         patch.setattr(torch.cuda, "get_device_name", lambda device: f"stand-in {torch.cuda._utils._get_device_index(device)}")
         patch.setattr(torch._C, "_cuda_setDevice", cuda.set_device, raising=False)
+        patch.setattr(torch._C, "_cuda_getDevice", lambda: cuda.current or 0, raising=False)
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor makes a CPU's, and only then asks for the device
         try:
             with cuda:

@@ -1,14 +1,20 @@
 """What only a GPU reaches, on a machine without one: by a stand-in as strict as PyTorch (stand_in_cuda.py)."""
 import dataclasses
 import json
+import re
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
-from helpers import user_error
+from helpers import REPOSITORY, user_error
 from stand_in_cuda import gpus
+from tests_gpu import __main__ as tests_gpu, checks, speed
+from tests_gpu.subject import RECIPE, Subject, noise
 from twba_nets import architecture as arch, datasets, journal, npz
 from twba_torch import device, train, training, variables
 from twba_torch.network import Network
@@ -207,3 +213,69 @@ def test_what_fails_while_a_gpu_trains_on_ends_the_run(on_gpu, tmp_path, monkeyp
     with pytest.raises(OSError, match="No space left"):
         training.train(on_gpu, tmp_path, 0)
     assert [row["epoch"] for row in journal.read_log(tmp_path)] == ["1"] and npz.read_epoch(tmp_path / "training.npz") == 1
+
+
+@pytest.fixture
+def subject(monkeypatch, tmp_path):
+    """What python -m tests_gpu looks at where there is a GPU: here the stand-in, and a trainer on eight images."""
+    with gpus(1, monkeypatch):
+        monkeypatch.setattr(speed, "RECIPE", dataclasses.replace(RECIPE, batch_size=4))
+        found = Subject(device.find(None), False, tmp_path)
+        found.trainer = training.Trainer(speed.RECIPE, noise(8, 6), found.device)
+        yield found
+
+
+@pytest.mark.parametrize("name", ["the_default_device_has_its_number", "a_step_in_float64_is_the_cpus",
+                                  "each_stage_forward_is_exact", "each_stage_backward", "the_exact_network_is_the_float32_one"])
+def test_the_checks_of_a_gpu(subject, name):
+    """Those that need no process of their own and no graph, by the stand-in."""
+    assert getattr(checks, f"check_{name}")(subject) is None
+
+
+def test_the_speed_of_a_gpu(subject, monkeypatch, capsys):
+    """The record holds all that docs/training.md speaks of, from calls that a GPU has."""
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: 5e9)
+    monkeypatch.setattr(speed, "profile", lambda activities: profile(activities=[ProfilerActivity.CPU]))
+    for name in ("EPOCHS", "STEPS", "PROFILED", "CALLS"):
+        monkeypatch.setattr(speed, name, 1)
+    subject.first_step_seconds.update(cold=34.0, warm=15.0)
+    figures = json.loads(json.dumps(speed.measure(subject)))
+    assert figures["machine"] == "stand-in 0" and figures["peak_megabytes"] == 5000
+    assert figures["images_per_second"] == pytest.approx(8 / figures["epoch_seconds"]["median"])
+    assert set(figures["stage_microseconds"]) == {stage.conv for stage in arch.STAGES[arch.FLOAT_STAGES:]}
+    speed.report(figures)
+    assert "first step after 34 s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kernel, part", [
+    ("void cutlass__5x_cudnn::Kernel<cutlass_tensorop_f16_s16816fprop_optimized_f16_64x128>", "convolutions"),
+    ("sm80_xmma_dgrad_implicit_gemm_f32f32_f32f32_f32_nchwkcrs_nchw", "convolutions"),
+    ("void fft2d_r2c_32x32<float, false>", "convolutions"), ("nvjet_hsh_128x64_64x8_bz_coopA_NTN", "products of matrices"),
+    ("sm80_xmma_gemm_f32f32_f32f32_f32_nt_n_tilesize32", "products of matrices"),
+    ("triton_red_fused__to_copy_abs_add_clamp_30", "fused operations"), ("memcpy32_post", "copies"),
+    ("void at::native::unrolled_elementwise_kernel<at::native::direct_copy_kernel_cuda>", "copies"), ("other", "all else")])
+def test_parts_of_a_step(kernel, part):
+    """By names of an H200's kernels."""
+    assert next(name for name, pattern in speed.PARTS if re.search(pattern, kernel, re.IGNORECASE)) == part
+
+
+def test_without_a_gpu_nothing_is_tested_on_it():
+    """make test-gpu says so in a line, and that is no failure."""
+    done = subprocess.run([sys.executable, "-m", "tests_gpu"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
+    assert done.stdout.startswith("no GPU here: ") and done.stdout.count("\n") == 1
+
+
+def test_a_check_that_fails_ends_in_a_failure(monkeypatch, tmp_path, capsys):
+    """The others are done all the same; no speed is measured, and no record written."""
+    for name in [name for name in vars(checks) if name.startswith("check_")]:
+        monkeypatch.delattr(checks, name)
+    monkeypatch.setattr(checks, "check_arithmetic", lambda subject: 1 / 0, raising=False)
+    monkeypatch.setattr(checks, "check_nothing", lambda subject: None, raising=False)
+    with pytest.raises(SystemExit) as ended:
+        tests_gpu.main(["--device", "cpu", "--json", str(tmp_path / "record.json")])
+    output = capsys.readouterr()
+    assert ended.value.code == 1 and "arithmetic: FAILED" in output.out and "nothing: passed" in output.out
+    assert "ZeroDivisionError" in output.err and not list(tmp_path.iterdir())
