@@ -26,16 +26,18 @@ class Adam:
     @torch.no_grad()
     def step(self, rate: torch.Tensor) -> None:
         """One step from the parameters' gradients. rate: a float32 tensor without axes."""
-        power1, power2 = self.powers
         first, second = zip(*self.moments.values())
-        self.update(list(self.moments), [p.grad for p in self.moments], list(first), list(second), rate, power1, power2)
-        power1.mul_(BETA1)
-        power2.mul_(BETA2)
+        self.update(list(self.moments), [p.grad for p in self.moments], list(first), list(second), rate, *self.powers)
 
 
 def _update(parameters, gradients, first, second, rate, power1, power2):
-    for p, g, m, v in zip(parameters, gradients, first, second):
-        b1, b2, lr = (scalar.to(p.dtype) for scalar in (power1, power2, rate))
-        m.add_((g - m) * (1 - BETA1))
-        v.add_((g * g - v) * (1 - BETA2))
-        p.sub_(m * (lr * torch.sqrt(1 - b2) / (1 - b1)) / (torch.sqrt(v) + EPSILON))
+    """Over all parameters at once (torch._foreach_*): else a GPU gets a kernel, and Python its launch, for each."""
+    b1, b2, lr = (scalar.to(parameters[0].dtype) for scalar in (power1, power2, rate))
+    torch._foreach_add_(first, torch._foreach_mul(torch._foreach_sub(gradients, first), 1 - BETA1))
+    squares = torch._foreach_mul(gradients, gradients)
+    torch._foreach_add_(second, torch._foreach_mul(torch._foreach_sub(squares, second), 1 - BETA2))
+    steps = torch._foreach_mul(first, lr * torch.sqrt(1 - b2) / (1 - b1))
+    roots = torch._foreach_add(torch._foreach_sqrt(second), EPSILON)
+    torch._foreach_sub_(parameters, torch._foreach_div(steps, roots))
+    power1.mul_(BETA1)
+    power2.mul_(BETA2)

@@ -6,6 +6,10 @@ at: int8 products on a CPU (AVX-512 VNNI), float16 tensor cores on a GPU. In the
 exact in bfloat16 too; only the incoming gradients are rounded to it, and the sums are taken in float32. A CPU without
 instructions for bfloat16 takes the same products in float32: PyTorch's substitute for them also rounds the sums.
 
+A library computes a grouped convolution one group after the other, so a GPU gets it as grouped.py has it (where one of cnn6's
+inputs adds up to nine sums, which are rounded to bfloat16 before). For a CPU that is worth it backward alone, and where it
+needs no copies.
+
 Inputs are [N, H, W, C], where C may be several axes. Outputs are [N, H', W', groups, readers, filters / readers], as
 network.py has them. torch.compile fuses a stage's other operations in this shape: with the channels as one axis it reads
 them one by one where the next stage's groups bring them into another order.
@@ -15,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.library import custom_op
+
+from twba_torch import grouped
 
 CPU_HAS_BFLOAT16 = torch.cpu._is_avx512_bf16_supported()  # asked here: torch.compile cannot trace the question
 
@@ -37,16 +43,16 @@ class Convolution(Function):
 
     @staticmethod
     def forward(ctx, x, weights, *geometry):
-        x = x.contiguous()
+        ctx.shape, ctx.geometry = x.shape, geometry
+        x = stored_as_read(x.flatten(3))
         ctx.save_for_backward(x, weights)
-        ctx.geometry = geometry
         return _forward(x, weights, *geometry)
 
     @staticmethod
     def backward(ctx, gradient):
-        wanted = ctx.needs_input_grad[0]
-        to_x, to_weights = _backward(gradient.contiguous(), *ctx.saved_tensors, *ctx.geometry[:3], wanted)
-        return to_x if wanted else None, to_weights, None, None, None, None
+        wanted, gradient = ctx.needs_input_grad[0], stored_as_read(gradient.flatten(3))
+        to_x, to_weights = _backward(gradient, *ctx.saved_tensors, *ctx.geometry[:3], wanted)
+        return to_x.view(ctx.shape) if wanted else None, to_weights, None, None, None, None
 
 
 class ExactConvolution(Function):
@@ -67,20 +73,61 @@ class ExactConvolution(Function):
         return to_spikes.float(), to_weights.float() / 2, None, None, None, None
 
 
+def on_gpu(device: torch.device) -> bool:
+    """Whether a device takes the convolutions as a GPU does."""
+    return device.type != "cpu"
+
+
 def backward_type(device: torch.device) -> torch.dtype:
     """In what type a device takes the products of the backward pass."""
-    return torch.bfloat16 if device.type != "cpu" or CPU_HAS_BFLOAT16 else torch.float32
+    return torch.bfloat16 if on_gpu(device) or CPU_HAS_BFLOAT16 else torch.float32
+
+
+def channels_first(x: Tensor) -> bool:
+    """Whether x's device convolves its type faster where memory has each channel's map, [N, C, H, W]: floats on a GPU."""
+    return on_gpu(x.device) and x.dtype in (torch.float32, torch.float64)
+
+
+def stored_as_read(x: Tensor) -> Tensor:
+    """x, [N, H, W, C], in memory as its device convolves it fastest."""
+    return x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1) if channels_first(x) else x.contiguous()
 
 
 def plain_convolution(x: Tensor, weights: Tensor, stride: int, padding: int, groups: int) -> Tensor:
     """PyTorch's convolution in x's own type: [N, H, W, C] -> [N, H', W', O]."""
-    weights = weights.to(memory_format=torch.channels_last)
-    return F.conv2d(x.permute(0, 3, 1, 2), weights, None, stride, padding, 1, groups).permute(0, 2, 3, 1)
+    y = F.conv2d(x.permute(0, 3, 1, 2), _as_images(weights), None, stride, padding, 1, groups)
+    return stored_as_read(y.permute(0, 2, 3, 1))
+
+
+def plain_backward(gradient: Tensor, x: Tensor, weights: Tensor, stride: int, padding: int, groups: int,
+                   wanted: bool) -> tuple[Tensor, Tensor]:
+    """The gradients of plain_convolution with respect to x, None unless that is wanted, and weights."""
+    to_x, to_weights, _ = torch.ops.aten.convolution_backward(
+        gradient.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2).to(gradient.dtype), _as_images(weights.to(gradient.dtype)), None,
+        [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups, [wanted, True, False])
+    return stored_as_read(to_x.permute(0, 2, 3, 1)) if wanted else None, to_weights
+
+
+def _as_images(weights: Tensor) -> Tensor:
+    """Weights, [O, C / groups, k, k], in the order of memory that stored_as_read gives the images."""
+    return weights.contiguous() if channels_first(weights) else weights.to(memory_format=torch.channels_last)
 
 
 def float16_convolution(halves: Tensor, signs: Tensor, stride: int, padding: int, groups: int) -> Tensor:
     """On a GPU. halves: uint8, twice the spikes. signs: int8."""
-    return plain_convolution(halves.half() / 2, signs.half(), stride, padding, groups).float()
+    x, weights = halves.half() / 2, signs.half()
+    if grouped.is_better_as_products(weights, groups):
+        return grouped.products(x, weights, stride, padding, groups).float()
+    return plain_convolution(x, grouped.dense_weights(weights, groups), stride, padding, 1).float()
+
+
+def bfloat16_backward(gradient: Tensor, halves: Tensor, signs: Tensor, stride: int, padding: int,
+                      groups: int) -> tuple[Tensor, Tensor]:
+    """On a GPU: of the convolution of halves with signs, with respect to both. gradient: bfloat16; so are the results."""
+    if grouped.is_better_as_products(signs, groups):
+        return grouped.backward_products(gradient, halves, signs, stride, padding, groups)
+    to_x, to_weights = plain_backward(gradient, halves, grouped.dense_weights(signs, groups), stride, padding, 1, True)
+    return to_x, grouped.own_weights(to_weights, groups)
 
 
 def int8_convolution(halves: Tensor, signs: Tensor, stride: int, padding: int, groups: int) -> Tensor:
@@ -98,50 +145,32 @@ def int8_convolution(halves: Tensor, signs: Tensor, stride: int, padding: int, g
 
 @custom_op("twba::convolution", mutates_args=())
 def _forward(x: Tensor, weights: Tensor, stride: int, padding: int, groups: int, readers: int) -> Tensor:
-    return _split(plain_convolution(x.flatten(3), weights, stride, padding, groups), groups, readers)
+    return _split(plain_convolution(x, weights, stride, padding, groups), groups, readers)
 
 
 @custom_op("twba::exact_convolution", mutates_args=())
 def _exact_forward(halves: Tensor, signs: Tensor, stride: int, padding: int, groups: int, readers: int) -> Tensor:
-    convolve = int8_convolution if halves.device.type == "cpu" else float16_convolution
-    return _split(convolve(halves.flatten(3), signs, stride, padding, groups), groups, readers)
+    convolve = float16_convolution if on_gpu(halves.device) else int8_convolution
+    return _split(convolve(halves.flatten(3), signs, stride, padding, groups).contiguous(), groups, readers)
 
 
 @custom_op("twba::convolution_backward", mutates_args=())
 def _backward(gradient: Tensor, x: Tensor, weights: Tensor, stride: int, padding: int, groups: int,
               wanted: bool) -> tuple[Tensor, Tensor]:
     """Gradients with respect to x, if that is wanted, and weights, in the incoming gradient's type."""
-    flat = x.flatten(3)
-    if x.device.type == "cpu" and _is_tiled(x.shape[1], gradient.shape[1], weights.shape[2], stride, padding):
-        to_x, to_weights = _backward_of_tiles(gradient.flatten(3), flat, weights, groups)
+    shape, x, gradient = x.shape, x.flatten(3), gradient.flatten(3)
+    tiled = grouped.is_tiled(x.shape[1], gradient.shape[1], weights.shape[2], stride, padding)
+    if on_gpu(x.device) and x.dtype == torch.uint8:
+        to_x, to_weights = bfloat16_backward(gradient, x, weights, stride, padding, groups)
+    elif tiled and not on_gpu(x.device):  # two to seven times as fast as oneDNN's convolutions
+        to_x, to_weights = grouped.backward_products(gradient, x, weights, stride, padding, groups)
     else:
-        to_x, to_weights, _ = torch.ops.aten.convolution_backward(
-            gradient.flatten(3).permute(0, 3, 1, 2), flat.permute(0, 3, 1, 2).to(gradient.dtype),
-            weights.to(gradient.dtype, memory_format=torch.channels_last), None, [stride] * 2, [padding] * 2, [1, 1], False,
-            [0, 0], groups, [wanted, True, False])
-        to_x = to_x.permute(0, 2, 3, 1).contiguous() if wanted else None
-    return to_x.view(x.shape) if wanted else gradient.new_empty(0), to_weights.clone(memory_format=torch.contiguous_format)
+        to_x, to_weights = plain_backward(gradient, x, weights, stride, padding, groups, wanted)
+    return to_x.view(shape) if wanted else gradient.new_empty(0), to_weights.clone(memory_format=torch.contiguous_format)
 
 
 def _split(y: Tensor, groups: int, readers: int) -> Tensor:
-    return y.contiguous().unflatten(3, (groups, readers, -1))
-
-
-def _is_tiled(size: int, output_size: int, kernel: int, stride: int, padding: int) -> bool:
-    """Whether each input position is read by one output position."""
-    return padding == 0 and size == output_size * kernel and (output_size == 1 or stride == kernel)
-
-
-def _backward_of_tiles(gradient: Tensor, x: Tensor, weights: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """As matrix products, one a group, which a CPU takes two to seven times as fast as oneDNN's convolutions."""
-    images, size, kernel, kind = len(gradient), gradient.shape[1], weights.shape[2], gradient.dtype
-    tiles = x.view(images, size, kernel, size, kernel, groups, -1).permute(5, 0, 1, 3, 2, 4, 6)
-    rows = tiles.contiguous().to(kind).flatten(4).flatten(1, 3)  # [groups, positions, k * k * c]
-    columns = weights.unflatten(0, (groups, -1)).permute(0, 1, 3, 4, 2)  # [groups, filters, k, k, c]
-    gradient = gradient.view(-1, groups, columns.shape[1]).transpose(0, 1).contiguous()  # [groups, positions, filters]
-    to_tiles = torch.bmm(gradient, columns.to(kind).flatten(2)).view(tiles.shape)
-    to_columns = torch.bmm(gradient.transpose(1, 2), rows).view(columns.shape)
-    return to_tiles.permute(1, 2, 4, 3, 5, 0, 6).reshape(x.shape), to_columns.permute(0, 1, 4, 2, 3).flatten(0, 1)
+    return y.unflatten(3, (groups, readers, -1))
 
 
 @_forward.register_fake
@@ -149,9 +178,11 @@ def _backward_of_tiles(gradient: Tensor, x: Tensor, weights: Tensor, groups: int
 def _(x, weights, stride, padding, groups, readers):
     size = (x.shape[1] + 2 * padding - weights.shape[2]) // stride + 1
     kind = torch.float32 if x.dtype == torch.uint8 else x.dtype
-    return x.new_empty((len(x), size, size, groups, readers, len(weights) // groups // readers), dtype=kind)
+    y = x.new_empty((len(x), size, size, len(weights)), dtype=kind)
+    return _split(y if x.dtype == torch.uint8 else stored_as_read(y), groups, readers)
 
 
 @_backward.register_fake
 def _(gradient, x, weights, stride, padding, groups, wanted):
-    return gradient.new_empty(x.shape if wanted else 0), gradient.new_empty(weights.shape)
+    to_x = gradient.new_empty(x.shape)
+    return stored_as_read(to_x) if wanted else gradient.new_empty(0), gradient.new_empty(weights.shape)

@@ -3,6 +3,7 @@ import contextlib
 import itertools
 import logging
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -13,9 +14,6 @@ import torch
 
 from twba_nets import memory
 from twba_nets.errors import UserError
-
-KINDS = ("cpu", "cuda")
-
 
 @contextlib.contextmanager
 def prepared(name: str = None, threads: int = 0) -> Iterator[torch.device]:
@@ -82,21 +80,40 @@ def _compiler() -> str:
     return compiler
 
 
-def find(name: str) -> torch.device:
-    """The torch.device of this name (default: a GPU if there is one). Raises UserError if it cannot be used."""
+def find(name: str = None) -> torch.device:
+    """The torch.device of this name, a GPU with its number, made ready (default: a GPU if there is one).
+
+    cuda is this process's GPU: under torchrun that of its LOCAL_RANK, else the first; numbers count what CUDA_VISIBLE_DEVICES
+    leaves. Raises UserError if it cannot be used.
+    """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and "LOCAL_RANK" in os.environ:
-        name = "cuda:{}".format(os.environ["LOCAL_RANK"])
-    if name.partition(":")[0] not in KINDS:
-        raise UserError("--device {}: networks are trained on {}, or cuda:N".format(name, " or ".join(KINDS)))
+    known = re.fullmatch("cpu|cuda(?::([0-9]+))?", name)
+    if not known:
+        raise UserError(f"--device {name}: networks are trained on cpu, cuda or cuda:N")
+    if name == "cpu":
+        return torch.device(name)
+    number = known.group(1)
+    if number and int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > 1:
+        raise UserError(f"--device {name}: several processes cannot share a GPU: name cuda alone, and each takes its own")
+    device = _gpu(name, int(number or os.environ.get("LOCAL_RANK", 0)))
+    torch.cuda.set_device(device)
+    torch.backends.cudnn.allow_tf32 = False  # the float stages decide the input spikes: no bit may be lost there
+    torch.backends.cudnn.deterministic = True  # a resumed run is the uninterrupted one
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False  # products sum in float32
+    # torch.compile would advise to lose those bits
+    warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")
+    return device
+
+
+def _gpu(name: str, number: int) -> torch.device:
+    """cuda:NUMBER, which is seen to compute. Raises UserError where it does not."""
     try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
+        if number >= torch.cuda.device_count() > 0:  # torch.device("cuda:256") would be the first
+            raise RuntimeError(f"there are {torch.cuda.device_count()} GPUs, counted from 0")
+        device = torch.device(f"cuda:{number}")
+        torch.ones(1, device=device).item()  # fails, too, where this PyTorch has no code for this GPU
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {name}: not usable ({str(error).splitlines()[0]}): leave it out, or take cpu")
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-        torch.backends.cudnn.allow_tf32 = False  # the float stages decide the input spikes: no bit may be lost there
-        torch.backends.cudnn.deterministic = True  # a resumed run is the uninterrupted one
+        raise UserError(f"--device {name}: not usable ({str(error).splitlines()[0]}): "
+                        "take another, fewer processes, or --device cpu")
     return device

@@ -1,7 +1,9 @@
 """The training loop: what twba_tensorflow/training.py does, on any PyTorch device, in one process or several."""
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -58,18 +60,26 @@ class Trainer:
     def _compile(self, function: Callable) -> Callable:
         """The function as one graph, or an error: in pieces, which DistributedDataParallel needs, it is slower.
 
-        On a GPU alone it is replayed as a CUDA graph. deterministic: no kernel, so no order of sums, is chosen by time.
+        On a GPU alone it is replayed as a CUDA graph. deterministic: no kernel, so no order of sums, is chosen by time; PyTorch
+        before 2.10 knows no such choice on a CPU, and no such option.
         """
         alone = self.world == 1
-        options = {"triton.cudagraphs": alone and self.device.type == "cuda", "deterministic": True}
+        options = {"triton.cudagraphs": alone and self.device.type == "cuda"}
+        if "deterministic" in torch._inductor.list_options():
+            options["deterministic"] = True
         return torch.compile(function, dynamic=False, fullgraph=alone, options=options)
 
     def step_of(self, function: Callable, size: int) -> Callable:
-        """The compiled function for whole batches; an epoch's smaller last one is not worth compiling for."""
+        """The compiled function for whole batches; an epoch's smaller last one is not worth compiling for.
+
+        Of one that is replayed as a CUDA graph, what the last call returned is gone: a new step begins.
+        """
+        if self.device.type == "cuda":
+            torch.compiler.cudagraph_mark_step_begin()
         return self.compiled[function] if size == self.recipe.batch_size // self.world else function
 
     def training_step(self, images: Tensor, uniforms: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """(summed loss, images classified rightly) of a batch of uint8 images."""
+        """(summed loss, float64 [2]: the same, and how many are classified rightly) of a batch of uint8 images."""
         x = augment(images, uniforms, self.flip)
         logits, _ = self.model(x)
         loss = F.cross_entropy(logits, labels, reduction="sum")
@@ -77,7 +87,7 @@ class Trainer:
             with torch.no_grad():
                 teachers, _ = self.teacher(x)
             loss = (1 - TEACHERS_SHARE) * loss + TEACHERS_SHARE * divergence(logits, teachers)
-        return loss, (logits.argmax(1) == labels).sum()
+        return loss, torch.stack([loss.detach().double(), (logits.argmax(1) == labels).sum().double()])
 
     def statistics_step(self, images: Tensor, uniforms: Tensor) -> None:
         """Bring batch norm's moving statistics nearer to those of a batch of uint8 images."""
@@ -118,14 +128,12 @@ class Trainer:
         and how many of its images are classified rightly.
         """
         mine = batch[self.rank::self.world]
-        self.network.zero_grad(set_to_none=True)
-        if self.device.type == "cuda":
-            torch.compiler.cudagraph_mark_step_begin()
-        loss, correct = self.step_of(self.training_step, len(mine))(
+        loss, totals = self.step_of(self.training_step, len(mine))(
             self.training.x[mine], uniforms[mine], self.training.y[mine])
         (loss * (self.world / len(batch))).backward()  # DistributedDataParallel takes the processes' mean
         self.adam.step(rate)
-        return torch.stack([loss.detach().double(), correct.double()])
+        self.network.zero_grad()  # a CUDA graph's memory, which its next replay takes back
+        return totals
 
     def _epoch_numbers(self, epoch: int) -> tuple[Tensor, Tensor]:
         numbers = epoch_numbers(len(self.training), self.recipe.seed, epoch)
@@ -181,13 +189,19 @@ class Trainer:
         tested = tested._replace(seconds=seconds + tested.seconds)
         return make_row(self.recipe, epoch, len(self.training), trained, tested)
 
-    def save(self, folder: Path, epoch: int) -> None:
-        """Write training.npz, from which the rest can be had, and model.npz after `epoch` finished epochs."""
-        values = variables.read(self.network, self.adam)
+    def saving(self, folder: Path, epoch: int) -> Callable[[], None]:
+        """What writes training.npz, from which the rest can be had, and model.npz, as they are after `epoch` finished epochs.
+
+        On a CPU training goes on with the arrays that it writes: call it first.
+        """
+        values, model = variables.read(self.network, self.adam), variables.quantised(self.network)
         require_trained(values, epoch)
-        npz.save_training(folder / TRAINING_NAME, values, epoch)
-        card.remove(folder)
-        npz.save_model(folder / MODEL_NAME, variables.quantised(self.network))
+
+        def save() -> None:
+            npz.save_training(folder / TRAINING_NAME, values, epoch)
+            card.remove(folder)
+            npz.save_model(folder / MODEL_NAME, model)
+        return save
 
 
 def divergence(logits: Tensor, teachers: Tensor) -> Tensor:
@@ -202,31 +216,56 @@ def divergence(logits: Tensor, teachers: Tensor) -> Tensor:
 def train(trainer: Trainer, folder: Path, first_epoch: int, minutes: float | None = None) -> int:
     """Train into `folder` from epoch `first_epoch` to the recipe's last, or until `minutes` have passed.
 
-    Returns how many epochs are done; all of them are saved.
+    Returns how many epochs are done; all of them are saved. Another thread writes what an epoch leaves in the folder, while
+    a GPU trains the next ones; a CPU waits for it.
     """
     epochs, chief, started, saved = trainer.recipe.epochs, trainer.rank == 0, time.time(), 0
     if chief:
         journal = Journal(folder, trainer.recipe, first_epoch)
-    with open_summaries(folder, first_epoch) if chief else contextlib.nullcontext() as summaries:
+    with open_summaries(folder, first_epoch) if chief else contextlib.nullcontext() as summaries, \
+            ThreadPoolExecutor(1) as writer:
+        written = deque()  # the writer's epochs that are not told yet
         for epoch in range(first_epoch, epochs):
             row = trainer.train_and_test(epoch)
             last = epoch + 1 == epochs or trainer.any_process(minutes and time.time() - started > 60 * minutes)
             if chief:
-                journal.record(row)
                 save = last or time.time() - saved > SAVE_SECONDS
+                _tell(journal, written, wait=save)
+                saving = None
                 if save:
-                    trainer.save(folder, epoch + 1)
-                    saved = time.time()
-                journal.tell(row)
-                if save:
-                    journal.draw()
-                if summaries:
-                    summarise(summaries, row)
+                    saving, saved = trainer.saving(folder, epoch + 1), time.time()
+                before = written[-1][1] if written else None
+                written.append((row, writer.submit(_write, before, journal, row, saving, summaries)))
+                _tell(journal, written, wait=last or trainer.device.type == "cpu")
             if last:
                 break
     if chief and epoch + 1 == epochs:
         finish(journal, trainer.device, trainer.world)
     return epoch + 1
+
+
+def _write(before: Future | None, journal: Journal, row: LogRow, save: Callable[[], None] | None,
+           summaries: "SummaryWriter") -> None:  # noqa: F821 (imported where it is opened)
+    """What an epoch leaves in its run's folder, unless the one before failed.
+
+    save: as of Trainer.saving, None where no checkpoint is due.
+    """
+    if before:
+        before.result()
+    journal.record(row)
+    if save:
+        save()
+        journal.draw()
+    if summaries:
+        summarise(summaries, row)
+
+
+def _tell(journal: Journal, written: deque, wait: bool) -> None:
+    """Tell of the epochs that are written, or of all. Raises what went wrong with them."""
+    while written and (wait or written[0][1].done()):
+        row, done = written.popleft()
+        done.result()
+        journal.tell(row)
 
 
 def open_summaries(folder: Path, first_epoch: int) -> contextlib.AbstractContextManager:

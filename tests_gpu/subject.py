@@ -1,0 +1,59 @@
+"""What is tested: a device, and a trainer on it."""
+import dataclasses
+import functools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from twba_nets import architecture as arch, places, recipe as recipes
+from twba_nets.datasets.dataset import Dataset
+from twba_torch import training
+
+RECIPE = recipes.paper("twba")
+
+
+def noise(images, test_images):
+    """A data set of random images, as CIFAR-10's in shape."""
+    random = np.random.RandomState(0)
+    x, y = ((random.randint(0, high, (images + test_images, *shape)).astype(dtype))
+            for high, shape, dtype in ((256, (32, 32, 3), np.uint8), (arch.CLASSES, (), np.int32)))
+    return Dataset("noise", x[:images], y[:images], x[images:], y[images:], flip=True)
+
+
+@dataclasses.dataclass
+class Subject:
+    """device, and whether its steps are compiled. folder: for what is written; removed in the end."""
+    device: torch.device
+    compiled: bool
+    folder: Path
+
+    def __post_init__(self):
+        self.on_gpu = self.device.type == "cuda"
+        self.first_step_seconds = {}  # cold and warm
+
+    @functools.cached_property
+    def trainer(self):
+        """A trainer on as many images as CIFAR-10 has; on a CPU on two batches."""
+        images = (50000, 10000) if self.on_gpu else (2 * RECIPE.batch_size,) * 2
+        return training.Trainer(RECIPE, noise(*images), self.device, compiled=self.compiled)
+
+    def epochs(self, name, *flags, processes=1):
+        """Train on noise in processes of their own (epochs.py). Returns (the folder, seconds to the end of the first step)."""
+        command = [sys.executable, "-W", "ignore", "-m"]
+        if processes > 1:
+            command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
+        command += ["tests_gpu.epochs", str(self.folder / name), *map(str, flags)]
+        # several processes number their GPUs themselves
+        command += ["--device", self.device.type if processes > 1 else str(self.device), *["--no-compile"] * (not self.compiled)]
+        done = subprocess.run(command, cwd=places.HOME, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return self.folder / name, json.loads(done.stdout.splitlines()[-1])
+
+    def wait(self):
+        """Until all that was asked of the device is done."""
+        if self.on_gpu:
+            torch.cuda.synchronize(self.device)
