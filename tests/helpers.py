@@ -111,12 +111,13 @@ def random_variables(seed: int = 0, stages: Sequence[arch.Stage] = arch.STAGES) 
     return values
 
 
-def random_arrays(variant: str = "twba", seed: int = 0, stages: Sequence[arch.Stage] = arch.STAGES) -> Dict[str, np.ndarray]:
-    """A random exported network, the arrays of spiking_file.array_types(stages). Thresholds lie about 0, where half of the
-    sums are; some filters fire always or never.
+def random_arrays(variant: str = "twba", seed: int = 0, stages: Sequence[arch.Stage] = arch.STAGES,
+                  classes: int = arch.CLASSES) -> Dict[str, np.ndarray]:
+    """A random exported network, the arrays of spiking_file.array_types(stages, classes). Thresholds lie about 0, where half
+    of the sums are; some filters fire always or never.
     """
     random, arrays = np.random.RandomState(seed), {}
-    for name, (dtype, shape) in spiking_file.array_types(stages).items():
+    for name, (dtype, shape) in spiking_file.array_types(stages, classes).items():
         if name.endswith("/weights"):
             value = weights = random.choice([-1, 0, 1] if variant == "twba" else [-1, 1], shape)
         elif name.endswith("/thresholds"):

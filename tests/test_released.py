@@ -83,9 +83,9 @@ def assert_exact(arrays, running, maps, predictions):
     for images in (engine.MANY // 2, len(predictions)):  # computed by words, and by planes
         for first in range(0, len(predictions), images):
             rows = slice(first, first + images)
-            result = running.run_spikes(maps["bn0"][rows])
+            result, fired = running.run_spikes(maps["bn0"][rows], return_spikes=True)
             assert (result.logits.argmax(1) == predictions[rows]).all()
-            for name, found in running.unpack(len(result.logits)).items():
+            for name, found in fired.items():
                 assert (found == maps[name][rows]).all(), name
 
 

@@ -22,7 +22,7 @@ import hashlib
 import json
 import zipfile
 from pathlib import Path
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -40,8 +40,8 @@ MAKE_ANEW = "make it anew with python -m twba_chip.export"
 LONGEST_META = 1 << 20  # characters, hundreds of times what there is to say
 
 
-def array_types(stages: Sequence[Stage] = STAGES) -> Dict[str, Tuple[type, tuple]]:
-    """The arrays, name -> (dtype, shape), in the order of the network."""
+def array_types(stages: Sequence[Stage] = STAGES, classes: Optional[int] = None) -> Dict[str, Tuple[type, tuple]]:
+    """The arrays, name -> (dtype, shape), in the order of the network. classes: by default arch.CLASSES."""
     types = {}
 
     def off_chip(name, shape):
@@ -54,7 +54,7 @@ def array_types(stages: Sequence[Stage] = STAGES) -> Dict[str, Tuple[type, tuple
             types[f"{stage.conv}/thresholds"] = (np.int16, (stage.output_channels,))
         else:
             off_chip(stage.conv, stage.kernel_shape)
-    off_chip(arch.OUTPUT, (arch.features(stages), arch.CLASSES))
+    off_chip(arch.OUTPUT, (arch.features(stages), classes or arch.CLASSES))
     return types
 
 
