@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import Snapshots, start_training
+from helpers import Clock, Snapshots, start_training
 from tensorflow.python.lib.io import file_io
 
 from twba_nets import architecture as arch, card, datasets, journal, progress, recipe as recipes, run_folder
@@ -84,6 +84,18 @@ def test_an_epoch_tells_how_far_it_is(monkeypatch, capsys):
     assert (trained.loss, trained.accuracy) == pytest.approx((190 / 110, 60 / 110))
 
 
+def test_seconds_of_a_clock_that_is_set_back(train, tmp_path, monkeypatch):
+    """An epoch's seconds are those that pass, whatever the clock on the wall says."""
+    clock = Clock()
+    monkeypatch.setattr(training, "time", clock)
+    session = SimpleNamespace(run=lambda fetches, feed: clock.pass_minute() or training.StepFigures(2.0, 25, 55, None))
+    step = training.Step(110, SimpleNamespace(start=lambda session, epoch: None), None, None, [])
+    assert TRAIN_EPOCH(session, step, recipes.digits("twba"), 0).seconds == 120
+    monkeypatch.setattr(Simple, "evaluate", lambda *_: clock.pass_minute() or Result(2.5, 0.125, np.ones((60, 8))))
+    train(tmp_path / "run")
+    assert [float(row["seconds"]) for row in journal.read_log(tmp_path / "run")] == pytest.approx([60.1] * 3)
+
+
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(tmp_path, signal_number):
     """In the first epoch, with nothing to resume from."""
@@ -104,6 +116,9 @@ def test_interrupted_as_soon_as_an_epoch_is_told(tmp_path):
     assert process.returncode == 130
     assert error == "\nstopped; every finished epoch is saved: go on with --resume\n"
     assert run_folder.epoch_of(run_folder.newest(tmp_path / "run")) >= 1
+
+
+TRAIN_EPOCH = training.train_epoch
 
 
 class Simple:

@@ -17,7 +17,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from conftest import in_tensorflow
-from helpers import REPOSITORY, Snapshots, interrupt_import
+from helpers import REPOSITORY, Clock, Snapshots, interrupt_import
 from twba_nets import architecture as arch, card, datasets, files, journal, npz, progress
 from twba_torch import device, train, training, variables
 from twba_torch.training import Trainer
@@ -375,6 +375,26 @@ def test_an_epoch_is_saved_before_it_is_told(without_arithmetic, tmp_path, monke
     monkeypatch.setattr(WithoutArithmetic, "save", watched)
     without_arithmetic(tmp_path / "run", "--epochs", "1")
     assert told == [False] and "epoch 1/1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flags, saved", [([], [1, 2, 3]), (["--minutes", "1.5"], [1, 2])])
+def test_a_clock_that_is_set_back(without_arithmetic, tmp_path, monkeypatch, flags, saved):
+    """What is saved, and when --minutes are over, depends on the time that passes, not on what the clock on the wall says."""
+    clock, save, epochs = Clock(), WithoutArithmetic.save, []
+    monkeypatch.setattr(training, "time", clock)
+    monkeypatch.setattr(WithoutArithmetic, "train_epoch", lambda *_: clock.pass_minute() or journal.Trained(2.0, 0.25, 0.1))
+    monkeypatch.setattr(WithoutArithmetic, "save", lambda *given: epochs.append(given[2]) or save(*given))
+    without_arithmetic(tmp_path / "run", "--epochs", "3", *flags)
+    assert epochs == saved
+
+
+def test_seconds_of_a_clock_that_is_set_back(few_digits, short_recipe, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(training, "time", clock)
+    monkeypatch.setattr(Trainer, "train_batch", lambda *_: clock.pass_minute() or torch.zeros(2, dtype=torch.float64))
+    monkeypatch.setattr(Trainer, "evaluation_step", lambda *_: clock.pass_minute() or torch.zeros(10, dtype=torch.float64))
+    trainer = Trainer(short_recipe, few_digits, CPU, compiled=False)
+    assert (trainer.train_epoch(0).seconds, trainer.evaluate().seconds) == (180, 120)  # 3 and 2 batches
 
 
 @pytest.mark.parametrize("when, line", [

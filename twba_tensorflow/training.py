@@ -63,13 +63,13 @@ def train(recipe: Recipe, dataset: Dataset, folder: Path, start: Optional[Path] 
                 summaries.add_session_log(tf.SessionLog(status=tf.SessionLog.START), global_step=first_epoch + 1)
                 for epoch in range(first_epoch, recipe.epochs):
                     trained = train_epoch(session, step, recipe, epoch)
-                    started = time.time()
+                    started = time.monotonic()
                     # built only now: the first step need not wait for it
                     evaluator = evaluator or Evaluator(dataset.x_test, dataset.y_test, recipe.batch_size, recipe.variant,
                                                        recipe.activation, True, graph)
                     result = evaluator.evaluate(session)
                     spikes = result.spikes.sum() / len(result.spikes)
-                    tested = Tested(result.loss, result.accuracy, spikes, time.time() - started)
+                    tested = Tested(result.loss, result.accuracy, spikes, time.monotonic() - started)
                     row = make_row(recipe, epoch, step.images, trained, tested)
                     journal.record(row)
                     require_trained(session.run(variables), epoch + 1)
@@ -94,7 +94,7 @@ def build_step(recipe: Recipe, dataset: Dataset, graph: str = "fast") -> Step:
 
 def train_epoch(session: tf.Session, step: Step, recipe: Recipe, epoch: int) -> Trained:
     """Train on every image once. epoch: counted from 0."""
-    started = time.time()
+    started = time.monotonic()
     step.batches.start(session, epoch)
     rate = {step.learning_rate: recipe.learning_rate(epoch)}
     loss_sum = correct_sum = seen = 0
@@ -107,7 +107,7 @@ def train_epoch(session: tf.Session, step: Step, recipe: Recipe, epoch: int) -> 
             seen += figures.images
             bar.set_postfix(loss=f"{loss_sum / seen:.3f}", accuracy=f"{correct_sum / seen:.3f}")
             bar.update(figures.images)
-    return Trained(loss_sum / seen, correct_sum / seen, time.time() - started)
+    return Trained(loss_sum / seen, correct_sum / seen, time.monotonic() - started)
 
 
 def summarise(summaries: tf.summary.FileWriter, row: LogRow) -> None:

@@ -1,5 +1,6 @@
 """The training loop: what twba_tensorflow/training.py does, on any PyTorch device, in one process or several."""
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -73,7 +74,7 @@ class Trainer:
 
     def train_epoch(self, epoch: int) -> Trained:
         """Train on every image once. epoch: counted from 0."""
-        started = time.time()
+        started = time.monotonic()
         numbers = epoch_numbers(len(self.training), self.recipe.seed, epoch)
         order, uniforms = (tensor.to(self.device) for tensor in numbers)
         rate = torch.tensor(self.recipe.learning_rate(epoch), dtype=torch.float32, device=self.device)
@@ -83,14 +84,14 @@ class Trainer:
         with progress.bar(len(order), f"epoch {epoch + 1}/{self.recipe.epochs}", shown=self.rank == 0) as bar:
             for batch in order.split(self.recipe.batch_size):
                 totals += self.train_batch(batch, uniforms, rate)
-                if self.rank == 0 and time.time() - read > READ_SECONDS:
-                    read = time.time()
+                if self.rank == 0 and time.monotonic() - read > READ_SECONDS:
+                    read = time.monotonic()
                     loss, correct = (totals * self.world / (bar.n + len(batch))).tolist()  # by this process's share
                     bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{correct:.3f}")
                 bar.update(len(batch))
         loss, accuracy = (self._over_processes(totals) / len(order)).tolist()
         require_finite("loss", loss, epoch + 1)
-        return Trained(loss, accuracy, time.time() - started)
+        return Trained(loss, accuracy, time.monotonic() - started)
 
     def train_batch(self, batch: Tensor, uniforms: Tensor, rate: Tensor) -> Tensor:
         """One step on this process's share of a batch; the gradient is that of the whole batch's mean loss.
@@ -111,7 +112,7 @@ class Trainer:
     @torch.no_grad()
     def evaluate(self) -> Tested:
         """Evaluate on every test image exactly once."""
-        started = time.time()
+        started = time.monotonic()
         self.network.eval()
         size = self.recipe.batch_size // self.world
         totals = sum(self.step_of(self.evaluation_step, len(x))(x, y).clone()
@@ -119,7 +120,7 @@ class Trainer:
         count = torch.tensor([len(self.test)], dtype=totals.dtype, device=self.device)
         totals = self._over_processes(torch.cat([totals, count]))
         loss, accuracy, *maps = (totals[:-1] / totals[-1]).tolist()
-        return Tested(loss, accuracy, sum(maps), time.time() - started)
+        return Tested(loss, accuracy, sum(maps), time.monotonic() - started)
 
     def _over_processes(self, totals: Tensor) -> Tensor:
         if self.world > 1:
@@ -149,19 +150,19 @@ def train(trainer: Trainer, folder: Path, first_epoch: int, minutes: float | Non
 
     Returns how many epochs are done; all of them are saved.
     """
-    epochs, chief, started, saved = trainer.recipe.epochs, trainer.rank == 0, time.time(), 0
+    epochs, chief, started, saved = trainer.recipe.epochs, trainer.rank == 0, time.monotonic(), -math.inf
     if chief:
         journal = Journal(folder, trainer.recipe, first_epoch)
     with open_summaries(folder, first_epoch) if chief else contextlib.nullcontext() as summaries:
         for epoch in range(first_epoch, epochs):
             row = trainer.train_and_test(epoch)
-            last = epoch + 1 == epochs or trainer.any_process(minutes and time.time() - started > 60 * minutes)
+            last = epoch + 1 == epochs or trainer.any_process(minutes and time.monotonic() - started > 60 * minutes)
             if chief:
                 journal.record(row)
-                save = last or time.time() - saved > SAVE_SECONDS
+                save = last or time.monotonic() - saved > SAVE_SECONDS
                 if save:
                     trainer.save(folder, epoch + 1)
-                    saved = time.time()
+                    saved = time.monotonic()
                 journal.tell(row)
                 if save:
                     journal.draw()
