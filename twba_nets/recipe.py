@@ -7,7 +7,7 @@ import numpy as np
 
 from twba_nets.architecture import ACTIVATIONS, VARIANTS
 from twba_nets.errors import UserError
-from twba_nets.files import sha256, write_json
+from twba_nets.files import write_json
 from twba_nets.run_folder import data_file
 
 FILE_NAME = "recipe.json"
@@ -98,10 +98,13 @@ class Recipe:
         left = self.epochs - epoch
         return self._from_epoch(epoch, tuple((epoch + i, float(f"{rate * (1 - i / left):.12g}")) for i in range(left)))
 
-    def with_initial_weights(self, path: Path) -> "Recipe":
-        """The same recipe, begun with the weights of this checkpoint: a training.npz or a TensorFlow checkpoint's prefix."""
-        file = path if path.is_file() else data_file(path)
-        source = {"file": f"{file.resolve().parent.name}/{file.name}", "sha256": sha256(file)}
+    def with_initial_weights(self, path: Path, sha256: str) -> "Recipe":
+        """The same recipe, begun with the weights of this checkpoint: a training.npz or a TensorFlow checkpoint's prefix.
+
+        sha256: of the bytes that the weights were read from.
+        """
+        file = path if path.suffix == ".npz" else data_file(path)
+        source = {"file": f"{file.resolve().parent.name}/{file.name}", "sha256": sha256}
         return dataclasses.replace(self, initial_weights=source)
 
     def _from_epoch(self, epoch: int, steps: Tuple) -> "Recipe":

@@ -11,9 +11,10 @@ import argparse
 import contextlib
 import dataclasses
 from pathlib import Path
-from typing import Callable, Iterator, NamedTuple, Optional
+from typing import Callable, Iterator, NamedTuple, Optional, Tuple
 
-from twba_nets import card, datasets, files, journal, recipe as recipes, run_folder
+from twba_nets import card, datasets, files, journal, provenance, recipe as recipes, run_folder
+from twba_nets.arrays import Arrays
 from twba_nets.datasets.dataset import Dataset
 from twba_nets.errors import UserError
 from twba_nets.model import require_activation, require_same
@@ -35,14 +36,16 @@ class TrainingRun:
     """A run, from the flags that both trainers have to its folder.
 
     folder: where it is written. start: the checkpoint that it goes on from, or None. first_epoch: the first to train,
-    counted from 0. weights: the checkpoint that --initial-weights names, or None. recipe: the run's. chief: whether this
-    is the one of several processes that writes and prints.
+    counted from 0. initial: the model's variables that it begins with, name -> array, of the checkpoint that
+    --initial-weights names, or None. recipe: the run's. chief: whether this is the one of several processes that writes and
+    prints.
     """
 
-    def __init__(self, recipe: Recipe, args: argparse.Namespace, locate: Callable[[Path], Path] = run_folder.locate,
-                 chief: bool = True):
+    def __init__(self, recipe: Recipe, args: argparse.Namespace, read_latent: Callable[[Path], Tuple[Arrays, str]],
+                 locate: Callable[[Path], Path] = run_folder.locate, chief: bool = True):
         """recipe: where neither the checkpoint nor the command line (args) says otherwise.
 
+        read_latent: a checkpoint's variables, and the sha256 of their file (npz.read_latent).
         locate: the checkpoint that a path names, in a form from which this framework can go on; raises UserError.
         Raises UserError if the run cannot be begun, or gone on with, in this folder.
         """
@@ -50,9 +53,14 @@ class TrainingRun:
         self.found = self._look()
         self.start = self.found.start
         self.first_epoch = self._first_epoch()
-        self.weights = locate(args.initial_weights) if args.initial_weights else None
-        self.recipe = choose_recipe(recipe, self.start, args, self.first_epoch, self.weights)
-        journal.read_log(self.folder)  # a damaged one is better found now
+        weights = locate(args.initial_weights) if args.initial_weights else None
+        self.recipe, self.initial = choose_recipe(recipe, self.start, args, self.first_epoch, weights), None
+        if weights:
+            self.initial, sha256 = read_latent(weights)
+            self.recipe = self.recipe.with_initial_weights(weights, sha256)
+        journal.read_log(self.folder)  # damage is better found now
+        for folder in (self.folder, self.start.parent if self.start else self.folder):
+            provenance.read(folder)
 
     def _look(self) -> Found:
         newest = run_folder.newest(self.folder)
@@ -134,6 +142,8 @@ class TrainingRun:
         """Write the recipe, and print how the run is trained. details: what else there is to say of it."""
         recipe = self.recipe
         recipe.save(self.folder)
+        if self.start:
+            provenance.carry(self.start.parent, self.folder, self.first_epoch)
         print(f"{self.folder}: {recipe.title}, epochs {self.first_epoch + 1} to {recipe.epochs}, batch size "
               f"{recipe.batch_size}, seed {recipe.seed}" + "".join(f", {detail}" for detail in details), flush=True)
 
@@ -166,15 +176,16 @@ def choose_recipe(recipe: Recipe, start: Optional[Path], args: argparse.Namespac
         recipe = recipe.with_learning_rate(args.learning_rate, first_epoch)
     if args.linear_decay is not None:
         recipe = recipe.with_linear_decay(args.linear_decay, first_epoch)
-    return _begun_from(weights, recipe, start) if weights else recipe
+    if weights:
+        _check_weights(weights, recipe, start)
+    return recipe
 
 
-def _begun_from(weights: Path, recipe: Recipe, start: Optional[Path]) -> Recipe:
-    """The recipe of a run that begins with the weights of this checkpoint."""
+def _check_weights(weights: Path, recipe: Recipe, start: Optional[Path]) -> None:
+    """Raise UserError where a run cannot begin with the weights of this checkpoint."""
     if start:
         raise UserError(f"{weights}: --initial-weights begins a run, and {start} is one that goes on: leave out one of the "
                         "two, or name another folder with --output")
     stored = card.load_recipe(weights)
     if stored:
         require_same(stored, weights, variant=recipe.variant)
-    return recipe.with_initial_weights(weights)

@@ -7,7 +7,7 @@ from typing import Any, Dict, List, NamedTuple, Optional
 import numpy as np
 import tensorflow as tf
 
-from twba_nets import card, npz, progress
+from twba_nets import card, npz, progress, provenance
 from twba_nets.architecture import is_quantised
 from twba_nets.datasets.dataset import Dataset
 from twba_nets.interrupts import exiting_at_once
@@ -57,7 +57,7 @@ def train(recipe: Recipe, dataset: Dataset, folder: Path, start: Optional[Path] 
                 checkpoint.restore(session, saver, start)
             elif initial:
                 checkpoint.assign(session, initial)
-            journal = Journal(folder, recipe, first_epoch)
+            journal = Journal(folder, recipe, first_epoch, facts(graph))
             variables = {variable.op.name: variable for variable in tf.global_variables()}
             with contextlib.closing(tf.summary.FileWriter(str(folder))) as summaries:
                 summaries.add_session_log(tf.SessionLog(status=tf.SessionLog.START), global_step=first_epoch + 1)
@@ -73,11 +73,11 @@ def train(recipe: Recipe, dataset: Dataset, folder: Path, start: Optional[Path] 
                     row = make_row(recipe, epoch, step.images, trained, tested)
                     journal.record(row)
                     require_trained(session.run(variables), epoch + 1)
-                    checkpoint.save(session, saver, folder, epoch + 1, step.all_params)
+                    sha256 = checkpoint.save(session, saver, folder, epoch + 1, step.all_params)
                     journal.tell(row)  # only what is saved
                     journal.draw()
                     summarise(summaries, row)
-    finish(journal, graph)
+    journal.finish(sha256)
 
 
 def build_step(recipe: Recipe, dataset: Dataset, graph: str = "fast") -> Step:
@@ -117,13 +117,13 @@ def summarise(summaries: tf.summary.FileWriter, row: LogRow) -> None:
     summaries.flush()
 
 
-def complete(recipe: Recipe, folder: Path, start: Path, graph: str) -> None:
+def complete(recipe: Recipe, folder: Path, start: Path) -> None:
     """Make up for what a kill during the last save, that of the checkpoint `start`, left undone."""
     journal = Journal(folder, recipe, recipe.epochs)
-    npz.save_model(folder / MODEL_NAME, quantised(checkpoint.read(start), recipe.variant))
+    sha256 = npz.save_model(folder / MODEL_NAME, quantised(checkpoint.read(start), recipe.variant))
     checkpoint.clear(folder, recipe.epochs)
     journal.draw()
-    finish(journal, graph)
+    journal.finish(sha256)
 
 
 @exiting_at_once()
@@ -135,6 +135,6 @@ def quantised(values: Dict[str, np.ndarray], variant: str) -> Dict[str, np.ndarr
                                            if is_quantised(name)}))
 
 
-def finish(journal: Journal, graph: str) -> None:
-    """Write the card of a run whose last epoch is saved and drawn."""
-    journal.finish({"tensorflow": tf.__version__, "graph": graph}, card.cpu_name())
+def facts(graph: str) -> Dict[str, object]:
+    """What is recorded of the epochs that this process trains."""
+    return provenance.of_this_process(card.cpu_name(), {"tensorflow": tf.__version__, "graph": graph})

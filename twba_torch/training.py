@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from twba_nets import card, npz, progress
+from twba_nets import card, npz, progress, provenance
 from twba_nets.datasets.dataset import Dataset
 from twba_nets.errors import UserError
 from twba_nets.journal import Journal, LogRow, Tested, Trained, make_row, require_finite, require_trained
@@ -136,13 +136,16 @@ class Trainer:
         trained = self.train_epoch(epoch)
         return make_row(self.recipe, epoch, len(self.training), trained, self.evaluate())
 
-    def save(self, folder: Path, epoch: int) -> None:
-        """Write training.npz, from which the rest can be had, and model.npz after `epoch` finished epochs."""
+    def save(self, folder: Path, epoch: int) -> str:
+        """Write training.npz, from which the rest can be had, and model.npz after `epoch` finished epochs.
+
+        Returns the sha256 of model.npz.
+        """
         values = variables.read(self.network, self.adam)
         require_trained(values, epoch)
         npz.save_training(folder / TRAINING_NAME, values, epoch)
         card.remove(folder)
-        npz.save_model(folder / MODEL_NAME, variables.quantised(self.network))
+        return npz.save_model(folder / MODEL_NAME, variables.quantised(self.network))
 
 
 def train(trainer: Trainer, folder: Path, first_epoch: int, minutes: float | None = None) -> int:
@@ -152,7 +155,7 @@ def train(trainer: Trainer, folder: Path, first_epoch: int, minutes: float | Non
     """
     epochs, chief, started, saved = trainer.recipe.epochs, trainer.rank == 0, time.monotonic(), -math.inf
     if chief:
-        journal = Journal(folder, trainer.recipe, first_epoch)
+        journal = Journal(folder, trainer.recipe, first_epoch, facts(trainer.device, trainer.world))
     with open_summaries(folder, first_epoch) if chief else contextlib.nullcontext() as summaries:
         for epoch in range(first_epoch, epochs):
             row = trainer.train_and_test(epoch)
@@ -161,7 +164,7 @@ def train(trainer: Trainer, folder: Path, first_epoch: int, minutes: float | Non
                 journal.record(row)
                 save = last or time.monotonic() - saved > SAVE_SECONDS
                 if save:
-                    trainer.save(folder, epoch + 1)
+                    sha256 = trainer.save(folder, epoch + 1)
                     saved = time.monotonic()
                 journal.tell(row)
                 if save:
@@ -171,7 +174,7 @@ def train(trainer: Trainer, folder: Path, first_epoch: int, minutes: float | Non
             if last:
                 break
     if chief and epoch + 1 == epochs:
-        finish(journal, trainer.device, trainer.world)
+        journal.finish(sha256)
     return epoch + 1
 
 
@@ -193,20 +196,20 @@ def summarise(summaries: "SummaryWriter", row: LogRow) -> None:  # noqa: F821 (i
     summaries.flush()
 
 
-def complete(recipe: Recipe, folder: Path, start: Path, device: torch.device) -> None:
+def complete(recipe: Recipe, folder: Path, start: Path) -> None:
     """Make up for what a kill during the last save, that of the training.npz `start`, left undone."""
     journal = Journal(folder, recipe, recipe.epochs)
     network = Network(recipe.variant, recipe.activation)
     variables.assign(npz.read_training(start), network)
-    npz.save_model(folder / MODEL_NAME, variables.quantised(network))
+    sha256 = npz.save_model(folder / MODEL_NAME, variables.quantised(network))
     journal.draw()
-    finish(journal, device, processes=1)
+    journal.finish(sha256)
 
 
-def finish(journal: Journal, device: torch.device, processes: int) -> None:
-    """Write the card of a run whose last epoch is saved and drawn."""
+def facts(device: torch.device, processes: int) -> dict[str, object]:
+    """What is recorded of the epochs that this process trains, or several such processes."""
     versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "processes": processes}
-    journal.finish(versions, device_name(device))
+    return provenance.of_this_process(device_name(device), versions)
 
 
 def device_name(device: torch.device) -> str:
