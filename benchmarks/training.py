@@ -47,9 +47,9 @@ def measure(args):
     try:
         for side, python in SIDES.items():  # one after the other: each start is timed
             python = args.tensorflow if python == TENSORFLOW else python
-            started = time.time()
+            started = time.monotonic()
             workers[side] = start(python, "training_worker.py", side, args.variant, args.threads)
-            starts[side] = dict(ask(side, workers[side], "start"), first_step_seconds=time.time() - started)
+            starts[side] = dict(ask(side, workers[side], "start"), first_step_seconds=time.monotonic() - started)
         turns = [{side: {kind: ask(side, worker, kind, args.seconds) for kind in KINDS}
                   for side, worker in workers.items()} for _ in range(args.rounds)]
         ends = {side: ask(side, worker, "end") for side, worker in workers.items()}

@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np
 
-from twba_nets import architecture as arch, card, journal, npz, places, spike_statistics
+from twba_nets import architecture as arch, card, journal, npz, places, provenance, spike_statistics
 from twba_nets.recipe import REPORTED
 
 PAGES = [ROOT / "README.md", ROOT / "REPRODUCTION.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -46,7 +46,7 @@ def results() -> str:
                      f"**{_percent(figures['accuracy'])}**", _gap(figures["accuracy"] - reported),
                      f"{figures['total']['spikes_mean']:,.0f}" + " (halves added)" * halves, _zeros(ROOT / folder / "model.npz"),
                      f"{recorded['epochs']} epochs{' from three levels' * bool(recipe.get('initial_weights'))}, "
-                     f"{recorded['training_seconds'] / 60:.0f} min on {recorded['device']}",
+                     f"{_minutes(recorded)} on {_devices(recorded)}",
                      f"[`{folder}/model.npz`]({folder}/model.npz)"])
     return _table(rows)
 
@@ -63,7 +63,7 @@ def runs() -> str:
             by_engine = _percent(_json(f"{folder}/report.json")["accuracy"])
         rows.append([f"[`{folder}/`]({folder}): {variant.upper()}, {activation}", _percent(REPORTED[variant]),
                      _percent(recorded["test_accuracy"]), f"**{by_tensorflow}**", by_engine, str(recorded["epochs"]),
-                     f"{recorded['training_seconds'] / 60:.0f} min", recorded["commit"][:7], log[-1]["finished_at"][:10]])
+                     _minutes(recorded), _commits(recorded), log[-1]["finished_at"][:10]])
     return _table(rows)
 
 
@@ -82,6 +82,24 @@ def _kept(folders: Iterable[str]) -> Iterator[Tuple[str, dict, List[Dict[str, st
     """Of the run in each folder: the folder, its card, the rows of its log."""
     for folder in folders:
         yield folder, card.read(ROOT / folder / "model.npz"), journal.read_log(ROOT / folder)
+
+
+def _minutes(recorded: dict) -> str:
+    seconds = recorded["training_seconds"]
+    return "?" if seconds is None else f"{seconds / 60:.0f} min"
+
+
+def _devices(recorded: dict) -> str:
+    """The processor that a run was trained on; of several, each with its epochs."""
+    epochs = {}
+    for span in provenance.of_card(recorded):
+        first, last = span["epochs"]
+        epochs[span["device"] or "?"] = epochs.get(span["device"] or "?", 0) + last + 1 - first
+    return " and ".join(f"{device} ({number})" if len(epochs) > 1 else device for device, number in epochs.items())
+
+
+def _commits(recorded: dict) -> str:
+    return ", ".join(dict.fromkeys((span["commit"] or "?")[:7] for span in provenance.of_card(recorded)))
 
 
 def _percent(share: float) -> str:

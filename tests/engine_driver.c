@@ -7,8 +7,7 @@
 
 #include "network.h"
 
-void forward(Network *network, const uint8_t *images, int number, float *logits, double *spikes);
-void unpack_planes(Network *network);
+const char *forward(Network *network, const uint8_t *images, int number, int unpacked, float *logits, double *spikes);
 
 static void *get(int64_t bytes) {
     void *read = aligned_alloc(64, bytes / 64 * 64 + 64);
@@ -29,12 +28,12 @@ int main(void) {
         *(uint64_t *)(memory + pointers[i]) += (uintptr_t)memory;
     const uint8_t *images = get(sizes[3]);
     Network *network = (Network *)memory;
-    size_t logit_bytes = number * CLASSES * sizeof(float), spike_bytes = number * (network->number_of_stages - 2) * sizeof(double);
+    size_t logit_bytes = number * network->classifier.classes * sizeof(float);
+    size_t spike_bytes = number * (network->number_of_stages - 2) * sizeof(double);
     float *logits = malloc(logit_bytes);
     double *spikes = malloc(spike_bytes);
-    forward(network, sizes[3] ? images : NULL, number, logits, spikes);
-    if (number >= network->many)
-        unpack_planes(network);
+    if (forward(network, sizes[3] ? images : NULL, number, 1, logits, spikes))
+        exit(1);
     put(memory, sizes[1]);
     put(logits, logit_bytes);
     put(spikes, spike_bytes);

@@ -111,12 +111,13 @@ def random_variables(seed: int = 0, stages: Sequence[arch.Stage] = arch.STAGES) 
     return values
 
 
-def random_arrays(variant: str = "twba", seed: int = 0, stages: Sequence[arch.Stage] = arch.STAGES) -> Dict[str, np.ndarray]:
-    """A random exported network, the arrays of spiking_file.array_types(stages). Thresholds lie about 0, where half of the
-    sums are; some filters fire always or never.
+def random_arrays(variant: str = "twba", seed: int = 0, stages: Sequence[arch.Stage] = arch.STAGES,
+                  classes: int = arch.CLASSES) -> Dict[str, np.ndarray]:
+    """A random exported network, the arrays of spiking_file.array_types(stages, classes). Thresholds lie about 0, where half
+    of the sums are; some filters fire always or never.
     """
     random, arrays = np.random.RandomState(seed), {}
-    for name, (dtype, shape) in spiking_file.array_types(stages).items():
+    for name, (dtype, shape) in spiking_file.array_types(stages, classes).items():
         if name.endswith("/weights"):
             value = weights = random.choice([-1, 0, 1] if variant == "twba" else [-1, 1], shape)
         elif name.endswith("/thresholds"):
@@ -186,6 +187,22 @@ def interrupt_import(arguments: list, package: str, signal_number: int, folder: 
     process.send_signal(signal_number)
     _, error = process.communicate(timeout=300)
     return process.returncode, error
+
+
+class Clock:
+    """The time module where the date is set back by a day after the first minute."""
+
+    def __init__(self):
+        self.now, self.set_back = 5.0, 0.0  # seconds since the machine was started
+
+    def monotonic(self):
+        return self.now
+
+    def time(self):
+        return 1e9 + self.now - self.set_back
+
+    def pass_minute(self):
+        self.now, self.set_back = self.now + 60, 86400.0 * (self.now > 60)
 
 
 class Snapshots:

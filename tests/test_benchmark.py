@@ -73,8 +73,8 @@ with interrupts.one_line_for_mistakes("stopped"), busy(2):
     assert len(pids) == 2
     process.send_signal(number)
     process.communicate(timeout=60)
-    ends = time.time() + 20
-    while pids & {pid for _, pid in spinning()} and time.time() < ends:
+    ends = time.monotonic() + 20
+    while pids & {pid for _, pid in spinning()} and time.monotonic() < ends:
         time.sleep(0.1)
     assert not pids & {pid for _, pid in spinning()}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from twba_nets import card, npz, run_folder
+from twba_nets import card, npz, provenance, run_folder
 from twba_nets.errors import UserError
 from twba_tensorflow import checkpoint, convert
 
@@ -21,7 +21,9 @@ def model(finished_run, tmp_path):
 def test_card_of_a_run(model, short_recipe):
     found = card.read(model)
     assert found["epochs"] == 2 and 0 <= found["test_accuracy"] <= 1 and found["training_seconds"] > 0
-    assert found["versions"]["tensorflow"] == "1.15.0" and found["device"]
+    span, = found["provenance"]
+    assert span["epochs"] == [1, 2] and span["versions"]["tensorflow"] == "1.15.0" and span["device"]
+    assert span["seconds"] == found["training_seconds"]
     assert card.load_recipe(model) == short_recipe
 
 
@@ -71,6 +73,11 @@ def test_converted_checkpoint_holds_everything(finished_run, tmp_path, capsys):
     assert card.load_recipe(tmp_path / "new" / "training.npz").dataset == "digits"
     with pytest.raises(SystemExit, match="no TensorFlow checkpoint"):
         convert.main([str(tmp_path / "new")])
+
+
+def test_a_conversion_takes_along_where_a_run_was_trained(finished_run, tmp_path):
+    convert.main([str(finished_run), "--output", str(tmp_path)])
+    assert provenance.read(tmp_path) == provenance.read(finished_run) != []
 
 
 def test_a_conversion_overwrites_no_run(finished_run, tmp_path):

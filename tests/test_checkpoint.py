@@ -43,8 +43,8 @@ def test_what_a_run_leaves(finished_run):
     names = {path.name for path in finished_run.iterdir() if "tfevents" not in path.name}
     checkpoints = {"model_cifar10_advanced.ckpt-%d.%s" % (epoch, part)
                    for epoch in (1, 2) for part in ("index", "data-00000-of-00001")}
-    assert names == checkpoints | {"checkpoint", "model.npz", "model.json", "recipe.json", "log.csv",
-                                   "learning_curve.png"}
+    assert names == checkpoints | {"checkpoint", "model.npz", "model.json", "recipe.json", "provenance.json",
+                                   "log.csv", "learning_curve.png"}
     reader = tf.train.NewCheckpointReader(str(run_folder.newest(finished_run)))
     assert len(reader.get_variable_to_shape_map()) == 596
 

@@ -52,14 +52,13 @@ def test_every_command_explains_itself(name):
 def test_predict(picture, capsys):
     predict.main([str(picture), "--model", "bwba"])
     lines = capsys.readouterr().out.splitlines()
-    engine = twba_chip.load("bwba")
-    logits = engine.run(IMAGES[:1]).logits[0].astype(float)
+    output, expected = twba_chip.load("bwba").run(IMAGES[:1], return_spikes=True)
+    logits = output.logits[0].astype(float)
     chances = np.exp(logits) / np.exp(logits).sum()
     assert [line.split()[0] for line in lines[:10]] == [predict.CLASSES["cifar10"][i] for i in np.argsort(-chances)]
     assert [line.split()[1] for line in lines[:10]] == [f"{chance:.1%}" for chance in sorted(chances)[::-1]]
     assert lines[11].split() == ["map", "neurons", "spikes", "firing", "rate"]
     found = {line.split()[0]: line.split()[1:] for line in lines[12:]}
-    expected = engine.unpack(1)
     assert list(found) == list(expected)
     for name, spikes in expected.items():
         assert found[name] == [str(spikes.size), str(spikes.sum()), f"{spikes.mean():.1%}"]

@@ -49,9 +49,9 @@ def random_stages(seed):
 
 
 @functools.lru_cache(maxsize=None)
-def reference(variant, stages, images=len(SPIKES), seed=0):
+def reference(variant, stages, images=len(SPIKES), seed=0, classes=arch.CLASSES):
     """Random arrays, and what the NumPy reference makes of the first input spikes: all maps, and the logits."""
-    arrays = random_arrays(variant, seed, stages)
+    arrays = random_arrays(variant, seed, stages, classes)
     maps = {stages[1].map: SPIKES[:images], **spiking_network.forward(arrays, SPIKES[:images], stages)}
     return arrays, maps, spiking_network.classify(arrays, maps[stages[-1].map], stages)
 
@@ -60,13 +60,11 @@ def assert_same(running, expected, images, total):
     """An Engine's maps, counts and logits are those of a reference: of `total` images, in calls of `images`."""
     _, maps, logits = expected
     for first in range(0, total, images):
-        output = running.run_spikes(SPIKES[first:min(first + images, total)])
-        rows = slice(first, first + len(output.logits))
-        last = slice(first + (len(output.logits) - 1) // engine.CHUNK * engine.CHUNK, rows.stop)  # the last chunk's
-        found = running.unpack(last.stop - last.start)
+        rows = slice(first, min(first + images, total))
+        output, found = running.run_spikes(SPIKES[rows], return_spikes=True)
         assert list(found) == list(maps)
         for name in maps:
-            np.testing.assert_array_equal(found[name], maps[name][last], name)
+            np.testing.assert_array_equal(found[name], maps[name][rows], name)
         np.testing.assert_allclose(output.logits, logits[rows], rtol=0, atol=1e-5)
         np.testing.assert_array_equal(output.spikes.T, [m[rows].sum((1, 2, 3)) for m in list(maps.values())[:-1]])
 
@@ -100,6 +98,82 @@ def test_same_spikes_whatever_the_batch(variant, images, total):
     assert_same(engine.Engine(expected[0], stages=SMALL), expected, images, total)
 
 
+CLASSES = (1, 2, 12, 16, 17, 100)
+
+
+@pytest.mark.parametrize("classes", CLASSES)
+def test_another_number_of_classes(classes, way):
+    expected = reference("twba", SMALL, images=3, classes=classes)
+    assert_same(engine.Engine(expected[0], stages=SMALL), expected, images=3, total=3)
+
+
+def test_evaluate_another_number_of_classes(monkeypatch):
+    monkeypatch.setattr(arch, "CLASSES", 12)
+    arrays = random_arrays(classes=12)
+    arrays["output/offset"][11] = 1000  # the last class wins
+    assert engine.evaluate(arrays, IMAGES, [11, 11, 0]).accuracy == pytest.approx(2 / 3)
+    with pytest.raises(ValueError, match="from 0 to 11"):
+        engine.evaluate(arrays, IMAGES, [0, 1, 12])
+
+
+# in a process whose memory the compiler's AddressSanitizer watches: networks of several numbers of classes, and random tables
+WATCHED = """
+import sys
+sys.path.insert(0, "tests")
+from test_engine import CLASSES, SMALL, assert_same, digits, engine, random_stages, reference
+engine.library.FLAGS += ["-fsanitize=address", "-g"]
+for classes, stages in [(classes, SMALL) for classes in CLASSES] + [(7, random_stages(seed)) for seed in range(20, 24)]:
+    for variant, many in (("twba", 1000), ("bwba", 1)):  # by words, and by planes
+        engine.network.MANY = engine.network.MANY_BY_LOOK_UPS = many
+        expected = reference(variant, stages, 5, classes, classes)
+        running = engine.Engine(expected[0], 1, stages)
+        assert_same(running, expected, images=5, total=5)
+        assert running.run(digits.load().x_test[:5]).logits.shape == (5, classes)
+print("as the reference")
+"""
+
+
+def test_no_byte_beyond_the_arrays():
+    sanitizer = subprocess.check_output([*shlex.split(CC), "-print-file-name=libasan.so"], universal_newlines=True).strip()
+    if not os.path.isabs(sanitizer):
+        pytest.skip(f"{CC} has no AddressSanitizer")
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", WATCHED], cwd=str(REPOSITORY), stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, universal_newlines=True,
+                          env=dict(os.environ, LD_PRELOAD=sanitizer, ASAN_OPTIONS="detect_leaks=0"))
+    assert (done.returncode, done.stdout) == (0, "as the reference\n"), done.stderr[-3000:]
+
+
+SIZES = {  # what Python and C both know of SMALL's network, each changed in turn
+    "": "network_bytes stages_bytes image_bytes chunk number_of_stages",
+    "classifier": "features classes padded_classes",
+    "stages.0.geometry": "groups filters kernel channels positions input_row output_row output_position",
+    "stages.1.geometry": "groups filters kernel channels positions input_row output_row output_position output_image",
+    "stages.3.geometry": "groups filters kernel channels fan_in positions output_row output_position output_image",
+    "stages.0.floats": "number", "stages.1.floats": "number", "stages.3.planes": "neuron_bytes"}
+
+
+@pytest.mark.parametrize("place, name", [(place, name) for place, names in SIZES.items() for name in names.split()])
+def test_sizes_that_python_and_c_do_not_share(place, name):
+    """C says so before it computes: no wrong result, no broken heap."""
+    running = engine.Engine(random_arrays(stages=SMALL), threads=1, stages=SMALL)
+    struct = running.network.struct
+    for step in filter(None, place.split(".")):
+        struct = struct[int(step)] if step.isdecimal() else getattr(struct, step)
+    size = getattr(struct, name)
+    for wrong in (0, size * 2 + 1, 2 ** 20):
+        setattr(struct, name, wrong)
+        with pytest.raises(ValueError, match="refuses this network"):
+            running.run_spikes(SPIKES[:2])
+    setattr(struct, name, size)
+    assert running.run_spikes(SPIKES[:2]).logits.shape == (2, 10)
+
+
+def test_a_chunk_of_more_images_than_a_plane_has(small, monkeypatch):
+    monkeypatch.setattr(engine, "CHUNK", engine.CHUNK + 1)
+    with pytest.raises(ValueError, match="refuses this network"):
+        small.run(np.zeros((engine.CHUNK, 32, 32, 3), np.uint8))
+
+
 def assert_the_largest_sums(one_weight, images):
     """All inputs spike and all weights are 1, one of them perhaps not: no partial sum may overflow."""
     arrays = random_arrays("bwba", stages=LARGE)
@@ -110,7 +184,7 @@ def assert_the_largest_sums(one_weight, images):
         arrays[f"{stage.conv}/thresholds"][::2] = 0  # then a sum less its threshold is as large as it can be
         arrays[f"{stage.conv}/thresholds"][1::2] = 1  # so that everything fires, unless a sum is negative
     running = engine.Engine(arrays, stages=LARGE)
-    output, found = running.run_spikes(np.ones((images, 24, 24, 64), bool)), running.unpack(images)
+    output, found = running.run_spikes(np.ones((images, 24, 24, 64), bool), return_spikes=True)
     np.testing.assert_array_equal(output.spikes, [[np.prod(stage.map_shape) for stage in LARGE[1:-1]]] * images)
     for name, expected in spiking_network.forward(arrays, np.ones((1, 24, 24, 64), bool), LARGE).items():
         assert expected.all() and found[name].all(), name
@@ -126,9 +200,8 @@ def test_thresholds_out_of_reach(threshold, fires, way):
     arrays = random_arrays(stages=LARGE)
     for stage in LARGE[arch.FLOAT_STAGES:]:
         arrays[stage.conv + "/thresholds"][:] = threshold
-    running = engine.Engine(arrays, stages=LARGE)
-    running.run_spikes(SPIKES[:2])
-    assert all((found == fires).all() for name, found in running.unpack(2).items() if name != "bn0")
+    _, maps = engine.Engine(arrays, stages=LARGE).run_spikes(SPIKES[:2], return_spikes=True)
+    assert all((found == fires).all() for name, found in maps.items() if name != "bn0")
 
 
 INSTRUCTIONS = {"none": []}
@@ -198,10 +271,7 @@ class Program:
     def set_threads(self, threads):
         assert threads == 1
 
-    def unpack_planes(self, network):
-        """`forward` has done so."""
-
-    def forward(self, network, images, number, logits, spikes):
+    def forward(self, network, images, number, unpacked, logits, spikes):
         """Hands over the structs and arrays as one memory; pointers to them become offsets. Copies the arrays back."""
         stages = ctypes.cast(network.stages, ctypes.POINTER(engine.structs.Stage * network.number_of_stages)).contents
         blocks = [np.frombuffer(struct, np.uint8) for struct in (network, stages)]
@@ -218,8 +288,9 @@ class Program:
         done = subprocess.run(self.command, input=sizes.tobytes() + memory.tobytes() + images, stdout=subprocess.PIPE,
                               check=True, timeout=300).stdout
         for offset, block in list(zip(offsets, blocks))[2:]:
-            block[:] = np.frombuffer(done, np.uint8, len(block), offset)
-        after = size + 4 * number * arch.CLASSES
+            if block.flags.writeable:  # a map; the others are weights
+                block[:] = np.frombuffer(done, np.uint8, len(block), offset)
+        after = size + 4 * number * network.classifier.classes
         ctypes.memmove(logits, done[size:after], after - size)
         ctypes.memmove(spikes, done[after:], len(done) - after)
 
@@ -274,10 +345,9 @@ def test_stages_that_the_c_is_not_written_for(stages, mistake):
 
 def assert_input_spikes(running, images):
     """Its own float stages: an input spike whose pre-activation's last bits decide may differ, no more."""
-    running.run(images)
-    last = len(images) - (len(images) - 1) // engine.CHUNK * engine.CHUNK  # of the last chunk
-    potentials = spiking_network.input_potentials(running.arrays, spiking_network.central_crop(images[-last:]))
-    otherwise = running.unpack(last)["bn0"] != (potentials >= 0)
+    _, maps = running.run(images, return_spikes=True)
+    potentials = spiking_network.input_potentials(running.arrays, spiking_network.central_crop(images))
+    otherwise = maps["bn0"] != (potentials >= 0)
     assert otherwise.mean() < 1e-4 and (abs(potentials[otherwise]) < 1e-5).all()
 
 
@@ -343,18 +413,31 @@ def test_spikes_as_numbers(small, dtype):
     np.testing.assert_array_equal(small.run_spikes(SPIKES[:2].astype(dtype)).logits, expected.logits)
 
 
-def test_maps_of_images_that_were_not_run(small):
-    small.run_spikes(SPIKES[:100])
-    small.run_spikes(SPIKES[:3])
-    for images in (4, 100, 0, -1):
-        with pytest.raises(ValueError, match=f"{images} images: the last chunk that was run has 3"):
-            small.unpack(images)
-    np.testing.assert_array_equal(small.unpack(2)["bn0"], SPIKES[:2])
-    with pytest.raises(TypeError):
-        small.unpack(2.5)
-    small.run_spikes(SPIKES[:0])
-    with pytest.raises(ValueError, match="has 0"):
-        small.unpack(1)
+@pytest.mark.parametrize("images", [0, 3, engine.MANY, engine.CHUNK + 30])
+def test_the_maps_of_a_call(small, images):
+    """Those of all its images, whichever way they were computed; the next call changes none of them."""
+    output, maps = small.run_spikes(SPIKES[:images], return_spikes=True)
+    logits, counts = small.run_spikes(~SPIKES[:images])
+    assert {name: (spikes.dtype, spikes.shape) for name, spikes in maps.items()} == {
+        stage.map: (bool, (images,) + stage.map_shape) for stage in SMALL[1:]}
+    np.testing.assert_array_equal(maps["bn0"], SPIKES[:images])
+    np.testing.assert_array_equal(output.spikes.T, [spikes.sum((1, 2, 3)) for spikes in list(maps.values())[:-1]])
+    if images:
+        np.testing.assert_allclose(spiking_network.classify(small.arrays, maps["cnn6"], SMALL), output.logits, atol=1e-5)
+    assert logits.shape == (images, 10) and (counts[:, 0] == 24 * 24 * 64 - output.spikes[:, 0]).all()
+
+
+@pytest.mark.parametrize("name", ["cnn00/kernel", "cnn0/offset", "cnn2/weights", "cnn4/thresholds", "output/kernel",
+                                  "output/scale", "output/offset"])
+def test_arrays_that_change_later(small, name):
+    """The engine computes what it was given: neither the caller nor who looks at its arrays can change that."""
+    arrays = random_arrays(stages=SMALL)
+    running = engine.Engine(arrays, threads=1, stages=SMALL)
+    arrays[name][...] = 0
+    arrays.clear()
+    np.testing.assert_array_equal(running.run(IMAGES).logits, small.run(IMAGES).logits)
+    with pytest.raises(ValueError, match="read-only"):
+        running.arrays[name][...] = 0
 
 
 @pytest.mark.parametrize("labels", [
@@ -391,24 +474,24 @@ def test_threads_out_of_range(threads):
 
 
 def test_several_threads(small):
-    """Each gets what it would get alone; and no one's maps but its own."""
-    expected = [small.run_spikes(SPIKES[i:i + 3]) for i in range(20)]
+    """Each gets what it would get alone, maps too."""
+    expected = [small.run_spikes(SPIKES[i:i + 3], return_spikes=True) for i in range(20)]
     found = [None] * 20
 
     def run(first):
         for _ in range(10):
             for i in range(first, 20, 4):
-                found[i] = small.run_spikes(SPIKES[i:i + 3])
+                found[i] = small.run_spikes(SPIKES[i:i + 3], return_spikes=True)
     threads = [threading.Thread(target=run, args=[first]) for first in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    for alone, together in zip(expected, found):
+    for (alone, maps), (together, its_maps) in zip(expected, found):
         np.testing.assert_array_equal(together.logits, alone.logits)
         np.testing.assert_array_equal(together.spikes, alone.spikes)
-    with pytest.raises(RuntimeError, match="run by another thread"):
-        small.unpack(3)
+        for name in maps:
+            np.testing.assert_array_equal(its_maps[name], maps[name], name)
 
 
 FORK = """

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from helpers import REPOSITORY
 from twba_chip import engine, folding, spiking_network
-from twba_nets import architecture as arch, card, command_line, journal, npz, places, recipe as recipes
+from twba_nets import architecture as arch, card, command_line, journal, npz, places, provenance, recipe as recipes
 from twba_nets.datasets import cifar10
 from twba_tensorflow import checkpoint, export, fast_network, scripts
 from twba_tensorflow.pipeline import evaluation_batches
@@ -83,9 +83,9 @@ def assert_exact(arrays, running, maps, predictions):
     for images in (engine.MANY // 2, len(predictions)):  # computed by words, and by planes
         for first in range(0, len(predictions), images):
             rows = slice(first, first + images)
-            result = running.run_spikes(maps["bn0"][rows])
+            result, fired = running.run_spikes(maps["bn0"][rows], return_spikes=True)
             assert (result.logits.argmax(1) == predictions[rows]).all()
-            for name, found in running.unpack(len(result.logits)).items():
+            for name, found in fired.items():
                 assert (found == maps[name][rows]).all(), name
 
 
@@ -124,7 +124,9 @@ def test_the_readme_states_the_figures(model):
     assert cells[2:5] == [f"{100 * reported:.2f} %", f"**{100 * figures['accuracy']:.2f} %**",
                           f"{abs(100 * (reported - figures['accuracy'])):.1f} points {side}"]
     assert cells[5].split(" ")[0] == f"{figures['total']['spikes_mean']:,.0f}" and cells[6] == zeros
-    assert cells[7].startswith(f"{recorded['epochs']} epochs") and f", {recorded['training_seconds'] / 60:.0f} min " in cells[7]
+    seconds = recorded["training_seconds"]
+    assert cells[7].startswith(f"{recorded['epochs']} epochs") and (seconds is None or f", {seconds / 60:.0f} min " in cells[7])
+    assert all((span["device"] or "?") in cells[7] for span in provenance.of_card(recorded))
 
 
 def read_figures(model):
@@ -144,7 +146,7 @@ def test_release_is_complete(model):
     assert (model.parent / journal.CURVE_NAME).exists()
     assert read_figures(model)["checkpoint"] == str(model.relative_to(REPOSITORY))
     assert abs(read_figures(model)["accuracy"] - recorded["test_accuracy"]) <= 0.0005  # TensorFlow's, and the trainer's own
-    assert re.match("[0-9a-f]{40}$", recorded["commit"])
+    assert all(re.match("[0-9a-f]{40}$", span["commit"]) for span in provenance.of_card(recorded))
 
 
 @pytest.mark.parametrize("model", [*PUBLISHED.values(), SCRATCH], ids=["twba-published", "bwba-published", "twba-scratch"])

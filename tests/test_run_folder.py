@@ -1,4 +1,7 @@
 """Checkpoints found in a run's folder without TensorFlow, as TensorFlow finds them; models opened."""
+import builtins
+import hashlib
+import io
 import os
 import shutil
 import subprocess
@@ -8,6 +11,7 @@ import pytest
 import tensorflow as tf
 from helpers import REPOSITORY
 
+from twba_chip import exported, spiking_file
 from twba_nets import card, npz, recipe as recipes, run_folder
 from twba_nets.errors import UserError
 from twba_nets.model import open_model
@@ -71,6 +75,34 @@ def test_open_what_nothing_describes(finished_run, tmp_path):
             open_model(tmp_path, **asked)
     recipe = open_model(tmp_path, "twba", "published").recipe
     assert recipe == recipes.Recipe("twba", activation="published") and card.load_recipe(tmp_path / "model.npz") is None
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The paths of the files that are opened."""
+    paths = []
+
+    def watched(path, *arguments, **named):
+        paths.append(str(path))
+        return OPEN(path, *arguments, **named)
+    for module in (builtins, io):
+        monkeypatch.setattr(module, "open", watched)
+    return paths
+
+
+OPEN = open
+
+
+def test_a_model_is_read_once(finished_run, opened, tmp_path):
+    """Its digest, by which the card is its own, and its values: what takes its place meanwhile changes neither."""
+    path = finished_run / "model.npz"
+    assert open_model(path).card["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert opened.count(str(path)) == 2  # the second time by this test
+    arrays, meta = exported.open_network(path)
+    assert opened.count(str(path)) == 3 and meta["source"]["card"] == card.read(path)
+    spiking_file.write(tmp_path / "net.npz", arrays, meta)
+    exported.open_network(tmp_path / "net.npz")
+    assert opened.count(str(tmp_path / "net.npz")) == 1
 
 
 @pytest.mark.parametrize("asked, text", [({"variant": "bwba"}, "its variant is twba, not bwba"),

@@ -377,7 +377,7 @@ def test_a_conversion_killed_before_training_npz_leaves_no_run(finished_run, tmp
     monkeypatch.setattr(npz, "save_training", full)
     with pytest.raises(OSError, match="killed"):
         convert.convert(finished_run, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["recipe.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["provenance.json", "recipe.json"]
 
 
 @pytest.mark.parametrize("flag, value, text", [
@@ -514,7 +514,8 @@ def test_spikes_of_a_checkpoint_that_nothing_describes(finished_run, on_few_digi
     assert asked == list(arch.ACTIVATIONS)
 
 
-@pytest.mark.parametrize("name", ["model.json", "recipe.json", "log.csv", "model.npz", "new.json", "checkpoint"])
+@pytest.mark.parametrize("name", ["model.json", "recipe.json", "provenance.json", "log.csv", "model.npz", "new.json",
+                                  "checkpoint"])
 def test_figures_do_not_take_another_files_place(finished_run, on_few_digits, tmp_path, capsys, name):
     folder = Path(shutil.copytree(str(finished_run), str(tmp_path / "run")))
     (folder / "recipe.json").rename(folder / "before.json")

@@ -2,6 +2,7 @@
 import csv
 import errno
 import fcntl
+import hashlib
 import json
 import re
 import shutil
@@ -13,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import Snapshots, start_training
+from helpers import Clock, Snapshots, start_training
 from tensorflow.python.lib.io import file_io
 
 from twba_nets import architecture as arch, card, datasets, journal, progress, recipe as recipes, run_folder
@@ -84,6 +85,18 @@ def test_an_epoch_tells_how_far_it_is(monkeypatch, capsys):
     assert (trained.loss, trained.accuracy) == pytest.approx((190 / 110, 60 / 110))
 
 
+def test_seconds_of_a_clock_that_is_set_back(train, tmp_path, monkeypatch):
+    """An epoch's seconds are those that pass, whatever the clock on the wall says."""
+    clock = Clock()
+    monkeypatch.setattr(training, "time", clock)
+    session = SimpleNamespace(run=lambda fetches, feed: clock.pass_minute() or training.StepFigures(2.0, 25, 55, None))
+    step = training.Step(110, SimpleNamespace(start=lambda session, epoch: None), None, None, [])
+    assert TRAIN_EPOCH(session, step, recipes.digits("twba"), 0).seconds == 120
+    monkeypatch.setattr(Simple, "evaluate", lambda *_: clock.pass_minute() or Result(2.5, 0.125, np.ones((60, 8))))
+    train(tmp_path / "run")
+    assert [float(row["seconds"]) for row in journal.read_log(tmp_path / "run")] == pytest.approx([60.1] * 3)
+
+
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(tmp_path, signal_number):
     """In the first epoch, with nothing to resume from."""
@@ -104,6 +117,9 @@ def test_interrupted_as_soon_as_an_epoch_is_told(tmp_path):
     assert process.returncode == 130
     assert error == "\nstopped; every finished epoch is saved: go on with --resume\n"
     assert run_folder.epoch_of(run_folder.newest(tmp_path / "run")) >= 1
+
+
+TRAIN_EPOCH = training.train_epoch
 
 
 class Simple:
@@ -147,7 +163,63 @@ def test_the_card_names_the_graph(train, tmp_path):
     for graph, flags in (("fast", []), ("published", ["--resume", "--epochs", "4", "--graph", "published"])):
         train(tmp_path / "run", *flags)
         card = json.loads((tmp_path / "run" / "model.json").read_text())
-        assert card["versions"]["graph"] == graph
+        assert card["provenance"][-1]["versions"]["graph"] == graph
+
+
+def places(folder):
+    """Which epochs were trained by which processor, as the card says."""
+    return [(*span["epochs"], span["device"]) for span in card.read(folder / "model.npz")["provenance"]]
+
+
+def test_the_card_of_a_run_that_went_elsewhere(train, tmp_path, monkeypatch):
+    """Gone on with by another machine, in the same folder and in another one; and begun by code that kept no record."""
+    monkeypatch.setattr(card, "cpu_name", lambda: "one")
+    train(tmp_path / "run")
+    monkeypatch.setattr(card, "cpu_name", lambda: "other")
+    train(tmp_path / "new", "--resume", str(tmp_path / "run"), "--epochs", "4")
+    train(tmp_path / "run", "--resume", "--epochs", "5")
+    assert places(tmp_path / "run") == [(1, 3, "one"), (4, 5, "other")]
+    assert places(tmp_path / "new") == [(1, 3, "one"), (4, 4, "other")]
+    seconds = [card.read(tmp_path / name / "model.npz")["training_seconds"] for name in ("run", "new")]
+    assert seconds == [pytest.approx(sum(float(row["seconds"]) for row in journal.read_log(tmp_path / "run"))), None]
+    (tmp_path / "run" / "provenance.json").unlink()
+    train(tmp_path / "run", "--resume", "--epochs", "6")
+    assert places(tmp_path / "run") == [(1, 5, None), (6, 6, "other")]
+
+
+def test_a_card_that_another_machine_writes(train, tmp_path, monkeypatch):
+    """A run that was killed before its card: who completes it has trained nothing."""
+    monkeypatch.setattr(card, "cpu_name", lambda: "one")
+    train(tmp_path / "run")
+    (tmp_path / "run" / "model.json").unlink()
+    monkeypatch.setattr(card, "cpu_name", lambda: "other")
+    train(tmp_path / "run", "--resume")
+    assert places(tmp_path / "run") == [(1, 3, "one")]
+
+
+def test_initial_weights_that_are_replaced_while_they_are_read(train, tmp_path, monkeypatch):
+    """The recipe has the digest of the file whose weights the run began with."""
+    for name in ("one", "other"):
+        train(tmp_path / name, "--epochs", "1", *["--seed", "1"] * (name == "other"))
+    files = [run_folder.data_file(run_folder.newest(tmp_path / name)) for name in ("one", "other")]
+    digest, reader = hashlib.sha256(files[0].read_bytes()).hexdigest(), tf.train.NewCheckpointReader
+    values = checkpoint.read_training(run_folder.newest(tmp_path / "other"))
+    values["model/bn0/beta"] += 5
+    with tf.Graph().as_default(), tf.Session() as session:
+        variables = {name: tf.get_variable(name, initializer=value) for name, value in values.items()}
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver(variables).save(session, str(tmp_path / "replacement"), write_meta_graph=False)
+
+    def replaced(prefix):
+        for file in (run_folder.index_file, run_folder.data_file):
+            shutil.copy(str(file(tmp_path / "replacement")), str(file(run_folder.newest(tmp_path / "one"))))
+        return reader(prefix)
+
+    monkeypatch.setattr(tf.train, "NewCheckpointReader", replaced)
+    train(tmp_path / "run", "--initial-weights", str(tmp_path / "one"), "--epochs", "1")
+    monkeypatch.undo()
+    assert card.read(tmp_path / "run" / "model.npz")["recipe"]["initial_weights"]["sha256"] == digest
+    assert (checkpoint.read(run_folder.newest(tmp_path / "run"))["model/bn0/beta"] == 0.5 - 2).all()  # two epochs
 
 
 def figures(folder):
@@ -164,7 +236,8 @@ def test_killed_at_any_moment_of_the_last_save(train, tmp_path, monkeypatch):
         train(whole)
     last_log = max(number for number, folder in enumerate(snapshots.taken) if len(figures(folder)) == 2)
     kills = snapshots.taken[last_log:]
-    assert len(kills) == 8  # log, checkpoint, model.npz, the naming of the newest, two removals, the curve, the card
+    # log, provenance, checkpoint, model.npz, the naming of the newest, two removals, the curve, the card
+    assert len(kills) == 9
     for folder in kills:
         train(folder, "--resume")
         assert names(folder) == names(whole) and figures(folder) == figures(whole)

@@ -17,7 +17,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from conftest import in_tensorflow
-from helpers import REPOSITORY, Snapshots, interrupt_import
+from helpers import REPOSITORY, Clock, Snapshots, interrupt_import
 from twba_nets import architecture as arch, card, datasets, files, journal, npz, progress
 from twba_nets.model import open_model
 from twba_torch import device, pipeline, train, training, variables
@@ -77,7 +77,7 @@ def names(folder):
 
 def test_files_of_a_run(finished_run, short_recipe):
     assert names(finished_run) == {
-        "training.npz", "model.npz", "model.json", "recipe.json", "log.csv", "learning_curve.png"}
+        "training.npz", "model.npz", "model.json", "recipe.json", "provenance.json", "log.csv", "learning_curve.png"}
     assert {name: value.shape for name, value in npz.read_training(finished_run / "training.npz").items()} == \
         arch.training_variable_shapes()
     assert npz.read_epoch(finished_run / "training.npz") == 2
@@ -251,7 +251,7 @@ def test_two_processes_compute_what_one_does(tmp_path):
         np.testing.assert_allclose(two[name], one[name], rtol=0, atol=1e-8, err_msg=name)
     one, two = (json.loads((tmp_path / name / "model.json").read_text()) for name in ("1", "2"))
     assert one["test_accuracy"] == two["test_accuracy"] and one["spikes_per_image"] == two["spikes_per_image"]
-    assert two["versions"]["processes"] == 2
+    assert [recorded["provenance"][0]["versions"]["processes"] for recorded in (one, two)] == [1, 2]
 
 
 def test_killed_and_resumed_from_the_command_line(tmp_path):
@@ -283,9 +283,11 @@ def test_a_run_goes_back_and_forth_between_the_frameworks(tmp_path, finished_run
     assert converted["model/cnn6_16/W_conv2d/Adam_1"].any()
     status, line, output = command(*arguments(run, "--resume", "--epochs", "4"))
     assert status == 0 and "epochs 4 to 4" in output, line
-    card = json.loads((run / "model.json").read_text())
+    assert [span["versions"] and min(span["versions"]) for span in card.read(run / "model.npz")["provenance"]] == [
+        None, "graph", "cuda"]  # nothing is known of what came without a record; TensorFlow's; PyTorch's
+    recorded = json.loads((run / "model.json").read_text())
     report = in_tensorflow("TWBA/cifar10_twba_spikes.py", "--checkpoint", run / "model.npz")
-    assert "test accuracy %.2f%%" % (100 * card["test_accuracy"]) in report
+    assert "test accuracy %.2f%%" % (100 * recorded["test_accuracy"]) in report
 
 
 def test_a_run_begins_with_the_weights_it_is_given(tmp_path, finished_run, on_few_digits):
@@ -353,7 +355,7 @@ def test_killed_at_any_replacement(without_arithmetic, tmp_path, monkeypatch):
     snapshots = Snapshots(tmp_path / "whole", tmp_path, monkeypatch)
     without_arithmetic(tmp_path / "whole", "--epochs", "1")
     kills = snapshots.taken[:]
-    assert len(kills) == 7  # the recipe, an empty log, the log, the model, training.npz, the curve, the card
+    assert len(kills) == 8  # the recipe, an empty log, the log, provenance, the model, training.npz, the curve, the card
     assert all(list(folder.glob(".*.tmp")) for folder in kills)
     for folder in kills:
         without_arithmetic(folder, "--epochs", "1", *["--resume"] * (folder / "training.npz").exists())
@@ -498,6 +500,26 @@ def test_an_epoch_is_saved_before_it_is_told(without_arithmetic, tmp_path, monke
     assert told == [False] and "epoch 1/1" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("flags, saved", [([], [1, 2, 3]), (["--minutes", "1.5"], [1, 2])])
+def test_a_clock_that_is_set_back(without_arithmetic, tmp_path, monkeypatch, flags, saved):
+    """What is saved, and when --minutes are over, depends on the time that passes, not on what the clock on the wall says."""
+    clock, save, epochs = Clock(), WithoutArithmetic.save, []
+    monkeypatch.setattr(training, "time", clock)
+    monkeypatch.setattr(WithoutArithmetic, "train_epoch", lambda *_: clock.pass_minute() or journal.Trained(2.0, 0.25, 0.1))
+    monkeypatch.setattr(WithoutArithmetic, "save", lambda *given: epochs.append(given[2]) or save(*given))
+    without_arithmetic(tmp_path / "run", "--epochs", "3", *flags)
+    assert epochs == saved
+
+
+def test_seconds_of_a_clock_that_is_set_back(few_digits, short_recipe, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(training, "time", clock)
+    monkeypatch.setattr(Trainer, "train_batch", lambda *_: clock.pass_minute() or torch.zeros(2, dtype=torch.float64))
+    monkeypatch.setattr(Trainer, "evaluation_step", lambda *_: clock.pass_minute() or torch.zeros(10, dtype=torch.float64))
+    trainer = Trainer(short_recipe, few_digits, CPU, compiled=False)
+    assert (trainer.train_epoch(0).seconds, trainer.evaluate().seconds) == (180, 120)  # 3 and 2 batches
+
+
 @pytest.mark.parametrize("when, line", [
     ("train_epoch", "stopped; no epoch is saved yet: begin again"),
     ("evaluate", "stopped; go on from the last checkpoint with --resume")])
@@ -533,6 +555,70 @@ def test_variables_that_are_no_numbers_are_not_saved(without_arithmetic, run, mo
                        "go on from the last checkpoint with --resume and a lower --learning-rate"):
         without_arithmetic(run, "--resume", "--epochs", "3")
     assert npz.read_epoch(run / "training.npz") == 2 and card.read(run / "model.npz")["epochs"] == 2
+
+
+def places(folder):
+    """Which epochs were trained by which processor, as the card says."""
+    return [(*span["epochs"], span["device"]) for span in card.read(folder / "model.npz")["provenance"]]
+
+
+def test_the_card_of_a_run_that_went_elsewhere(without_arithmetic, tmp_path, monkeypatch):
+    """From a GPU to a CPU, in the same folder and in another one; and begun by code that kept no record."""
+    monkeypatch.setattr(training, "device_name", lambda device: "a GPU")
+    without_arithmetic(tmp_path / "run", "--epochs", "2")
+    monkeypatch.setattr(training, "device_name", lambda device: "a CPU")
+    without_arithmetic(tmp_path / "new", "--resume", str(tmp_path / "run"), "--epochs", "3")
+    without_arithmetic(tmp_path / "run", "--resume", "--epochs", "4")
+    assert places(tmp_path / "run") == [(1, 2, "a GPU"), (3, 4, "a CPU")]
+    assert places(tmp_path / "new") == [(1, 2, "a GPU"), (3, 3, "a CPU")]
+    seconds = [card.read(tmp_path / name / "model.npz")["training_seconds"] for name in ("run", "new")]
+    assert seconds == [pytest.approx(0.8), None]
+    (tmp_path / "run" / "provenance.json").unlink()
+    without_arithmetic(tmp_path / "run", "--resume", "--epochs", "5")
+    assert places(tmp_path / "run") == [(1, 4, None), (5, 5, "a CPU")]
+
+
+def test_a_card_that_another_machine_writes(without_arithmetic, tmp_path, monkeypatch):
+    """A run that was killed before its card: who completes it has trained nothing."""
+    monkeypatch.setattr(training, "device_name", lambda device: "a GPU")
+    without_arithmetic(tmp_path / "run", "--epochs", "1")
+    (tmp_path / "run" / "model.json").unlink()
+    monkeypatch.setattr(training, "device_name", lambda device: "a CPU")
+    without_arithmetic(tmp_path / "run", "--resume", "--epochs", "1")
+    assert places(tmp_path / "run") == [(1, 1, "a GPU")]
+
+
+def test_a_damaged_provenance_is_found_before_training(without_arithmetic, run, tmp_path):
+    (run / "provenance.json").write_text("none")
+    for flags in ([run, "--resume"], [tmp_path / "new", "--resume", str(run)]):
+        with pytest.raises(SystemExit, match="error: .*provenance.json: damaged .*: restore it, or move it away"):
+            without_arithmetic(*flags, "--epochs", "3")
+    assert not (tmp_path / "new").exists() and npz.read_epoch(run / "training.npz") == 2
+
+
+def test_initial_weights_that_are_replaced_while_they_are_read(without_arithmetic, run, tmp_path, monkeypatch):
+    """The recipe has the digest of the file whose weights the run began with."""
+    digest, load = hashlib.sha256((run / "training.npz").read_bytes()).hexdigest(), datasets.load
+    before = npz.read_training(run / "training.npz")
+    other = {name: value + 5 if name.endswith("beta") else value for name, value in before.items()}
+
+    def load_while_it_trains(name, data_dir):
+        npz.save_training(run / "training.npz", other, 3)
+        return load(name, data_dir)
+
+    monkeypatch.setattr(datasets, "load", load_while_it_trains)
+    without_arithmetic(tmp_path / "new", "--initial-weights", str(run), "--epochs", "1")
+    assert card.read(tmp_path / "new" / "model.npz")["recipe"]["initial_weights"]["sha256"] == digest
+    after = npz.read_training(tmp_path / "new" / "training.npz")
+    np.testing.assert_array_equal(after["model/bn0/beta"], before["model/bn0/beta"] + np.float32(1))
+
+
+def test_a_card_vouches_for_what_was_written(without_arithmetic, finished_run, tmp_path, monkeypatch):
+    """Not for a model that takes its place before the card is written."""
+    monkeypatch.setattr(journal.Journal, "draw", lambda log: shutil.copy(finished_run / "model.npz", log.folder))
+    without_arithmetic(tmp_path / "run", "--epochs", "1")
+    with pytest.raises(training.UserError, match="model.npz: its sha256 is not the one in model.json"):
+        card.read(tmp_path / "run" / "model.npz")
 
 
 def test_a_card_stays_until_the_model_changes(without_arithmetic, run, monkeypatch):

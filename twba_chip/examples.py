@@ -30,9 +30,8 @@ def run(arrays: Arrays, images: np.ndarray, measurement: Measurement) -> List[Ex
     """
     correct = measurement.labels == measurement.predicted
     numbers = np.concatenate([np.flatnonzero(correct)[:RIGHT], np.flatnonzero(~correct)[:WRONG]])
-    engine = Engine(arrays)
-    logits = engine.run(images[numbers]).logits.astype(np.float64)
-    maps = engine.unpack(len(numbers))
+    output, maps = Engine(arrays).run(images[numbers], return_spikes=True)
+    logits = output.logits.astype(np.float64)
     return [Example(images[number], {name: spikes[row] for name, spikes in maps.items()}, {
         "image": int(number), "label": int(measurement.labels[number]), "predicted": int(measurement.predicted[number]),
         "logits": logits[row].tolist(), "probabilities": _softmax(logits[row]).tolist(),

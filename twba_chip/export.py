@@ -5,15 +5,14 @@ if __name__ == "__main__":
     interrupts.exit_at_once()  # the imports below take seconds
 
 import argparse
-import zipfile
 from pathlib import Path
 from typing import Callable, Sequence
 
 from twba_chip import exported, folding, spiking_file
 from twba_nets import architecture as arch, command_line, npz, places, run_folder
-from twba_nets.arrays import Arrays
+from twba_nets.arrays import Arrays, read_npz
 from twba_nets.errors import UserError
-from twba_nets.files import make_folder
+from twba_nets.files import Source, make_folder
 from twba_nets.model import open_model
 
 
@@ -40,18 +39,19 @@ def parser(prog: str, description: str, what: str) -> argparse.ArgumentParser:
     return flags
 
 
-def export(args: argparse.Namespace, fold: Callable[[Arrays, str], Arrays], read: Callable[[Path, bool], Arrays],
+def export(args: argparse.Namespace, fold: Callable[[Arrays, str], Arrays], read: Callable[[Source, bool], Arrays],
            locate: Callable[[Path], Path]) -> None:
     """Export what the flags name.
 
     fold: from the model's variables and variant to the arrays. read, locate: variables and path of a model, as in open_model.
     """
     out, path = args.out, locate(places.model(args.checkpoint))
-    if path.suffix == ".npz" and zipfile.is_zipfile(path) and spiking_file.is_exported(path):
+    source = read_npz(path, npz.REMEDY) if path.suffix == ".npz" else path
+    if path.suffix == ".npz" and spiking_file.is_exported(source):
         raise UserError(f"{path}: is exported already: name a model")
     command_line.check_out(out, path, run_folder.index_file(path), run_folder.data_file(path))
     command_line.check_kind(out, b"PK")
-    model = open_model(path, args.variant, args.activation, args.allow_pickle, read)
+    model = open_model(source, args.variant, args.activation, args.allow_pickle, read)
     exported.require_binary(model)
     arrays = fold(model.values, model.recipe.variant)
     meta = exported.describe(model, arrays)

@@ -7,7 +7,7 @@ from typing import NamedTuple, Union
 
 from twba_chip import folding, spiking_file
 from twba_nets import card, places, run_folder
-from twba_nets.arrays import Arrays
+from twba_nets.arrays import Arrays, read_npz
 from twba_nets.errors import UserError
 from twba_nets.model import Model, open_model
 
@@ -24,12 +24,13 @@ def open_network(source: Union[str, Path]) -> Exported:
     Raises UserError if there is none, if it is damaged, or if its activations are not binary.
     """
     path = run_folder.locate_npz(places.model(source))
-    if spiking_file.is_exported(path):
-        return Exported(*spiking_file.load(path))
-    if not card.load_recipe(path):
+    content = read_npz(path, "use a copy of it, or make it anew")
+    if spiking_file.is_exported(content):
+        return Exported(*spiking_file.load(content))
+    if not card.load_recipe(content):
         raise UserError(f"{path}: is no exported network, and neither card nor recipe beside it says what model it is: export "
                         "it, with --variant and --activation")
-    model = open_model(path)
+    model = open_model(content)
     require_binary(model)
     arrays = folding.fold(model.values, model.recipe.variant)
     return Exported(arrays, describe(model, arrays))
@@ -38,9 +39,8 @@ def open_network(source: Union[str, Path]) -> Exported:
 def describe(model: Model, arrays: Arrays) -> dict:
     """The meta of the network that a model's arrays make. Raises UserError if their values are no network's."""
     spiking_file.check_network(model.path, arrays, model.recipe.variant)
-    recorded = card.read(model.path)
-    if recorded:
-        recorded.pop("files", None)  # the digests of a release's files: this one cannot hold its own
+    # without the digests of a release's files: this one cannot hold its own
+    recorded = model.card and {key: value for key, value in model.card.items() if key != "files"}
     source = {"checkpoint": model.path.name, "dataset": model.recipe.dataset, "card": recorded, "commit": card.commit()}
     return spiking_file.describe(arrays, model.recipe.variant, source)
 

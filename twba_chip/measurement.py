@@ -30,8 +30,9 @@ def measure(arrays: Arrays, images: np.ndarray, labels: np.ndarray, stages: Sequ
     with progress.bar(len(images), "spikes") as bar:
         for start in range(0, len(images), CHUNK):
             rows = slice(start, min(start + CHUNK, len(images)))
-            predicted[rows] = engine.run(images[rows]).logits.argmax(1)
-            for index, fired in enumerate(engine.unpack(rows.stop - start).values()):
+            output, maps = engine.run(images[rows], return_spikes=True)
+            predicted[rows] = output.logits.argmax(1)
+            for index, fired in enumerate(maps.values()):
                 fired = fired.reshape(len(fired), -1).astype(np.float64)  # which holds these integers exactly
                 spikes[rows, index] = fired.sum(1)
                 if index < len(driven):  # the classifier, which reads the last map, is off chip

@@ -30,9 +30,8 @@ def main(argv: Sequence[str] = None) -> None:
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):
         arrays, meta = open_network(args.model)
-        engine = Engine(arrays)
-        logits = engine.run(read_picture(args.picture)[np.newaxis]).logits[0].astype(np.float64)
-        print(table(CLASSES[trained_on(meta)], logits, engine.unpack(1)))
+        output, maps = Engine(arrays).run(read_picture(args.picture)[np.newaxis], return_spikes=True)
+        print(table(CLASSES[trained_on(meta)], output.logits[0].astype(np.float64), maps))
 
 
 def read_picture(path: Path) -> np.ndarray:

@@ -20,9 +20,8 @@ more than one above the highest.
 """
 import hashlib
 import json
-import zipfile
 from pathlib import Path
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -31,7 +30,7 @@ from twba_nets import architecture as arch
 from twba_nets.architecture import STAGES, Stage
 from twba_nets.arrays import Arrays, Npz, check_affine, check_finite, open_npz
 from twba_nets.errors import UserError
-from twba_nets.files import write_npz
+from twba_nets.files import Source, path_of, write_npz
 from twba_nets.npz import LARGEST_PIXEL
 from twba_nets.recipe import RECIPES
 
@@ -40,8 +39,8 @@ MAKE_ANEW = "make it anew with python -m twba_chip.export"
 LONGEST_META = 1 << 20  # characters, hundreds of times what there is to say
 
 
-def array_types(stages: Sequence[Stage] = STAGES) -> Dict[str, Tuple[type, tuple]]:
-    """The arrays, name -> (dtype, shape), in the order of the network."""
+def array_types(stages: Sequence[Stage] = STAGES, classes: Optional[int] = None) -> Dict[str, Tuple[type, tuple]]:
+    """The arrays, name -> (dtype, shape), in the order of the network. classes: by default arch.CLASSES."""
     types = {}
 
     def off_chip(name, shape):
@@ -54,7 +53,7 @@ def array_types(stages: Sequence[Stage] = STAGES) -> Dict[str, Tuple[type, tuple
             types[f"{stage.conv}/thresholds"] = (np.int16, (stage.output_channels,))
         else:
             off_chip(stage.conv, stage.kernel_shape)
-    off_chip(arch.OUTPUT, (arch.features(stages), arch.CLASSES))
+    off_chip(arch.OUTPUT, (arch.features(stages), classes or arch.CLASSES))
     return types
 
 
@@ -75,22 +74,19 @@ def write(path: Path, arrays: Arrays, meta: dict) -> None:
     write_npz(path, dict(arrays, meta=np.array(json.dumps(meta))))
 
 
-def is_exported(path: Path) -> bool:
+def is_exported(source: Source) -> bool:
     """Whether this npz is an exported network, in whatever state. Raises UserError if it is damaged."""
-    with open_npz(path, MAKE_ANEW) as archive:
+    with open_npz(source, MAKE_ANEW) as archive:
         return "meta" in archive.names
 
 
-def load(path: Path, stages: Sequence[Stage] = STAGES) -> Tuple[Arrays, dict]:
+def load(source: Source, stages: Sequence[Stage] = STAGES) -> Tuple[Arrays, dict]:
     """(arrays, meta) of a network.
 
     Raises UserError if the file is missing, damaged, altered or of another version, or if its arrays are no network's.
     """
-    if not path.is_file():  # to open a pipe would wait for ever
-        raise UserError(f"{path}: no such file: {MAKE_ANEW}")
-    if not zipfile.is_zipfile(path):
-        raise UserError(f"{path}: truncated or no npz file: {MAKE_ANEW}")
-    with open_npz(path, MAKE_ANEW) as archive:
+    path = path_of(source)
+    with open_npz(source, MAKE_ANEW) as archive:
         meta = _read_meta(archive)
         _check_version(path, meta)
         arrays = {name: _read_array(path, archive, name, *kind) for name, kind in array_types(stages).items()}

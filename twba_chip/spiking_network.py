@@ -16,6 +16,9 @@ from twba_nets.architecture import STAGES, Stage
 from twba_nets.arrays import Arrays
 
 
+PICTURE = (32, 32, arch.CHANNELS)  # the shape of an image, of which central_crop leaves the middle
+
+
 def forward(arrays: Arrays, spikes: np.ndarray, stages: Sequence[Stage] = STAGES) -> Dict[str, np.ndarray]:
     """One time step: input spikes bool [N, 24, 24, 64] -> the eight later maps, name -> bool [N, H, W, C]."""
     maps, spikes = {}, check_spikes(spikes, stages[1])
@@ -125,7 +128,7 @@ def classify(arrays: Arrays, spikes: np.ndarray, stages: Sequence[Stage] = STAGE
 def check_images(images: np.ndarray) -> np.ndarray:
     """Images as uint8 [N, 32, 32, 3]. Raises ValueError for another shape, or where they are no integers that fit."""
     images = np.asarray(images)
-    if images.shape[1:] != (32, 32, arch.CHANNELS):
+    if images.shape[1:] != PICTURE:
         raise ValueError(f"images are [N, 32, 32, 3], not {list(images.shape)}")
     if images.dtype == np.uint8:
         return images

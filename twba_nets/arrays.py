@@ -4,13 +4,14 @@ A small file can inflate to a very large array, and a damaged one can hold anyth
 before an array is read, and the numbers before anything is computed from them.
 """
 import contextlib
+import io
 import zipfile
-from pathlib import Path
 from typing import Dict, Iterator, Tuple
 
 import numpy as np
 
 from twba_nets.errors import UserError
+from twba_nets.files import Content, Source
 
 Arrays = Dict[str, np.ndarray]  # by name
 LARGEST = float(np.finfo(np.float32).max)
@@ -40,11 +41,25 @@ class Npz:
         return array
 
 
+def read_npz(source: Source, remedy: str) -> Content:
+    """An npz's content, read once. Raises UserError, which ends with the remedy, if the file is none."""
+    if isinstance(source, Content):
+        return source
+    if not source.is_file():  # to open a pipe would wait for ever
+        raise UserError(f"{source}: no such file: {remedy}")
+    with open(source, "rb") as file:
+        if not zipfile.is_zipfile(file):  # it looks at the end alone: a large file of another kind is not read
+            raise UserError(f"{source}: damaged or no npz file: {remedy}")
+        file.seek(0)
+        return Content(source, file.read())
+
+
 @contextlib.contextmanager
-def open_npz(path: Path, remedy: str) -> Iterator[Npz]:
+def open_npz(source: Source, remedy: str) -> Iterator[Npz]:
     """Open an npz, as an Npz. What a damaged one raises becomes a UserError that ends with the remedy."""
+    path, data = read_npz(source, remedy)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
             yield Npz(archive)
     except UserError:
         raise

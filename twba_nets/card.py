@@ -10,7 +10,7 @@ from typing import Dict, Optional, Sequence
 
 from twba_nets import places, recipe as recipes
 from twba_nets.errors import UserError
-from twba_nets.files import read_json, sha256, write_json
+from twba_nets.files import Source, path_of as file_of, read_json, sha256, write_json
 from twba_nets.run_folder import MODEL_NAME
 
 
@@ -19,24 +19,21 @@ def path_of(model: Path) -> Path:
     return model.with_suffix(".json")
 
 
-def write(folder: Path, recipe: recipes.Recipe, rows: Sequence[Dict[str, str]], versions: Dict[str, object],
-          device: str) -> None:
-    """Write the card of a finished run, from its recipe, its log's rows (journal.read_log) and its model.npz.
+def write(folder: Path, recipe: recipes.Recipe, row: Dict[str, str], spans: Sequence[Dict], sha256: str) -> None:
+    """Write the card of a finished run, from its recipe and its log's last row (journal.read_log).
 
-    versions: name -> version of the framework and what it computes with. device: the processor's name.
+    spans: which epochs were trained where (provenance.whole). sha256: of model.npz as it was written.
     """
-    model = folder / MODEL_NAME
-    write_json(path_of(model), {
-        "sha256": sha256(model),
+    seconds = [span["seconds"] for span in spans]
+    write_json(path_of(folder / MODEL_NAME), {
+        "sha256": sha256,
         "recipe": dataclasses.asdict(recipe),
-        "epochs": int(rows[-1]["epoch"]),
-        "test_accuracy": float(rows[-1]["test_accuracy"]),
-        "test_loss": float(rows[-1]["test_loss"]),
-        "spikes_per_image": float(rows[-1]["spikes_per_image"]),
-        "training_seconds": sum(float(row["seconds"]) for row in rows),
-        "device": device,
-        "versions": dict(versions, python=platform.python_version()),
-        "commit": commit(),
+        "epochs": int(row["epoch"]),
+        "test_accuracy": float(row["test_accuracy"]),
+        "test_loss": float(row["test_loss"]),
+        "spikes_per_image": float(row["spikes_per_image"]),
+        "training_seconds": None if None in seconds else sum(seconds),
+        "provenance": spans,
     })
 
 
@@ -47,8 +44,9 @@ def remove(folder: Path) -> None:
         path.unlink()
 
 
-def read(model: Path) -> Optional[Dict]:
+def read(source: Source) -> Optional[Dict]:
     """The card beside a model's npz, or None where there is none. Raises UserError if it is not that model's."""
+    model = file_of(source)
     path = path_of(model)
     if model.suffix != ".npz" or not path.exists():
         return None
@@ -57,18 +55,23 @@ def read(model: Path) -> Optional[Dict]:
         digest = card["sha256"]
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(f"{path}: not the card of a model ({error!r}): restore it, or move it away")
-    if model.exists() and sha256(model) != digest:
+    if (source is not model or model.exists()) and sha256(source) != digest:
         raise UserError(f"{model}: its sha256 is not the one in {path.name}: it was changed or damaged: restore it (git "
                         "checkout), or move the card away")
     return card
 
 
-def load_recipe(checkpoint: Path) -> Optional[recipes.Recipe]:
+def load_recipe(source: Source) -> Optional[recipes.Recipe]:
     """The recipe of a checkpoint: in the card beside it, else in its folder's recipe.json, else None.
 
     Raises UserError, which names the file, if it cannot be read, or if the card is another file's.
     """
-    found, path = read(checkpoint), checkpoint.parent / recipes.FILE_NAME
+    return recipe_beside(file_of(source), read(source))
+
+
+def recipe_beside(checkpoint: Path, found: Optional[Dict]) -> Optional[recipes.Recipe]:
+    """The same, once its card is found (read)."""
+    path = checkpoint.parent / recipes.FILE_NAME
     if found:
         path = path_of(checkpoint)
     elif not path.exists():

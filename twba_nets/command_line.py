@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import Tuple, Union
 
-from twba_nets import architecture, places, recipe as recipes
+from twba_nets import architecture, places, provenance, recipe as recipes
 from twba_nets.datasets.cifar10 import ENVIRONMENT_VARIABLE
 from twba_nets.errors import UserError
 from twba_nets.files import read_json
@@ -88,7 +88,7 @@ def check_out(out: Path, *inputs: Path) -> None:
     """Raise UserError if a file to be written would take the place of one that is read: an input, a checkpoint, a card."""
     if out.exists() and any(path.exists() and out.samefile(path) for path in inputs):
         raise UserError(f"{out}: is read itself: name another file to write")
-    if out.name in (MODEL_NAME, TRAINING_NAME, recipes.FILE_NAME) or (
+    if out.name in (MODEL_NAME, TRAINING_NAME, recipes.FILE_NAME, provenance.FILE_NAME) or (
             out.suffix == ".json" and out.with_suffix(".npz").exists()):
         raise UserError(f"{out}: would be read as a checkpoint, its card or its recipe: name another file")
 

@@ -10,14 +10,14 @@ import re
 import secrets
 import sys
 from pathlib import Path
-from typing import IO, Callable, Dict, Iterator
+from typing import IO, Callable, Dict, Iterator, NamedTuple, Union
 
 import numpy as np
 
 from twba_nets.errors import UserError
 
 # what a killed process leaves; until now the names had no number
-_TEMPORARY = re.compile(r"^\.((model|training)\.npz|(model|recipe)\.json|log\.csv|learning_curve\.png)"
+_TEMPORARY = re.compile(r"^\.((model|training)\.npz|(model|recipe|provenance)\.json|log\.csv|learning_curve\.png)"
                         r"(\.[0-9a-f]{16})?\.tmp$")
 DEVICES = Path("/dev")
 # what flock answers where there is none; EBADF and EINVAL: where a lock takes a file that is open for writing
@@ -96,9 +96,22 @@ def read_json(path: Path) -> object:
         raise ValueError("its lists are nested too deeply")
 
 
-def sha256(path: Path) -> str:
+class Content(NamedTuple):
+    """A file, read once. What is made of `data` and its digest belong together, whatever becomes of the file meanwhile."""
+    path: Path
+    data: bytes
+
+
+Source = Union[Path, Content]  # a file that is to be read, or that has been
+
+
+def path_of(source: Source) -> Path:
+    return source.path if isinstance(source, Content) else source
+
+
+def sha256(source: Source) -> str:
     """The SHA-256 digest of a file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(source.data if isinstance(source, Content) else source.read_bytes()).hexdigest()
 
 
 def write_json(path: Path, value: object) -> None:
@@ -108,12 +121,13 @@ def write_json(path: Path, value: object) -> None:
         file.write("\n")
 
 
-def write_npz(path: Path, arrays: Dict[str, np.ndarray], save: Callable = np.savez_compressed) -> None:
-    """Write an npz file, atomically. arrays: name -> array. save: np.savez or np.savez_compressed."""
+def write_npz(path: Path, arrays: Dict[str, np.ndarray], save: Callable = np.savez_compressed) -> Content:
+    """Write an npz file, atomically. arrays: name -> array. save: np.savez or np.savez_compressed. Returns what it holds."""
     buffer = io.BytesIO()  # on a full disk NumPy's own writer complains a second time, when it is thrown away
     save(buffer, **arrays)
     with atomic_write(path) as file:
         file.write(buffer.getbuffer())
+    return Content(path, buffer.getbuffer())
 
 
 @contextlib.contextmanager

@@ -3,11 +3,11 @@ import csv
 import math
 import time
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Sequence
+from typing import Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
-from twba_nets import card, npz
+from twba_nets import card, npz, provenance
 from twba_nets.errors import UserError
 from twba_nets.files import atomic_write
 from twba_nets.progress import duration
@@ -82,13 +82,14 @@ def make_row(recipe: Recipe, epoch: int, images: int, trained: Trained, tested: 
 class Journal:
     """Records a row for each finished epoch."""
 
-    def __init__(self, folder: Path, recipe: Recipe, epochs_done: int):
-        """epochs_done: where the run goes on; rows of later epochs, which a kill left unsaved, are dropped.
+    def __init__(self, folder: Path, recipe: Recipe, epochs_done: int, facts: Optional[Dict[str, object]] = None):
+        """epochs_done: where the run goes on; what is recorded of later epochs, which a kill left unsaved, is dropped.
 
-        Raises UserError if the log is damaged.
+        facts: of this process (provenance.of_this_process), if it trains. Raises UserError if the log is damaged.
         """
-        self.folder, self.recipe = folder, recipe
+        self.folder, self.recipe, self.facts = folder, recipe, facts
         self._write_log([row for row in read_log(folder) if int(row["epoch"]) <= epochs_done])
+        provenance.carry(folder, folder, epochs_done)
         self.seconds = []
 
     def _write_log(self, rows: Sequence[Dict]) -> None:
@@ -102,6 +103,8 @@ class Journal:
         require_finite("test loss", row.test_loss, row.epoch)
         finished_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self._write_log(read_log(self.folder) + [dict(row._asdict(), finished_at=finished_at)])
+        if self.facts:
+            provenance.record(self.folder, row.epoch, self.facts)
 
     def tell(self, row: LogRow) -> None:
         """Print an epoch's figures."""
@@ -118,9 +121,11 @@ class Journal:
         """Bring learning_curve.png up to date."""
         draw_curve(self.folder, self.recipe)
 
-    def finish(self, versions: Dict[str, object], device: str) -> None:
-        """Write the card (card.write) of a run whose last epoch is saved and drawn."""
-        card.write(self.folder, self.recipe, read_log(self.folder), versions, device)
+    def finish(self, sha256: str) -> None:
+        """Write the card (card.write) of a run whose last epoch is saved and drawn. sha256: of model.npz as it was written."""
+        rows = read_log(self.folder)
+        spans = provenance.whole(self.folder, int(rows[-1]["epoch"]), rows)
+        card.write(self.folder, self.recipe, rows[-1], spans, sha256)
 
 
 def is_cut_short(folder: Path, epochs: int) -> bool:

@@ -4,7 +4,6 @@ model.npz: the model as it is evaluated, the original's `all_params`: quantised 
 layers as float32, one plain array a variable. training.npz: all 596 variables of a training run (latent weights, batch
 norm, Adam's) and `epoch`, the number of finished epochs.
 """
-import zipfile
 from pathlib import Path
 from typing import ContextManager, Dict, Sequence, Tuple
 
@@ -12,27 +11,28 @@ import numpy as np
 
 from twba_nets import architecture as arch
 from twba_nets.architecture import is_quantised, training_variable_shapes, variable_shapes
-from twba_nets.arrays import Npz, check_affine, check_finite, open_npz
+from twba_nets.arrays import Npz, check_affine, check_finite, open_npz, read_npz
 from twba_nets.errors import UserError
-from twba_nets.files import write_npz
+from twba_nets.files import Source, path_of, sha256, write_npz
 
 REMEDY = "use a copy of it"
 LARGEST_PIXEL = (arch.IMAGE_SIZE ** 2 * arch.CHANNELS) ** 0.5  # standardised: the squares' mean is at most 1
 
 
-def save_model(path: Path, values: Dict[str, np.ndarray]) -> None:
-    """Write the 270 evaluated variables, name -> array; quantised weights become int8."""
-    write_npz(path, {name: values[name].astype(np.int8) if is_quantised(name) else values[name]
-                     for name in variable_shapes()})
+def save_model(path: Path, values: Dict[str, np.ndarray]) -> str:
+    """Write the 270 evaluated variables, name -> array; quantised weights become int8. Returns the file's sha256."""
+    return sha256(write_npz(path, {name: values[name].astype(np.int8) if is_quantised(name) else values[name]
+                                   for name in variable_shapes()}))
 
 
-def read_model(path: Path, allow_pickle: bool = False) -> Dict[str, np.ndarray]:
+def read_model(source: Source, allow_pickle: bool = False) -> Dict[str, np.ndarray]:
     """The 270 model variables, name -> array, of a model.npz, a training.npz or the original's pickled model.npz.
 
     Floating values are float32. allow_pickle: read the original's, too. Loading a pickle can run any code.
     Raises UserError if the file is damaged, of another network or holds values that no training gives.
     """
-    with _open(path) as archive:
+    path = path_of(source)
+    with _open(source) as archive:
         if archive.names == ["params"]:
             values = _read_original(path, archive, allow_pickle)
         else:
@@ -46,18 +46,30 @@ def save_training(path: Path, values: Dict[str, np.ndarray], epoch: int) -> None
     write_npz(path, dict(values, epoch=np.int64(epoch)), np.savez)
 
 
-def read_training(path: Path) -> Dict[str, np.ndarray]:
+def read_training(source: Source) -> Dict[str, np.ndarray]:
     """The 596 variables, name -> array, of a training.npz. Raises UserError if it is no such file, or as read_model."""
-    read_epoch(path)  # without one it is a model.npz
-    with _open(path) as archive:
+    path, source = path_of(source), read_npz(source, REMEDY)
+    read_epoch(source)  # without one it is a model.npz
+    with _open(source) as archive:
         values = _read(path, archive, training_variable_shapes())
     check_values(path, values)
     return values
 
 
-def read_epoch(path: Path) -> int:
+def read_latent(path: Path) -> Tuple[Dict[str, np.ndarray], str]:
+    """The 270 model variables before they are quantised, name -> array, of a training.npz; and the sha256 of that file.
+
+    Raises UserError as read_training.
+    """
+    content = read_npz(path, REMEDY)
+    values = read_training(content)
+    return {name: values[name] for name in variable_shapes()}, sha256(content)
+
+
+def read_epoch(source: Source) -> int:
     """The number of finished epochs in a training.npz. Raises UserError if it is no such file, or damaged."""
-    with _open(path) as archive:
+    path = path_of(source)
+    with _open(source) as archive:
         if "epoch" not in archive.names:
             raise UserError(f"{path}: holds quantised weights only: it can be evaluated; to go on training name a "
                             "checkpoint of a training run")
@@ -149,10 +161,8 @@ def check_variant(values: Dict[str, np.ndarray], variant: str, source: Path) -> 
                         f"{found.upper()}/")
 
 
-def _open(path: Path) -> ContextManager[Npz]:
-    if not path.is_file() or not zipfile.is_zipfile(path):  # to open a pipe would wait for ever
-        raise UserError(f"{path}: damaged or no npz file: {REMEDY}")
-    return open_npz(path, REMEDY)
+def _open(source: Source) -> ContextManager[Npz]:
+    return open_npz(source, REMEDY)
 
 
 def _read(path: Path, archive: Npz, shapes: Dict[str, Sequence[int]]) -> Dict[str, np.ndarray]:

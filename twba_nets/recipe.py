@@ -7,7 +7,7 @@ import numpy as np
 
 from twba_nets.architecture import ACTIVATIONS, VARIANTS
 from twba_nets.errors import UserError
-from twba_nets.files import sha256, write_json
+from twba_nets.files import write_json
 from twba_nets.run_folder import data_file
 
 FILE_NAME = "recipe.json"
@@ -116,13 +116,16 @@ class Recipe:
         left = self.epochs - epoch
         return self._from_epoch(epoch, tuple((epoch + i, float(f"{rate * (1 - i / left):.12g}")) for i in range(left)))
 
-    def with_initial_weights(self, path: Path) -> "Recipe":
-        """The same recipe, begun with the weights of this checkpoint: a training.npz or a TensorFlow checkpoint's prefix."""
-        return dataclasses.replace(self, initial_weights=_source(path))
+    def with_initial_weights(self, path: Path, sha256: str) -> "Recipe":
+        """The same recipe, begun with the weights of this checkpoint: a training.npz or a TensorFlow checkpoint's prefix.
 
-    def with_teacher(self, path: Path) -> "Recipe":
-        """The same recipe with the teacher of this npz."""
-        return dataclasses.replace(self, teacher=_source(path))
+        sha256: of the bytes that the weights were read from.
+        """
+        return dataclasses.replace(self, initial_weights=_source(path, sha256))
+
+    def with_teacher(self, path: Path, sha256: str) -> "Recipe":
+        """The same recipe with the teacher of this npz. sha256: of the bytes that it was read from."""
+        return dataclasses.replace(self, teacher=_source(path, sha256))
 
     def _from_epoch(self, epoch: int, steps: Tuple) -> "Recipe":
         past = tuple(step for step in self.learning_rate_steps if step[0] < epoch)
@@ -133,10 +136,10 @@ class Recipe:
         write_json(folder / FILE_NAME, dataclasses.asdict(self))
 
 
-def _source(path: Path) -> Dict[str, str]:
+def _source(path: Path, sha256: str) -> Dict[str, str]:
     """How a recipe names a checkpoint: an npz, or a TensorFlow checkpoint's prefix."""
-    file = path if path.is_file() else data_file(path)
-    return {"file": f"{file.resolve().parent.name}/{file.name}", "sha256": sha256(file)}
+    file = path if path.suffix == ".npz" else data_file(path)
+    return {"file": f"{file.resolve().parent.name}/{file.name}", "sha256": sha256}
 
 
 def _is_integer(value: object, least: int, most: int = LARGEST) -> bool:

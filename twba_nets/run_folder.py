@@ -4,7 +4,8 @@
     training.npz                         all 596 variables and the epoch: PyTorch's checkpoint, which TensorFlow reads too
     model_cifar10_advanced.ckpt-EPOCH    TensorFlow's newest two checkpoints, each an .index and a .data file
     checkpoint                           the text in which TensorFlow names the newest of them
-    recipe.json, log.csv, learning_curve.png, events.out.tfevents.* for TensorBoard
+    recipe.json, provenance.json         how it is trained, and which epochs were trained where (provenance.py)
+    log.csv, learning_curve.png, events.out.tfevents.* for TensorBoard
 
 EPOCH is the number of finished epochs. The published code's checkpoints have no such ending: they hold no epoch.
 A checkpoint is named by a path: that of an npz, or TensorFlow's prefix, the path without ".index".
@@ -12,7 +13,6 @@ A checkpoint is named by a path: that of an npz, or TensorFlow's prefix, the pat
 import ast
 import os
 import re
-import zipfile
 from pathlib import Path
 from typing import List, Optional, Union
 
@@ -60,8 +60,6 @@ def locate_npz(source: Union[str, Path]) -> Path:
                         f"{MODEL_NAME}")
     if not path.is_file():  # to open a pipe would wait for ever
         raise UserError(f"{path}: no such model: name a run's folder, a {MODEL_NAME} or an exported file")
-    if not zipfile.is_zipfile(path):
-        raise UserError(f"{path}: truncated or no npz file: use a copy of it, or make it anew")
     return path
 
 

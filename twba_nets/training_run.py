@@ -11,9 +11,10 @@ import argparse
 import contextlib
 import dataclasses
 from pathlib import Path
-from typing import Callable, Iterator, NamedTuple, Optional
+from typing import Callable, Iterator, NamedTuple, Optional, Tuple
 
-from twba_nets import card, datasets, files, journal, places, recipe as recipes, run_folder
+from twba_nets import card, datasets, files, journal, npz, places, provenance, recipe as recipes, run_folder
+from twba_nets.arrays import Arrays, read_npz
 from twba_nets.datasets.dataset import Dataset
 from twba_nets.errors import UserError
 from twba_nets.model import Model, open_model, require_activation, require_same
@@ -35,14 +36,16 @@ class TrainingRun:
     """A run, from the flags that both trainers have to its folder.
 
     folder: where it is written. start: the checkpoint that it goes on from, or None. first_epoch: the first to train,
-    counted from 0. weights, teacher: the checkpoints that --initial-weights and --teacher name, or None. recipe: the run's.
-    chief: whether this is the one of several processes that writes and prints.
+    counted from 0. initial: the model's variables that it begins with, name -> array, of the checkpoint that
+    --initial-weights names, or None. teacher: the model that --teacher names, or None. recipe: the run's. chief: whether this
+    is the one of several processes that writes and prints.
     """
 
-    def __init__(self, recipe: Recipe, args: argparse.Namespace, locate: Callable[[Path], Path] = run_folder.locate,
-                 chief: bool = True):
+    def __init__(self, recipe: Recipe, args: argparse.Namespace, read_latent: Callable[[Path], Tuple[Arrays, str]],
+                 locate: Callable[[Path], Path] = run_folder.locate, chief: bool = True):
         """recipe: where neither the checkpoint nor the command line (args) says otherwise.
 
+        read_latent: a checkpoint's variables, and the sha256 of their file (npz.read_latent).
         locate: the checkpoint that a path names, in a form from which this framework can go on; raises UserError.
         Raises UserError if the run cannot be begun, or gone on with, in this folder.
         """
@@ -50,11 +53,15 @@ class TrainingRun:
         self.found = self._look()
         self.start = self.found.start
         self.first_epoch = self._first_epoch()
-        self.weights = locate(args.initial_weights) if args.initial_weights else None
-        teacher = getattr(args, "teacher", None)  # a flag of PyTorch's trainer
-        self.teacher = teacher and run_folder.locate_npz(places.model(teacher))
-        self.recipe = choose_recipe(recipe, self.start, args, self.first_epoch, self.weights, self.teacher)
-        journal.read_log(self.folder)  # a damaged one is better found now
+        weights = locate(args.initial_weights) if args.initial_weights else None
+        self.recipe, self.initial = choose_recipe(recipe, self.start, args, self.first_epoch, weights), None
+        if weights:
+            self.initial, sha256 = read_latent(weights)
+            self.recipe = self.recipe.with_initial_weights(weights, sha256)
+        self.teacher = self._open_teacher()
+        journal.read_log(self.folder)  # damage is better found now
+        for folder in (self.folder, self.start.parent if self.start else self.folder):
+            provenance.read(folder)
 
     def _look(self) -> Found:
         newest = run_folder.newest(self.folder)
@@ -88,6 +95,26 @@ class TrainingRun:
             print(f"note: {self.start} holds no epoch, as the original's checkpoints: going on from epoch "
                   f"{self.args.initial_epoch} (--initial-epoch)")
         return self.args.initial_epoch
+
+    def _open_teacher(self) -> Optional[Model]:
+        """The model that --teacher, a flag of PyTorch's trainer, names, which the recipe then names too.
+
+        Raises UserError if it is not the one of the run that goes on.
+        """
+        named, stored = getattr(self.args, "teacher", None), self.recipe.teacher
+        if not named:
+            return None
+        content = read_npz(run_folder.locate_npz(places.model(named)), npz.REMEDY)
+        self.recipe = self.recipe.with_teacher(content.path, files.sha256(content))
+        if self.start and (stored or {}).get("sha256") != self.recipe.teacher["sha256"]:
+            raise UserError(f"{content.path}: is not the teacher of {self.start}, a run that goes on: name the same one, or "
+                            "begin another run")
+        return open_model(content)
+
+    def require_teacher(self) -> None:
+        """Raise UserError where the recipe has a teacher and the command line names none."""
+        if self.recipe.teacher and not self.teacher:
+            raise UserError(f"{self.start}: learns from a teacher ({self.recipe.teacher['file']}): name it with --teacher")
 
     @property
     def is_done(self) -> bool:
@@ -133,11 +160,6 @@ class TrainingRun:
             raise UserError(f"--limit-train {limit}: {recipe.dataset} has {images} training images: leave it out for all")
         return data._replace(x_train=data.x_train[:limit], y_train=data.y_train[:limit])
 
-    def load_teacher(self) -> Optional[Model]:
-        """The recipe's teacher, or None where it has none. Raises UserError if it was not named, or is no model."""
-        if self.recipe.teacher and not self.teacher:
-            raise UserError(f"{self.start}: learns from a teacher ({self.recipe.teacher['file']}): name it with --teacher")
-        return open_model(self.teacher) if self.teacher else None
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
@@ -151,6 +173,8 @@ class TrainingRun:
         """Write the recipe, and print how the run is trained. details: what else there is to say of it."""
         recipe = self.recipe
         recipe.save(self.folder)
+        if self.start:
+            provenance.carry(self.start.parent, self.folder, self.first_epoch)
         print(f"{self.folder}: {recipe.title}, epochs {self.first_epoch + 1} to {recipe.epochs}, batch size "
               f"{recipe.batch_size}, seed {recipe.seed}" + "".join(f", {detail}" for detail in details), flush=True)
 
@@ -161,11 +185,10 @@ def epochs_done(path: Path, epochs: int, recipe: Recipe) -> str:
 
 
 def choose_recipe(recipe: Recipe, start: Optional[Path], args: argparse.Namespace, first_epoch: int,
-                  weights: Optional[Path] = None, teacher: Optional[Path] = None) -> Recipe:
+                  weights: Optional[Path] = None) -> Recipe:
     """The recipe of the run that goes on, else the data set's, else the script's; with the command line's changes.
 
-    start: the checkpoint of the run that goes on, or None. weights, teacher: those that --initial-weights and --teacher name,
-    or None.
+    start: the checkpoint of the run that goes on, or None. weights: the checkpoint that --initial-weights names, or None.
     Raises UserError if the command line contradicts the checkpoint's recipe.
     """
     variant, stored = recipe.variant, card.load_recipe(start) if start else None
@@ -184,25 +207,16 @@ def choose_recipe(recipe: Recipe, start: Optional[Path], args: argparse.Namespac
         recipe = recipe.with_learning_rate(args.learning_rate, first_epoch)
     if args.linear_decay is not None:
         recipe = recipe.with_linear_decay(args.linear_decay, first_epoch)
-    if teacher:
-        recipe = _taught_by(teacher, recipe, start)
-    return _begun_from(weights, recipe, start) if weights else recipe
+    if weights:
+        _check_weights(weights, recipe, start)
+    return recipe
 
 
-def _taught_by(teacher: Path, recipe: Recipe, start: Optional[Path]) -> Recipe:
-    """The recipe with this teacher, which must be that of the run that goes on."""
-    taught = recipe.with_teacher(teacher)
-    if start and (recipe.teacher or {}).get("sha256") != taught.teacher["sha256"]:
-        raise UserError(f"{teacher}: is not the teacher of {start}, a run that goes on: name the same one, or begin another run")
-    return taught
-
-
-def _begun_from(weights: Path, recipe: Recipe, start: Optional[Path]) -> Recipe:
-    """The recipe of a run that begins with the weights of this checkpoint."""
+def _check_weights(weights: Path, recipe: Recipe, start: Optional[Path]) -> None:
+    """Raise UserError where a run cannot begin with the weights of this checkpoint."""
     if start:
         raise UserError(f"{weights}: --initial-weights begins a run, and {start} is one that goes on: leave out one of the "
                         "two, or name another folder with --output")
     stored = card.load_recipe(weights)
     if stored:
         require_same(stored, weights, variant=recipe.variant)
-    return recipe.with_initial_weights(weights)

@@ -5,8 +5,10 @@ Where they are in a run's folder, and which is the newest, is in twba_nets/run_f
 import contextlib
 import itertools
 import re
+import shutil
+import tempfile
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, Sequence
+from typing import Dict, Iterable, Iterator, Optional, Sequence, Tuple
 
 import numpy as np
 import tensorflow as tf
@@ -14,13 +16,16 @@ import tensorflow as tf
 from twba_nets import card, npz
 from twba_nets.architecture import training_variable_shapes, variable_shapes
 from twba_nets.errors import UserError
-from twba_nets.run_folder import (CHECKPOINT_NAME, MODEL_NAME, epoch_of, index_file, newest, prefix_of, prefixes)
+from twba_nets.files import Source, path_of, sha256
+from twba_nets.run_folder import (CHECKPOINT_NAME, MODEL_NAME, data_file, epoch_of, index_file, newest, prefix_of,
+                                  prefixes)
 
 KEPT = 2  # a kill between the removal of one and the naming of the next leaves the other
 
 
-def save(session: tf.Session, saver: tf.train.Saver, folder: Path, epoch: int, all_params: Sequence[tf.Tensor]) -> None:
-    """Save after `epoch` finished epochs. Raises UserError, the checkpoint before intact, if that fails.
+def save(session: tf.Session, saver: tf.train.Saver, folder: Path, epoch: int, all_params: Sequence[tf.Tensor]) -> str:
+    """Save after `epoch` finished epochs. Returns model.npz's sha256. Raises UserError, the checkpoint before intact, if that
+    fails.
 
     all_params: the 270 tensors of the model as it is evaluated, in the order of variable_shapes().
     """
@@ -29,7 +34,7 @@ def save(session: tf.Session, saver: tf.train.Saver, folder: Path, epoch: int, a
     try:
         saver.save(session, str(folder / CHECKPOINT_NAME), epoch, write_state=False, write_meta_graph=False)
         card.remove(folder)
-        npz.save_model(folder / MODEL_NAME, dict(zip(variable_shapes(), session.run(all_params))))
+        digest = npz.save_model(folder / MODEL_NAME, dict(zip(variable_shapes(), session.run(all_params))))
         # the switch: TensorFlow renames a complete file into place; names without a folder, so that it can move
         tf.train.update_checkpoint_state(str(folder.resolve()), name)
     except (tf.errors.OpError, OSError, UserError) as error:
@@ -38,6 +43,7 @@ def save(session: tf.Session, saver: tf.train.Saver, folder: Path, epoch: int, a
         remedy = f"{before} is intact: make room and go on with --resume" if before else "make room and begin again"
         raise UserError(f"{folder / name}: could not be saved ({_first_line(error)}); {remedy}")
     clear(folder, epoch)
+    return digest
 
 
 def clear(folder: Path, epoch: int) -> None:
@@ -66,26 +72,32 @@ def restore(session: tf.Session, saver: tf.train.Saver, path: Path) -> None:
         saver.restore(session, str(path))
 
 
-def read(path: Path, allow_pickle: bool = False) -> Dict[str, np.ndarray]:
+def read(source: Source, allow_pickle: bool = False) -> Dict[str, np.ndarray]:
     """The 270 model variables, name -> array, of a TensorFlow checkpoint or an npz.
 
     allow_pickle: also read the original's model.npz, a pickled list. Loading a pickle can run any code.
     Raises UserError if the file is missing, damaged or of another network.
     """
+    path = path_of(source)
     if path.suffix == ".npz":
-        return npz.read_model(path, allow_pickle)
+        return npz.read_model(source, allow_pickle)
     return _read_variables(path, variable_shapes())
 
 
-def read_latent(path: Path) -> Dict[str, np.ndarray]:
-    """The 270 model variables before they are quantised, name -> array, of a training.npz or a TensorFlow checkpoint.
+def read_latent(path: Path) -> Tuple[Dict[str, np.ndarray], str]:
+    """The 270 model variables before they are quantised, name -> array, of a training.npz or a TensorFlow checkpoint; and the
+    sha256 of the file whose bytes they are.
 
     Raises UserError as read() does, and for a model.npz, which holds quantised weights.
     """
     if path.suffix == ".npz":
-        values = npz.read_training(path)
-        return {name: values[name] for name in variable_shapes()}
-    return _read_variables(path, variable_shapes())
+        return npz.read_latent(path)
+    with tempfile.TemporaryDirectory() as folder:  # TensorFlow opens its files by name: those of a copy nobody replaces
+        copy = Path(folder) / "copy"
+        for file in (index_file, data_file):
+            with contextlib.suppress(FileNotFoundError):  # of which _read_variables tells
+                shutil.copyfile(str(file(path)), str(file(copy)))
+        return _read_variables(path, variable_shapes(), copy), sha256(data_file(copy))
 
 
 def read_training(prefix: Path) -> Dict[str, np.ndarray]:
@@ -99,12 +111,13 @@ def require_plain(path: Path) -> None:
         raise UserError(f"{path}: TensorFlow takes [ ] * ? \\ in a path for a pattern: rename the folder")
 
 
-def _read_variables(prefix: Path, shapes: Dict[str, Sequence[int]]) -> Dict[str, np.ndarray]:
+def _read_variables(prefix: Path, shapes: Dict[str, Sequence[int]], copy: Optional[Path] = None) -> Dict[str, np.ndarray]:
+    """copy: the prefix to read from, where it is another."""
     require_plain(prefix)
     if not index_file(prefix).exists():
         raise UserError(f"{index_file(prefix)}: not there: name another checkpoint")
     with _readable(prefix):
-        reader = tf.train.NewCheckpointReader(str(prefix))
+        reader = tf.train.NewCheckpointReader(str(copy or prefix))
         types, found = reader.get_variable_to_dtype_map(), reader.get_variable_to_shape_map()
     types = {name: (np.dtype(types[name].as_numpy_dtype), shape) for name, shape in found.items()}
     npz.check_types(prefix, types, shapes)

@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 from typing import Optional, Sequence
 
-from twba_nets import card, command_line, npz, run_folder
+from twba_nets import card, command_line, npz, provenance, run_folder
 from twba_nets.errors import UserError
 from twba_nets.files import claimed
 from twba_tensorflow import quieten_tensorflow
@@ -47,6 +47,8 @@ def convert(source: Path, output: Optional[Path] = None, initial_epoch: int = 0)
     with claimed(path.parent):
         if recipe:
             recipe.save(path.parent)  # first: a training.npz without it would go on by the paper's recipe
+        if path.parent.resolve() != prefix.parent.resolve():
+            provenance.carry(prefix.parent, path.parent, epoch)
         npz.save_training(path, checkpoint.read_training(prefix), epoch)
     print(f"{path}: written")
 

@@ -38,17 +38,16 @@ def _train(recipe: Recipe, args: argparse.Namespace) -> None:
     from twba_nets.training_run import TrainingRun
     from twba_tensorflow import checkpoint, training
     checkpoint.require_plain(args.output)
-    run = TrainingRun(recipe, args)
-    initial = checkpoint.read_latent(run.weights) if run.weights else None
+    run = TrainingRun(recipe, args, checkpoint.read_latent)
     if run.is_done:
-        run.end_without_training(lambda recipe: training.complete(recipe, run.folder, run.start, args.graph))
+        run.end_without_training(lambda recipe: training.complete(recipe, run.folder, run.start))
         return
     if run.recipe.teacher or run.recipe.precise_batch_norm:
         raise UserError(f"{run.start}: its recipe is one of PyTorch's trainer alone: go on by python -m twba_torch.train")
     data = run.load_data()
     with run.claimed():
         run.begin()
-        training.train(run.recipe, data, run.folder, run.start, run.first_epoch, args.threads, initial, args.graph)
+        training.train(run.recipe, data, run.folder, run.start, run.first_epoch, args.threads, run.initial, args.graph)
     print(f"done: checkpoint, log and learning curve are in {run.folder}")
 
 

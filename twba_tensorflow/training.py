@@ -7,7 +7,7 @@ from typing import Any, Dict, List, NamedTuple, Optional
 import numpy as np
 import tensorflow as tf
 
-from twba_nets import card, npz, progress
+from twba_nets import card, npz, progress, provenance
 from twba_nets.architecture import is_quantised
 from twba_nets.datasets.dataset import Dataset
 from twba_nets.interrupts import exiting_at_once
@@ -57,27 +57,27 @@ def train(recipe: Recipe, dataset: Dataset, folder: Path, start: Optional[Path] 
                 checkpoint.restore(session, saver, start)
             elif initial:
                 checkpoint.assign(session, initial)
-            journal = Journal(folder, recipe, first_epoch)
+            journal = Journal(folder, recipe, first_epoch, facts(graph))
             variables = {variable.op.name: variable for variable in tf.global_variables()}
             with contextlib.closing(tf.summary.FileWriter(str(folder))) as summaries:
                 summaries.add_session_log(tf.SessionLog(status=tf.SessionLog.START), global_step=first_epoch + 1)
                 for epoch in range(first_epoch, recipe.epochs):
                     trained = train_epoch(session, step, recipe, epoch)
-                    started = time.time()
+                    started = time.monotonic()
                     # built only now: the first step need not wait for it
                     evaluator = evaluator or Evaluator(dataset.x_test, dataset.y_test, recipe.batch_size, recipe.variant,
                                                        recipe.activation, True, graph)
                     result = evaluator.evaluate(session)
                     spikes = result.spikes.sum() / len(result.spikes)
-                    tested = Tested(result.loss, result.accuracy, spikes, time.time() - started)
+                    tested = Tested(result.loss, result.accuracy, spikes, time.monotonic() - started)
                     row = make_row(recipe, epoch, step.images, trained, tested)
                     journal.record(row)
                     require_trained(session.run(variables), epoch + 1)
-                    checkpoint.save(session, saver, folder, epoch + 1, step.all_params)
+                    sha256 = checkpoint.save(session, saver, folder, epoch + 1, step.all_params)
                     journal.tell(row)  # only what is saved
                     journal.draw()
                     summarise(summaries, row)
-    finish(journal, graph)
+    journal.finish(sha256)
 
 
 def build_step(recipe: Recipe, dataset: Dataset, graph: str = "fast") -> Step:
@@ -94,7 +94,7 @@ def build_step(recipe: Recipe, dataset: Dataset, graph: str = "fast") -> Step:
 
 def train_epoch(session: tf.Session, step: Step, recipe: Recipe, epoch: int) -> Trained:
     """Train on every image once. epoch: counted from 0."""
-    started = time.time()
+    started = time.monotonic()
     step.batches.start(session, epoch)
     rate = {step.learning_rate: recipe.learning_rate(epoch)}
     loss_sum = correct_sum = seen = 0
@@ -107,7 +107,7 @@ def train_epoch(session: tf.Session, step: Step, recipe: Recipe, epoch: int) -> 
             seen += figures.images
             bar.set_postfix(loss=f"{loss_sum / seen:.3f}", accuracy=f"{correct_sum / seen:.3f}")
             bar.update(figures.images)
-    return Trained(loss_sum / seen, correct_sum / seen, time.time() - started)
+    return Trained(loss_sum / seen, correct_sum / seen, time.monotonic() - started)
 
 
 def summarise(summaries: tf.summary.FileWriter, row: LogRow) -> None:
@@ -117,13 +117,13 @@ def summarise(summaries: tf.summary.FileWriter, row: LogRow) -> None:
     summaries.flush()
 
 
-def complete(recipe: Recipe, folder: Path, start: Path, graph: str) -> None:
+def complete(recipe: Recipe, folder: Path, start: Path) -> None:
     """Make up for what a kill during the last save, that of the checkpoint `start`, left undone."""
     journal = Journal(folder, recipe, recipe.epochs)
-    npz.save_model(folder / MODEL_NAME, quantised(checkpoint.read(start), recipe.variant))
+    sha256 = npz.save_model(folder / MODEL_NAME, quantised(checkpoint.read(start), recipe.variant))
     checkpoint.clear(folder, recipe.epochs)
     journal.draw()
-    finish(journal, graph)
+    journal.finish(sha256)
 
 
 @exiting_at_once()
@@ -135,6 +135,6 @@ def quantised(values: Dict[str, np.ndarray], variant: str) -> Dict[str, np.ndarr
                                            if is_quantised(name)}))
 
 
-def finish(journal: Journal, graph: str) -> None:
-    """Write the card of a run whose last epoch is saved and drawn."""
-    journal.finish({"tensorflow": tf.__version__, "graph": graph}, card.cpu_name())
+def facts(graph: str) -> Dict[str, object]:
+    """What is recorded of the epochs that this process trains."""
+    return provenance.of_this_process(card.cpu_name(), {"tensorflow": tf.__version__, "graph": graph})

@@ -68,12 +68,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train(args: argparse.Namespace) -> None:
     """Train as the command line says."""
-    run = TrainingRun(recipes.paper(args.variant), args, locate, chief=os.environ.get("RANK", "0") == "0")
+    run = TrainingRun(recipes.paper(args.variant), args, npz.read_latent, locate, chief=os.environ.get("RANK", "0") == "0")
     torch.set_default_dtype(torch.float64 if args.precision == "float64" else torch.float32)
     if run.is_done:
-        run.end_without_training(
-            lambda recipe: training.complete(recipe, run.folder, run.start, devices.find(args.device)))
+        run.end_without_training(lambda recipe: training.complete(recipe, run.folder, run.start))
         return
+    run.require_teacher()
     data = run.load_data()
     with devices.prepared(args.device, args.threads) as device:
         if device.type == "cpu":
@@ -83,11 +83,11 @@ def train(args: argparse.Namespace) -> None:
 
 def _train_on(device: torch.device, run: TrainingRun, data: Dataset) -> None:
     args, recipe = run.args, run.recipe
-    trainer = training.Trainer(recipe, data, device, args.precision == "exact", not args.no_compile, run.load_teacher())
+    trainer = training.Trainer(recipe, data, device, args.precision == "exact", not args.no_compile, run.teacher)
     if run.start:
         variables.assign(npz.read_training(run.start), trainer.network, trainer.adam)
-    elif run.weights:
-        variables.assign(npz.read_training(run.weights), trainer.network)
+    elif run.initial:
+        variables.assign(run.initial, trainer.network)
     with run.claimed() if run.chief else contextlib.nullcontext():
         if run.chief:
             run.begin(device, args.precision)

@@ -1,5 +1,6 @@
 """The training loop: what twba_tensorflow/training.py does, on any PyTorch device, in one process or several."""
 import contextlib
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from twba_nets import card, npz, progress
+from twba_nets import card, npz, progress, provenance
 from twba_nets.datasets.dataset import Dataset
 from twba_nets.errors import UserError
 from twba_nets.journal import Journal, LogRow, Tested, Trained, make_row, require_finite, require_trained
@@ -103,7 +104,7 @@ class Trainer:
 
     def train_epoch(self, epoch: int) -> Trained:
         """Train on every image once. epoch: counted from 0."""
-        started = time.time()
+        started = time.monotonic()
         order, uniforms = self._epoch_numbers(epoch)
         rate = torch.tensor(self.recipe.learning_rate(epoch), dtype=torch.float32, device=self.device)
         totals = torch.zeros(2, dtype=torch.float64, device=self.device)
@@ -112,14 +113,14 @@ class Trainer:
         with progress.bar(len(order), f"epoch {epoch + 1}/{self.recipe.epochs}", shown=self.rank == 0) as bar:
             for batch in order.split(self.recipe.batch_size):
                 totals += self.train_batch(batch, uniforms, rate)
-                if self.rank == 0 and time.time() - read > READ_SECONDS:
-                    read = time.time()
+                if self.rank == 0 and time.monotonic() - read > READ_SECONDS:
+                    read = time.monotonic()
                     loss, correct = (totals * self.world / (bar.n + len(batch))).tolist()  # by this process's share
                     bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{correct:.3f}")
                 bar.update(len(batch))
         loss, accuracy = (self._over_processes(totals) / len(order)).tolist()
         require_finite("loss", loss, epoch + 1)
-        return Trained(loss, accuracy, time.time() - started)
+        return Trained(loss, accuracy, time.monotonic() - started)
 
     def train_batch(self, batch: Tensor, uniforms: Tensor, rate: Tensor) -> Tensor:
         """One step on this process's share of a batch; the gradient is that of the whole batch's mean loss.
@@ -146,7 +147,7 @@ class Trainer:
         No weight changes. An epoch's smaller last batch counts as the others.
         Source: Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021, section 3, with biased variances.
         """
-        started = time.time()
+        started = time.monotonic()
         order, uniforms = self._epoch_numbers(self.recipe.epochs)
         self.network.train()
         self.network.forget_statistics()
@@ -157,12 +158,12 @@ class Trainer:
                 self.step_of(self.statistics_step, len(mine))(self.training.x[mine], uniforms[mine])
                 bar.update(len(batch))
         self.network.set_moving_rate(MOVING_RATE)
-        return time.time() - started
+        return time.monotonic() - started
 
     @torch.no_grad()
     def evaluate(self) -> Tested:
         """Evaluate on every test image exactly once."""
-        started = time.time()
+        started = time.monotonic()
         self.network.eval()
         size = self.recipe.batch_size // self.world
         totals = sum(self.step_of(self.evaluation_step, len(x))(x, y).clone()
@@ -170,7 +171,7 @@ class Trainer:
         count = torch.tensor([len(self.test)], dtype=totals.dtype, device=self.device)
         totals = self._over_processes(torch.cat([totals, count]))
         loss, accuracy, *maps = (totals[:-1] / totals[-1]).tolist()
-        return Tested(loss, accuracy, sum(maps), time.time() - started)
+        return Tested(loss, accuracy, sum(maps), time.monotonic() - started)
 
     def _over_processes(self, totals: Tensor) -> Tensor:
         if self.world > 1:
@@ -189,18 +190,18 @@ class Trainer:
         tested = tested._replace(seconds=seconds + tested.seconds)
         return make_row(self.recipe, epoch, len(self.training), trained, tested)
 
-    def saving(self, folder: Path, epoch: int) -> Callable[[], None]:
+    def saving(self, folder: Path, epoch: int) -> Callable[[], str]:
         """What writes training.npz, from which the rest can be had, and model.npz, as they are after `epoch` finished epochs.
 
-        On a CPU training goes on with the arrays that it writes: call it first.
+        It returns the sha256 of model.npz. On a CPU training goes on with the arrays that it writes: call it first.
         """
         values, model = variables.read(self.network, self.adam), variables.quantised(self.network)
         require_trained(values, epoch)
 
-        def save() -> None:
+        def save() -> str:
             npz.save_training(folder / TRAINING_NAME, values, epoch)
             card.remove(folder)
-            npz.save_model(folder / MODEL_NAME, model)
+            return npz.save_model(folder / MODEL_NAME, model)
         return save
 
 
@@ -219,45 +220,47 @@ def train(trainer: Trainer, folder: Path, first_epoch: int, minutes: float | Non
     Returns how many epochs are done; all of them are saved. Another thread writes what an epoch leaves in the folder, while
     a GPU trains the next ones; a CPU waits for it.
     """
-    epochs, chief, started, saved = trainer.recipe.epochs, trainer.rank == 0, time.time(), 0
+    epochs, chief, started, saved = trainer.recipe.epochs, trainer.rank == 0, time.monotonic(), -math.inf
     if chief:
-        journal = Journal(folder, trainer.recipe, first_epoch)
+        journal = Journal(folder, trainer.recipe, first_epoch, facts(trainer.device, trainer.world))
     with open_summaries(folder, first_epoch) if chief else contextlib.nullcontext() as summaries, \
             ThreadPoolExecutor(1) as writer:
         written = deque()  # the writer's epochs that are not told yet
         for epoch in range(first_epoch, epochs):
             row = trainer.train_and_test(epoch)
-            last = epoch + 1 == epochs or trainer.any_process(minutes and time.time() - started > 60 * minutes)
+            last = epoch + 1 == epochs or trainer.any_process(minutes and time.monotonic() - started > 60 * minutes)
             if chief:
-                save = last or time.time() - saved > SAVE_SECONDS
+                save = last or time.monotonic() - saved > SAVE_SECONDS
                 _tell(journal, written, wait=save)
                 saving = None
                 if save:
-                    saving, saved = trainer.saving(folder, epoch + 1), time.time()
+                    saving, saved = trainer.saving(folder, epoch + 1), time.monotonic()
                 before = written[-1][1] if written else None
-                written.append((row, writer.submit(_write, before, journal, row, saving, summaries)))
+                done = writer.submit(_write, before, journal, row, saving, summaries)
+                written.append((row, done))
                 _tell(journal, written, wait=last or trainer.device.type == "cpu")
             if last:
                 break
     if chief and epoch + 1 == epochs:
-        finish(journal, trainer.device, trainer.world)
+        journal.finish(done.result())
     return epoch + 1
 
 
-def _write(before: Future | None, journal: Journal, row: LogRow, save: Callable[[], None] | None,
-           summaries: "SummaryWriter") -> None:  # noqa: F821 (imported where it is opened)
-    """What an epoch leaves in its run's folder, unless the one before failed.
+def _write(before: Future | None, journal: Journal, row: LogRow, save: Callable[[], str] | None,
+           summaries: "SummaryWriter") -> str | None:  # noqa: F821 (imported where it is opened)
+    """What an epoch leaves in its run's folder, unless the one before failed. Returns what `save` does.
 
     save: as of Trainer.saving, None where no checkpoint is due.
     """
     if before:
         before.result()
     journal.record(row)
+    sha256 = save() if save else None
     if save:
-        save()
         journal.draw()
     if summaries:
         summarise(summaries, row)
+    return sha256
 
 
 def _tell(journal: Journal, written: deque, wait: bool) -> None:
@@ -286,20 +289,20 @@ def summarise(summaries: "SummaryWriter", row: LogRow) -> None:  # noqa: F821 (i
     summaries.flush()
 
 
-def complete(recipe: Recipe, folder: Path, start: Path, device: torch.device) -> None:
+def complete(recipe: Recipe, folder: Path, start: Path) -> None:
     """Make up for what a kill during the last save, that of the training.npz `start`, left undone."""
     journal = Journal(folder, recipe, recipe.epochs)
     network = Network(recipe.variant, recipe.activation)
     variables.assign(npz.read_training(start), network)
-    npz.save_model(folder / MODEL_NAME, variables.quantised(network))
+    sha256 = npz.save_model(folder / MODEL_NAME, variables.quantised(network))
     journal.draw()
-    finish(journal, device, processes=1)
+    journal.finish(sha256)
 
 
-def finish(journal: Journal, device: torch.device, processes: int) -> None:
-    """Write the card of a run whose last epoch is saved and drawn."""
+def facts(device: torch.device, processes: int) -> dict[str, object]:
+    """What is recorded of the epochs that this process trains, or several such processes."""
     versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "processes": processes}
-    journal.finish(versions, device_name(device))
+    return provenance.of_this_process(device_name(device), versions)
 
 
 def device_name(device: torch.device) -> str:

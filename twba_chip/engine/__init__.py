@@ -7,7 +7,7 @@ import contextlib
 import operator
 import threading
 import time
-from typing import Callable, Dict, Iterator, NamedTuple, Optional, Sequence
+from typing import Callable, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -24,15 +24,18 @@ MAX_THREADS = 1024
 
 
 class Output(NamedTuple):
-    """logits: float32 [N, 10]. spikes: float64 [N, maps], each image's in each map but the last (of the paper's network,
-    architecture.COUNTED_MAPS).
+    """logits: float32 [N, classes]. spikes: float64 [N, maps], how many each image has in each map but the last (of the
+    paper's network, architecture.COUNTED_MAPS).
     """
     logits: np.ndarray
     spikes: np.ndarray
 
 
+Maps = Dict[str, np.ndarray]  # name -> bool [N, H, W, C], in network order: of the paper's network, "bn0", "cnn1", ..., "cnn11"
+
+
 class Engine:
-    """An exported network, ready to run. arrays: as spiking_file.load gives them.
+    """An exported network, ready to run. arrays: as spiking_file.load gives them, of any number of classes; it copies them.
 
     threads: how many compute; 0 for all cores, or for one while other programs keep the cores busy (pace.py).
 
@@ -45,7 +48,7 @@ class Engine:
     """
 
     def __init__(self, arrays: Arrays, threads: int = 0, stages: Sequence[Stage] = STAGES):
-        _check_arrays(arrays, stages)
+        arrays = _copied(arrays, stages)
         if not 0 <= operator.index(threads) <= MAX_THREADS:
             raise ValueError(f"threads are from 1 to {MAX_THREADS}, or 0 for all cores, not {threads}")
         self.library, self.arrays, self.stages = library.load(), arrays, stages
@@ -53,37 +56,46 @@ class Engine:
         self.paces: Optional[Dict[int, Pace]] = None if threads or self.threads == 1 else {}  # by the images' bits
         self.network = Network(arrays, stages, self.threads, bool(self.library.looks_up()))
         self.lock = threading.Lock()
-        self.last, self.last_thread = 0, None  # images of the last chunk, and whose they are
 
-    def run(self, images: np.ndarray) -> Output:
-        """Images uint8 [N, 32, 32, 3] (or other integers from 0 to 255). Raises ValueError for others."""
+    def run(self, images: np.ndarray, return_spikes: bool = False) -> Union[Output, Tuple[Output, Maps]]:
+        """Images uint8 [N, 32, 32, 3] (or other integers from 0 to 255). Raises ValueError for others.
+
+        return_spikes: also return the maps of spikes, a byte a neuron: of the paper's network 220 KB an image.
+        """
         images = np.ascontiguousarray(spiking_network.check_images(images))
-        return self._run(len(images), lambda rows: images[rows].ctypes.data)
+        return self._run(len(images), lambda rows: images[rows].ctypes.data, return_spikes)
 
-    def run_spikes(self, spikes: np.ndarray) -> Output:
-        """Input spikes bool [N, 24, 24, 64] (or numbers that are 0 or 1). Raises ValueError for others."""
+    def run_spikes(self, spikes: np.ndarray, return_spikes: bool = False) -> Union[Output, Tuple[Output, Maps]]:
+        """The same of input spikes bool [N, 24, 24, 64] (or numbers that are 0 or 1). Raises ValueError for others."""
         stage = self.stages[1]
         spikes, words = spiking_network.check_spikes(spikes, stage), self.network.spikes[stage.map][1]
 
         def load(rows: slice) -> None:
             some = spikes[rows]
             words[:len(some)] = packing.pack(some[..., packing.bit_order(stage)])
-        return self._run(len(spikes), load)
+        return self._run(len(spikes), load, return_spikes)
 
-    def _run(self, number: int, load: Callable[[slice], Optional[int]]) -> Output:
+    def _run(self, number: int, load: Callable[[slice], Optional[int]],
+             return_spikes: bool) -> Union[Output, Tuple[Output, Maps]]:
         """load(rows): the address of these images, or None once their input spikes are in place."""
-        output = Output(np.empty((number, arch.CLASSES), np.float32), np.empty((number, len(self.network.spikes) - 1)))
+        network, classes = self.network, self.network.struct.classifier.classes
+        output = Output(np.empty((number, classes), np.float32), np.empty((number, len(network.spikes) - 1)))
+        maps = {name: np.empty((number,) + stage.map_shape, bool)
+                for name, (stage, _) in network.spikes.items() if return_spikes}
         library.check_process()
         with self.lock:
-            self.last, self.last_thread = 0, threading.get_ident()
             for start in range(0, number, CHUNK):
                 rows = slice(start, min(start + CHUNK, number))
                 images = rows.stop - start
                 with self._chosen_threads(images):
-                    self.library.forward(self.network.struct, load(rows), images, output.logits[rows].ctypes.data,
-                                         output.spikes[rows].ctypes.data)
-                self.last = images
-        return output
+                    mistake = self.library.forward(network.struct, load(rows), images, bool(return_spikes),
+                                                   output.logits[rows].ctypes.data, output.spikes[rows].ctypes.data)
+                if mistake:
+                    raise ValueError(f"the engine refuses this network: {mistake.decode()}")
+                for name, spikes in maps.items():
+                    stage, words = network.spikes[name]
+                    spikes[rows] = packing.unpack(stage, words[:images])
+        return (output, maps) if return_spikes else output
 
     @contextlib.contextmanager
     def _chosen_threads(self, images: int) -> Iterator[None]:
@@ -99,22 +111,6 @@ class Engine:
         if pace is not None:
             pace.record(all_threads, (time.perf_counter() - started) / images)
 
-    def unpack(self, images: int) -> Dict[str, np.ndarray]:
-        """The maps of spikes, name -> bool [images, H, W, C], of the last chunk's first `images` images.
-
-        A run's images are computed in chunks of CHUNK, the last one with what remains. Raises ValueError for more images
-        than it has, RuntimeError where another thread ran it.
-        """
-        library.check_process()
-        with self.lock:
-            if not 0 < operator.index(images) <= self.last:
-                raise ValueError(f"{images} images: the last chunk that was run has {self.last}")
-            if self.last_thread != threading.get_ident():
-                raise RuntimeError("the last images were run by another thread: unpack them in that one")
-            if self.last >= self.network.struct.many:
-                self.library.unpack_planes(self.network.struct)
-            return {name: packing.unpack(stage, words[:images]) for name, (stage, words) in self.network.spikes.items()}
-
     def seconds(self) -> Dict[str, float]:
         """Seconds spent in each stage so far, by convolution."""
         return {stage.conv: struct.seconds for stage, struct in zip(self.stages, self.network.stages)}
@@ -125,9 +121,9 @@ def evaluate(arrays: Arrays, x: np.ndarray, y: np.ndarray, threads: int = 0) -> 
 
     Raises ValueError for other images or labels, and for none.
     """
-    y = np.asarray(y)
-    if not len(x) or y.shape != (len(x),) or y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= arch.CLASSES:
-        raise ValueError(f"labels are integers [{len(x)}] from 0 to {arch.CLASSES - 1}, one or more, not {y.dtype} "
+    y, classes = np.asarray(y), _classes(arrays)
+    if not len(x) or y.shape != (len(x),) or y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= classes:
+        raise ValueError(f"labels are integers [{len(x)}] from 0 to {classes - 1}, one or more, not {y.dtype} "
                          f"{list(y.shape)}")
     logits, counts = Engine(arrays, threads).run(x)
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
@@ -135,11 +131,21 @@ def evaluate(arrays: Arrays, x: np.ndarray, y: np.ndarray, threads: int = 0) -> 
     return Result(float(losses.mean()), float((logits.argmax(axis=1) == y).mean()), counts)
 
 
-def _check_arrays(arrays: Arrays, stages: Sequence[Stage]) -> None:
-    """The C code relies on these types and shapes, and on these weights."""
-    for name, (dtype, shape) in spiking_file.array_types(stages).items():
+def _classes(arrays: Arrays) -> int:
+    """How many classes the classifier has; where it is none, which _copied finds, as many as the paper's."""
+    kernel = arrays.get(f"{arch.OUTPUT}/kernel")
+    return kernel.shape[1] if isinstance(kernel, np.ndarray) and kernel.ndim == 2 and kernel.size else arch.CLASSES
+
+
+def _copied(arrays: Arrays, stages: Sequence[Stage]) -> Arrays:
+    """The arrays, read-only, so that no one changes what the C reads. It relies on these types, shapes and weights."""
+    copies = {}
+    for name, (dtype, shape) in spiking_file.array_types(stages, _classes(arrays)).items():
         array = arrays.get(name)
         if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != shape:
             raise ValueError(f"{name} is not there, or not {np.dtype(dtype)} {shape}")
         if not np.isfinite(array).all() or name.endswith("/weights") and not -1 <= array.min() <= array.max() <= 1:
             raise ValueError(f"{name} holds values that are not finite, or weights other than -1, 0 and 1")
+        copies[name] = array.copy()
+        copies[name].setflags(write=False)
+    return copies

@@ -2,9 +2,35 @@
 #include "floats.h"
 #include "openmp.h"
 #include "planes.h"
+#include "vectors.h"
 #include "words.h"
 
-enum { FLOAT_STAGES = 2 };
+static const char *check_hidden_stage(const Stage *s) {
+    const Geometry *g = &s->geometry, *before = &s[-1].geometry;
+    if (g->groups < 1 || g->groups * g->channels * 32 != before->groups * before->filters)
+        return "a hidden stage reads another number of channels than the stage before gives";
+    const char *mistake = check_words(s);
+    mistake = mistake ? mistake : check_planes(s);
+    return mistake ? mistake : check_map(s);
+}
+
+/* What is wrong with a size that Python knows too, or NULL. */
+static const char *check(const Network *network, int number) {
+    if (network->network_bytes != sizeof(Network) || network->stages_bytes != network->number_of_stages * (int64_t)sizeof(Stage))
+        return "the structs have other sizes in Python than in network.h";
+    if (network->image_bytes != IMAGE * IMAGE * CHANNELS)
+        return "images have another size than floats.c reads";
+    if (network->chunk != IMAGES || number < 1 || number > IMAGES || network->part < 1 || network->part > IMAGES)
+        return "a call has no images, or more than a plane";
+    if (network->number_of_stages <= FLOAT_STAGES)
+        return "there is no hidden stage";
+    const Stage *stages = network->stages, *last = stages + network->number_of_stages - 1;
+    const char *mistake = check_float_stages(stages);
+    mistake = mistake ? mistake : check_map(stages + 1);
+    for (const Stage *s = stages + FLOAT_STAGES; s <= last && !mistake; s++)
+        mistake = check_hidden_stage(s);
+    return mistake ? mistake : check_classifier(&network->classifier, last);
+}
 
 /* Adds the time since `started` to a stage's; returns what the clock says now. */
 static double add_time(Stage *s, double started) {
@@ -33,8 +59,9 @@ static void hidden_stages_by_words(Network *network, int first, int last) {
     }
 }
 
-/* The same for all images of the chunk. The last map alone comes back from planes, for the classifier. */
-static void hidden_stages_by_planes(Network *network) {
+/* The same for all images of the chunk. The last map comes back from planes, for the classifier; the others where they are
+   wanted. */
+static void hidden_stages_by_planes(Network *network, int unpacked) {
     Stage *input = network->stages + 1, *last = network->stages + network->number_of_stages - 1;
     to_planes(input->output, input->geometry.output_image, input->planes.output);
     double time = omp_get_wtime();
@@ -42,7 +69,8 @@ static void hidden_stages_by_planes(Network *network) {
         hidden_by_planes(s);
         time = add_time(s, time);
     }
-    from_planes(last->planes.output, last->geometry.output_image, last->output);
+    for (Stage *s = unpacked ? input + 1 : last; s <= last; s++)
+        from_planes(s->planes.output, s->geometry.output_image, s->output);
 }
 
 /* Spikes of the stages' output maps but the last, whose spikes the classifier reads. spikes: [image][map]. */
@@ -61,8 +89,12 @@ static void count_spikes(const Network *network, int number, int by_planes, doub
 }
 
 /* A forward pass of a chunk of images, [image][row][column][channel]; without them, of the input spikes that are in their
-   map. logits: [image][class]. spikes: [image][map]. */
-void forward(Network *network, const uint8_t *images, int number, float *logits, double *spikes) {
+   map. logits: [image][class]. spikes: [image][map]. unpacked: whether all maps of spikes are wanted, not the last alone, where
+   words.c has them. Returns NULL, or, where nothing was computed, why. */
+const char *forward(Network *network, const uint8_t *images, int number, int unpacked, float *logits, double *spikes) {
+    const char *mistake = check(network, number);
+    if (mistake)
+        return mistake;
     int by_planes = number >= network->many;
     for (int first = 0; first < number; first += network->part) {
         int last = first + network->part < number ? first + network->part : number;
@@ -72,19 +104,14 @@ void forward(Network *network, const uint8_t *images, int number, float *logits,
             hidden_stages_by_words(network, first, last);
     }
     if (by_planes)
-        hidden_stages_by_planes(network);
+        hidden_stages_by_planes(network, unpacked);
     const Classifier *classifier = &network->classifier;
     const uint64_t *features = (const uint64_t *)network->stages[network->number_of_stages - 1].output;
 #pragma omp parallel for schedule(static)
     for (int i = 0; i < number; i++)
-        classify(classifier, features + i * (classifier->features / 64), logits + i * CLASSES);
+        classify(classifier, features + i * (classifier->features / 64), logits + i * classifier->classes);
     count_spikes(network, number, by_planes, spikes);
-}
-
-/* The hidden stages' maps, where `forward` has them as planes, to where it has those that it computes by words. */
-void unpack_planes(Network *network) {
-    for (Stage *s = network->stages + FLOAT_STAGES; s < network->stages + network->number_of_stages; s++)
-        from_planes(s->planes.output, s->geometry.output_image, s->output);
+    return NULL;
 }
 
 void set_threads(int threads) { omp_set_num_threads(threads); }

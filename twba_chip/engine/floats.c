@@ -5,6 +5,7 @@
 #include "vectors.h"
 
 enum { ACROSS = LANES == 16 ? 12 : 6 }; /* positions whose sums registers hold, two vectors each */
+enum { KERNEL = 3, INPUTS = 32, OUTPUTS = 64 }; /* of the second stage, which the first one's outputs are INPUTS of */
 
 /* What the first stage computes at ACROSS positions of a row x 2 LANES filters. */
 static void relu_block(const Stage *s, int first, int filter) {
@@ -41,7 +42,7 @@ void relu_stage(const Stage *s, int first, int last) {
    where 144 are usual. Its points are 0, A, -A, B, -B and infinity: with 3/4 and 3/2 the root mean square of its errors is twice
    that of the usual sums, with the usual 1 and 2 it is three and a half times as large. */
 
-enum { TILE = 4, EDGE = TILE + 2, POINTS = EDGE * EDGE, TILES = CROP / TILE, INPUTS = 32, OUTPUTS = 64 };
+enum { TILE = 4, EDGE = TILE + 2, POINTS = EDGE * EDGE, TILES = CROP / TILE };
 enum { VECTORS = LANES == 16 ? 4 : 2 }; /* of outputs, whose sums over a row of tiles registers hold */
 static const float A = 0.75f, B = 1.5f, AA = 0.5625f, BB = 2.25f;
 
@@ -162,15 +163,47 @@ void standardise(const Stage *s, const uint8_t *image, int i) {
             input[row * g->input_row + k] = (image[row * IMAGE * CHANNELS + k] - mean) / deviation;
 }
 
+enum { CLASS_BLOCK = 16 }; /* classes whose sums registers hold */
+
 /* Adds up the weights of the neurons that spike. */
 void classify(const Classifier *classifier, const uint64_t *spikes, float *logits) {
-    float sums[PADDED_CLASSES] = {0};
-    for (int word = 0; word < classifier->features / 64; word++)
-        for (uint64_t left = spikes[word]; left; left &= left - 1) {
-            const float *weights = classifier->weights + (word * 64 + __builtin_ctzll(left)) * PADDED_CLASSES;
-            for (int i = 0; i < PADDED_CLASSES; i++)
-                sums[i] += weights[i];
-        }
-    for (int i = 0; i < CLASSES; i++)
-        logits[i] = sums[i] * classifier->scale[i] + classifier->offset[i];
+    for (int first = 0; first < classifier->classes; first += CLASS_BLOCK) {
+        float sums[CLASS_BLOCK] = {0};
+        for (int word = 0; word < classifier->features / 64; word++)
+            for (uint64_t left = spikes[word]; left; left &= left - 1) {
+                ptrdiff_t feature = word * 64 + __builtin_ctzll(left);
+                const float *weights = classifier->weights + feature * classifier->padded_classes + first;
+                for (int i = 0; i < CLASS_BLOCK; i++)
+                    sums[i] += weights[i];
+            }
+        for (int i = 0; i < CLASS_BLOCK && first + i < classifier->classes; i++)
+            logits[first + i] = sums[i] * classifier->scale[first + i] + classifier->offset[first + i];
+    }
+}
+
+static const char *check_float_stage(const Stage *s, int channels, int filters, int weights, int position_bytes) {
+    const Geometry *g = &s->geometry;
+    if (g->groups != 1 || g->kernel != KERNEL || g->channels != channels || g->filters != filters)
+        return "a float stage has other groups, channels or filters, or another kernel, than floats.c is written for";
+    if (g->positions != CROP * CROP || g->input_row != (CROP + KERNEL - 1) * channels)
+        return "a float stage's map has another size than floats.c is written for";
+    if (s->floats.number != weights || g->output_position != position_bytes)
+        return "a float stage's weights or outputs are packed otherwise than floats.c reads them";
+    return NULL;
+}
+
+const char *check_float_stages(const Stage *stages) {
+    if (stages[0].geometry.output_row != 4 * stages[1].geometry.input_row)
+        return "the first stage writes other rows than the second one reads";
+    const char *mistake = check_float_stage(stages, CHANNELS, INPUTS, KERNEL * KERNEL * CHANNELS * INPUTS, 4 * INPUTS);
+    return mistake ? mistake : check_float_stage(stages + 1, INPUTS, OUTPUTS, POINTS * INPUTS * OUTPUTS, OUTPUTS / 8);
+}
+
+const char *check_classifier(const Classifier *classifier, const Stage *last) {
+    const Geometry *g = &last->geometry;
+    if (classifier->features % 64 || classifier->features != 8 * g->output_image)
+        return "the classifier reads another number of spikes than the last stage gives";
+    if (classifier->classes < 1 || classifier->padded_classes != (classifier->classes + CLASS_BLOCK - 1) / CLASS_BLOCK * CLASS_BLOCK)
+        return "the classifier has no classes, or their weights are padded otherwise than floats.c reads them";
+    return NULL;
 }

@@ -1,6 +1,10 @@
 /* The float stages, the classifier, and what makes an image ready for them: what the paper computes off chip. */
 #include "network.h"
 
+/* What is wrong with the sizes of the two float stages, and of the classifier, which reads the last stage's map; or NULL. */
+const char *check_float_stages(const Stage *stages);
+const char *check_classifier(const Classifier *classifier, const Stage *last);
+
 /* Crop and standardise an image (spiking_network.py has the same), uint8 [row][column][channel]: number i of the chunk, to
    its place in the input of the first stage. */
 void standardise(const Stage *s, const uint8_t *image, int i);

@@ -45,9 +45,8 @@ def load(*more: Path) -> ctypes.CDLL:
     try:
         library = ctypes.CDLL(str(path))
         network = ctypes.POINTER(structs.Network)
-        library.forward.argtypes = [network, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
-        library.unpack_planes.argtypes = [network]
-        library.forward.restype = library.unpack_planes.restype = library.set_threads.restype = None
+        library.forward.argtypes = [network, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
+        library.forward.restype, library.set_threads.restype = ctypes.c_char_p, None
     except (OSError, AttributeError) as error:
         raise UserError(f"{path}: cannot be loaded ({error}): remove it, name gcc in CC, or {ELSEWHERE}")
     return library

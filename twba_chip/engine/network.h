@@ -1,10 +1,12 @@
-/* The network as Python hands it over: structs.py mirrors these structs, network.py fills them in. */
+/* The network as Python hands it over: structs.py mirrors these structs, network.py fills them in. Each size that C takes for
+   granted is checked as `forward` begins: by the functions
+   whose names begin with check, which say in a sentence what is wrong. */
 #ifndef NETWORK_H
 #define NETWORK_H
 #include <stddef.h>
 #include <stdint.h>
 
-enum { IMAGE = 32, CROP = 24, CHANNELS = 3, CLASSES = 10, PADDED_CLASSES = 16 };
+enum { IMAGE = 32, CROP = 24, CHANNELS = 3, FLOAT_STAGES = 2 };
 
 /* Where a stage reads and writes. A map has the zeros around it that its reader pads it with; no stage writes those. A float
    stage counts its input in floats, a hidden stage in words, which hold the spikes of 32 channels. */
@@ -24,6 +26,7 @@ typedef struct {
 
 /* A float stage. */
 typedef struct {
+    int32_t number;                  /* of weights */
     const float *weights;            /* first: [row][column][channel][filter]; second: [point][channel][filter], the kernels
                                         transformed (packing.winograd) */
     const float *scale, *offset;     /* [filter]: batch norm */
@@ -47,6 +50,7 @@ typedef struct {
 
 /* A hidden stage of many images: planes.c. A plane is one neuron's bit in each of 256 images. */
 typedef struct {
+    int32_t neuron_bytes;            /* of a Neuron */
     const uint8_t *input;            /* [row][column][channel][32 bytes] */
     uint8_t *output;                 /* likewise; the second float stage has it, too */
     const Neuron *neurons;           /* [group * filters] */
@@ -66,11 +70,16 @@ typedef struct {
 
 typedef struct {
     int32_t features;                /* neurons of the last stage, a multiple of 64 */
+    int32_t classes;
+    int32_t padded_classes;          /* the same, rounded up to a multiple of 16 */
     const float *weights;            /* [feature][padded class] */
     const float *scale, *offset;     /* [class] */
 } Classifier;
 
 typedef struct {
+    int32_t network_bytes, stages_bytes; /* of this struct, and of all stages */
+    int32_t image_bytes;             /* of an image that is handed over */
+    int32_t chunk;                   /* images that the maps have room for */
     int32_t number_of_stages;
     int32_t many;                    /* from this many images on, hidden stages are computed by planes */
     int32_t part;                    /* images at a time whose float maps stay in the cache */

@@ -1,8 +1,10 @@
 """network.h's structs, filled in for an exported network: its maps' buffers, where they lie, its weights as the C reads them."""
+import ctypes
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
+from twba_chip import spiking_network
 from twba_chip.engine import packing, structs
 from twba_nets import architecture as arch
 from twba_nets.architecture import Stage
@@ -11,6 +13,7 @@ from twba_nets.arrays import Arrays
 CHUNK = 8 * packing.PLANE_BYTES  # images of a call
 MANY = 176  # from this many images on, planes are faster than words, even with some of the 256 lanes empty
 MANY_BY_LOOK_UPS = 96  # the same where words are looked up in tables, which takes longer
+CLASS_BLOCK = 16  # classes that the classifier adds up at a time
 PART = 16  # images at a time whose float maps stay in the cache
 MOST_SYNAPSES, MOST_SPIKES = 1024, 1 << 17  # of a neuron, of a map: what planes.c's numbers hold
 
@@ -52,6 +55,8 @@ class Network:
                 struct.floats = self._floats(stage)
             before = after
         self.struct = structs.Network(
+            network_bytes=ctypes.sizeof(structs.Network), stages_bytes=ctypes.sizeof(self.stages),
+            image_bytes=int(np.prod(spiking_network.PICTURE)), chunk=CHUNK,
             number_of_stages=len(stages), many=MANY_BY_LOOK_UPS if looks_up else MANY, part=self._part, stages=self.stages,
             classifier=self._classifier(arch.features(stages)))
 
@@ -89,8 +94,8 @@ class Network:
     def _floats(self, stage: Stage) -> structs.Floats:
         kernel, scale, offset = (array[..., packing.bit_order(stage)] for array in self._affine(stage.conv))
         weights = packing.winograd(kernel) if stage.fires else kernel
-        return structs.Floats(weights=self._address(weights, np.float32), scale=self._address(scale, np.float32),
-                              offset=self._address(offset, np.float32))
+        return structs.Floats(number=weights.size, weights=self._address(weights, np.float32),
+                              scale=self._address(scale, np.float32), offset=self._address(offset, np.float32))
 
     def _planes(self, before: Map, after: Map) -> structs.Planes:
         addresses = [None if planes is None else self._address(planes) for planes in (before.planes, after.planes)]
@@ -111,12 +116,14 @@ class Network:
             thresholds=self._address(thresholds if self._looks_up else thresholds + (weights < 0).sum((0, 1)), np.int16),
             bytes=self._address(places[:, ::8] // 8, np.int32))
         struct.planes.neurons, struct.planes.synapses = self._address(neurons), self._address(synapses)
+        struct.planes.neuron_bytes = neurons.strides[0]
 
     def _classifier(self, features: int) -> structs.Classifier:
         kernel, scale, offset = self._affine(arch.OUTPUT)
-        weights = np.pad(kernel, ((0, 0), (0, 16 - arch.CLASSES)), mode="constant")
-        return structs.Classifier(features=features, weights=self._address(weights, np.float32),
-                                  scale=self._address(scale, np.float32), offset=self._address(offset, np.float32))
+        weights = np.pad(kernel, ((0, 0), (0, -kernel.shape[1] % CLASS_BLOCK)), mode="constant")
+        return structs.Classifier(features=features, classes=kernel.shape[1], padded_classes=weights.shape[1],
+                                  weights=self._address(weights, np.float32), scale=self._address(scale, np.float32),
+                                  offset=self._address(offset, np.float32))
 
 
 def _zeros(images: int, size: int, margin: int, channels: int, dtype: type) -> np.ndarray:

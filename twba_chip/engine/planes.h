@@ -1,6 +1,10 @@
 /* The hidden stages of many images, all 256 of a chunk at once, one neuron's spikes in a plane. */
 #include "network.h"
 
+/* What is wrong with the sizes of the map of a stage that fires, and of a hidden stage; or NULL. */
+const char *check_map(const Stage *s);
+const char *check_planes(const Stage *s);
+
 /* A hidden stage. */
 void hidden_by_planes(const Stage *s);
 

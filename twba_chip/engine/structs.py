@@ -17,7 +17,7 @@ class Geometry(ctypes.Structure):
 
 
 class Floats(ctypes.Structure):
-    _fields_ = _pointers("weights scale offset")
+    _fields_ = _numbers("number") + _pointers("weights scale offset")
 
 
 class Words(ctypes.Structure):
@@ -25,7 +25,7 @@ class Words(ctypes.Structure):
 
 
 class Planes(ctypes.Structure):
-    _fields_ = _pointers("input output neurons synapses")
+    _fields_ = _numbers("neuron_bytes") + _pointers("input output neurons synapses")
 
 
 class Stage(ctypes.Structure):
@@ -34,8 +34,9 @@ class Stage(ctypes.Structure):
 
 
 class Classifier(ctypes.Structure):
-    _fields_ = _numbers("features") + _pointers("weights scale offset")
+    _fields_ = _numbers("features classes padded_classes") + _pointers("weights scale offset")
 
 
 class Network(ctypes.Structure):
-    _fields_ = _numbers("number_of_stages many part") + [("stages", ctypes.POINTER(Stage)), ("classifier", Classifier)]
+    _fields_ = _numbers("network_bytes stages_bytes image_bytes chunk number_of_stages many part") + [
+        ("stages", ctypes.POINTER(Stage)), ("classifier", Classifier)]

@@ -93,6 +93,13 @@ static inline __attribute__((always_inline)) void integrate(const Stage *s, cons
 
 #endif
 
+const char *check_words(const Stage *s) {
+    const Geometry *g = &s->geometry;
+    if (g->filters < 1 || g->filters % BLOCK)
+        return "a hidden stage has no filters, or no multiple of the 32 that words.c takes at a time";
+    return NULL;
+}
+
 int looks_up(void) { return LOOKS_UP; }
 
 /* Which of a block's neurons fire, at `across` positions from `first` on. */

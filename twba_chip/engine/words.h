@@ -1,6 +1,9 @@
 /* The hidden stages of few images, an image at a time, the spikes of 32 channels in a word. */
 #include "network.h"
 
+/* What is wrong with a hidden stage's sizes, or NULL. */
+const char *check_words(const Stage *s);
+
 /* A hidden stage of images [first, last). */
 void hidden_by_words(const Stage *s, int first, int last);
 
