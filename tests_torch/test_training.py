@@ -469,7 +469,10 @@ def test_numbers_that_make_no_sense(flag, value, tmp_path, capsys):
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("package, program", [
     ("torch", ["-m", "twba_torch.train"]), ("numpy", ["-m", "twba_torch.train"]), ("torch", ["benchmarks/training_torch.py"]),
-    ("nir", ["-m", "twba_chip.export_nir", "x", "y"]), ("onnx", ["-m", "twba_chip.export_onnx", "x", "y"])])
+    ("nir", ["-m", "twba_chip.export_nir", "x", "y"]), ("onnx", ["-m", "twba_chip.export_onnx", "x", "y"]),
+    # the first that takes long of Python's own modules
+    *((module, program) for module in ("typing", "pathlib") for program in (
+        ["-m", "twba_chip.export_onnx"], ["-m", "twba_torch.train"], ["twba_command.py", "to-onnx"]))])
 def test_interrupted_while_importing(package, program, signal_number, tmp_path):
     status, error = interrupt_import(program, package, signal_number, tmp_path)
     assert (status, error) == (130, "\nstopped\n")
