@@ -16,6 +16,7 @@ from twba_nets.errors import UserError
 from twba_nets.journal import Journal, LogRow, Tested, Trained, make_row, require_finite, require_trained
 from twba_nets.recipe import Recipe
 from twba_nets.run_folder import MODEL_NAME, TRAINING_NAME
+from twba_nets.summaries import Summaries
 from twba_torch import variables
 from twba_torch.adam import Adam
 from twba_torch.network import Network
@@ -152,7 +153,7 @@ def train(trainer: Trainer, folder: Path, first_epoch: int, minutes: float | Non
     epochs, chief, started, saved = trainer.recipe.epochs, trainer.rank == 0, time.time(), 0
     if chief:
         journal = Journal(folder, trainer.recipe, first_epoch)
-    with open_summaries(folder, first_epoch) if chief else contextlib.nullcontext() as summaries:
+    with TorchSummaries(folder, first_epoch) if chief else contextlib.nullcontext() as summaries:
         for epoch in range(first_epoch, epochs):
             row = trainer.train_and_test(epoch)
             last = epoch + 1 == epochs or trainer.any_process(minutes and time.time() - started > 60 * minutes)
@@ -165,8 +166,7 @@ def train(trainer: Trainer, folder: Path, first_epoch: int, minutes: float | Non
                 journal.tell(row)
                 if save:
                     journal.draw()
-                if summaries:
-                    summarise(summaries, row)
+                summaries.update()
             if last:
                 break
     if chief and epoch + 1 == epochs:
@@ -174,22 +174,16 @@ def train(trainer: Trainer, folder: Path, first_epoch: int, minutes: float | Non
     return epoch + 1
 
 
-def open_summaries(folder: Path, first_epoch: int) -> contextlib.AbstractContextManager:
-    """TensorBoard's writer of a run's summaries, or None where there is PyTorch alone, which trains as well."""
-    try:
+class TorchSummaries(Summaries):
+    """By the package tensorboard."""
+
+    def open(self, epoch):
         from torch.utils.tensorboard import SummaryWriter
-    except ModuleNotFoundError:
-        print("note: the package tensorboard is not installed: no summaries are written")
-        return contextlib.nullcontext()
-    # what an earlier run, which a kill cut short, wrote of the epochs from purge_step on is left out
-    return SummaryWriter(folder, purge_step=first_epoch + 1)
+        return SummaryWriter(self.folder, purge_step=epoch)
 
-
-def summarise(summaries: "SummaryWriter", row: LogRow) -> None:  # noqa: F821 (imported where it is opened)
-    """Show an epoch's figures in TensorBoard."""
-    for name, figure in row.scalars().items():
-        summaries.add_scalar(name, figure, row.epoch)
-    summaries.flush()
+    def add(self, epoch, seconds, scalars):
+        for name, figure in scalars.items():
+            self.writer.add_scalar(name, figure, epoch, seconds)
 
 
 def complete(recipe: Recipe, folder: Path, start: Path, device: torch.device) -> None:
@@ -199,6 +193,8 @@ def complete(recipe: Recipe, folder: Path, start: Path, device: torch.device) ->
     variables.assign(npz.read_training(start), network)
     npz.save_model(folder / MODEL_NAME, variables.quantised(network))
     journal.draw()
+    with TorchSummaries(folder, recipe.epochs):  # from the log
+        pass
     finish(journal, device, processes=1)
 
 
