@@ -1,7 +1,14 @@
 """The command twba-nets: one name for what the modules do."""
+from __future__ import annotations
+
 import importlib
 import sys
-from typing import Sequence
+
+from twba_nets import interrupts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Sequence
 
 # name -> (the module whose main it runs, what it does)
 COMMANDS = {
@@ -19,8 +26,10 @@ EXTRAS = {"nir": "nir", "onnx": "onnx", "torch": "torch", "tensorboard": "torch"
 
 def main(argv: Sequence[str] = None) -> None:
     """Run the command that the first argument names."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if argv[:1] in (["--version"], ["-V"]):
+    if argv is None:
+        interrupts.exit_at_once()  # the imports take seconds
+        argv = sys.argv[1:]
+    if argv and argv[0] in ("--version", "-V"):
         from twba_nets import __version__
         print(__version__)
     elif not argv or argv[0] in ("-h", "--help"):
@@ -38,8 +47,6 @@ def usage() -> str:
 
 
 def _run(module: str, argv: Sequence[str]) -> None:
-    from twba_nets import interrupts
-    interrupts.exit_at_once()  # the imports take seconds
     try:
         importlib.import_module(module).main(argv)
     except ModuleNotFoundError as error:

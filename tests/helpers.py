@@ -45,9 +45,14 @@ def short_recipe() -> recipes.Recipe:
 @pytest.fixture
 def drawn(monkeypatch) -> list:
     """The axes of every figure that the test draws, in order."""
-    from matplotlib import pyplot
-    axes, close = [], pyplot.close
-    monkeypatch.setattr(pyplot, "close", lambda figure: axes.extend(figure.axes) or close(figure))
+    from matplotlib.figure import Figure
+    axes, save = [], Figure.savefig
+
+    def saved(figure, *arguments, **named):
+        axes.extend(figure.axes)
+        return save(figure, *arguments, **named)
+
+    monkeypatch.setattr(Figure, "savefig", saved)
     return axes
 
 
@@ -167,10 +172,10 @@ def start_training(folder: Path, *flags) -> subprocess.Popen:
     return start_python(TRAIN, "--output", folder, "--threads", 1, *flags)
 
 
-# stands in for a package: it tells that it is being imported, and goes on with that for ever
+# stands in for a module: it tells that it is being imported, and goes on with that for ever
 SLOW = """
-import pathlib, time
-pathlib.Path(__file__).with_name("started").touch()
+import os, time
+open(os.path.join(os.path.dirname(__file__), "started"), "w").close()
 time.sleep(600)
 """
 

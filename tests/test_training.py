@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,8 +16,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import Clock, Snapshots, start_training
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorflow.python.lib.io import file_io
 
+import twba_nets
 from twba_nets import architecture as arch, card, datasets, journal, progress, recipe as recipes, run_folder
 from twba_nets.errors import UserError
 from twba_nets.files import atomic_write, claimed
@@ -271,6 +274,61 @@ def test_summaries(finished_run):
     for row in rows:
         for tag in ("train_loss", "test_accuracy", "learning_rate"):
             assert values[int(row["epoch"]), tag] == pytest.approx(float(row[tag]), rel=1e-6)
+
+
+def scalars(folder):
+    """What TensorBoard shows of a run: for each tag the epochs and their figures."""
+    found = EventAccumulator(str(folder)).Reload()
+    return {tag: [(event.step, pytest.approx(event.value, rel=1e-6)) for event in found.Scalars(tag)]
+            for tag in found.Tags()["scalars"]}
+
+
+def logged(folder):
+    """The same of its log."""
+    rows = journal.read_log(folder)
+    return {tag: [(int(row["epoch"]), float(row[tag])) for row in rows] for tag in journal.SCALARS}
+
+
+@pytest.mark.parametrize("flags", [[], ["--epochs", "5"]])
+def test_summaries_that_a_kill_left_out(train, tmp_path, flags):
+    """Of a run that is completed, and of one that goes on."""
+    train(tmp_path)
+    events, = tmp_path.glob("events.*")
+    events.write_bytes(events.read_bytes()[:400])  # some of the first epoch's
+    (tmp_path / "model.json").unlink()
+    before = [row["finished_at"] for row in journal.read_log(tmp_path)]
+    train(tmp_path, "--resume", *flags)
+    assert scalars(tmp_path) == logged(tmp_path) and len(logged(tmp_path)["test_loss"]) == (5 if flags else 3)
+    found = EventAccumulator(str(tmp_path)).Reload().Scalars("test_loss")
+    assert [time.strftime(journal.TIME, time.gmtime(event.wall_time)) for event in found][:3] == before
+
+
+def test_a_run_does_without_summaries(train, tmp_path, monkeypatch, capsys):
+    """What fails is told of once, and made up for by the next run."""
+    def fail(*_):
+        raise OSError("the disk of the summaries is full")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(tf.summary.FileWriter, "add_event", fail)
+        train(tmp_path)
+    assert capsys.readouterr().err.count("the disk of the summaries is full") == 1
+    assert card.read(tmp_path / "model.npz")["epochs"] == 3
+    train(tmp_path, "--resume", "--epochs", "4")
+    assert scalars(tmp_path) == logged(tmp_path) and len(logged(tmp_path)["test_loss"]) == 4
+
+
+def test_a_run_does_without_matplotlib(train, tmp_path, monkeypatch, capsys):
+    """It ends, and is known to have ended."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "twba_nets.drawing", raising=False)
+    monkeypatch.delattr(twba_nets, "drawing", raising=False)
+    train(tmp_path)
+    error = capsys.readouterr().err
+    assert error.count("warning: ") == 3 and "learning_curve.png" in error and "matplotlib" in error
+    assert card.read(tmp_path / "model.npz")["epochs"] == 3 and not (tmp_path / "learning_curve.png").exists()
+    train(tmp_path, "--resume")
+    out, error = capsys.readouterr()
+    assert "3 of 3 epochs are done" in out and "completed" not in out and error == ""
 
 
 def test_learning_curve(drawn, tmp_path):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from conftest import in_tensorflow
 from helpers import REPOSITORY, Clock, Snapshots, interrupt_import
+import twba_nets
 from twba_nets import architecture as arch, card, datasets, files, journal, npz, progress
 from twba_nets.model import open_model
 from twba_torch import device, pipeline, train, training, variables
@@ -362,6 +364,19 @@ def test_killed_at_any_replacement(without_arithmetic, tmp_path, monkeypatch):
         assert_same_run(folder, tmp_path / "whole")
 
 
+def scalars(folder):
+    """What TensorBoard shows of a run: for each tag the epochs and their figures."""
+    found = EventAccumulator(str(folder)).Reload()
+    return {tag: [(event.step, pytest.approx(event.value, rel=1e-6)) for event in found.Scalars(tag)]
+            for tag in found.Tags()["scalars"]}
+
+
+def logged(folder):
+    """The same of its log."""
+    rows = journal.read_log(folder)
+    return {tag: [(int(row["epoch"]), float(row[tag])) for row in rows] for tag in journal.SCALARS}
+
+
 def test_summaries(without_arithmetic, tmp_path):
     """TensorBoard has an epoch's figures once, also where a kill came before the save: by the tags of TensorFlow's side."""
     without_arithmetic(tmp_path, "--epochs", "1")
@@ -371,21 +386,69 @@ def test_summaries(without_arithmetic, tmp_path):
         shutil.copy(tmp_path / "saved" / name, tmp_path)
     shutil.rmtree(tmp_path / "saved")
     without_arithmetic(tmp_path, "--resume", "--epochs", "4")
-    found = EventAccumulator(str(tmp_path)).Reload()
-    rows = journal.read_log(tmp_path)
-    assert set(found.Tags()["scalars"]) == set(journal.LogRow._fields) - {"epoch", "step", "precise_batch_norm"}
-    assert len(rows) == 4
-    for tag in found.Tags()["scalars"]:
-        assert [(event.step, event.value) for event in found.Scalars(tag)] == [
-            (int(row["epoch"]), pytest.approx(float(row[tag]), rel=1e-6)) for row in rows]
+    assert scalars(tmp_path) == logged(tmp_path) and len(logged(tmp_path)["test_loss"]) == 4
 
 
-def test_without_tensorboard(without_arithmetic, tmp_path, capsys, monkeypatch):
-    """A machine with PyTorch alone trains, and says what it leaves out."""
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+class Broken(types.ModuleType):
+    """A package that is there, and cannot be imported: with another protobuf, say."""
+
+    def __getattr__(self, name):
+        raise TypeError("Descriptors cannot be created directly.\nIf this call came from a _pb2.py file, ...")
+
+
+@pytest.mark.parametrize("module, name", [(None, "ModuleNotFoundError"), (Broken("tensorboard"), "TypeError: Descriptors")])
+def test_a_run_does_without_tensorboard(without_arithmetic, tmp_path, capsys, monkeypatch, module, name):
+    """A machine with PyTorch alone trains, and says once what it leaves out."""
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    without_arithmetic(tmp_path, "--epochs", "3")
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("warning: ") and "TensorBoard" in error and name in error
+    assert card.read(tmp_path / "model.npz")["epochs"] == 3 and not list(tmp_path.glob("events.out*"))
+
+
+def test_a_run_does_without_matplotlib(without_arithmetic, tmp_path, capsys, monkeypatch):
+    """It ends, and is known to have ended."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "twba_nets.drawing", raising=False)
+    monkeypatch.delattr(twba_nets, "drawing", raising=False)
     without_arithmetic(tmp_path, "--epochs", "1")
-    assert "note: the package tensorboard is not installed: no summaries are written\n" in capsys.readouterr().out
-    assert (tmp_path / "model.json").exists() and not list(tmp_path.glob("events.out*"))
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "learning_curve.png" in error and "matplotlib" in error
+    without_arithmetic(tmp_path, "--resume")
+    out, error = capsys.readouterr()
+    assert "1 of 1 epochs are done" in out and "completed" not in out and error == ""
+
+
+def test_summaries_that_fail_in_the_midst(without_arithmetic, tmp_path, capsys, monkeypatch):
+    """The run goes on, and the next one makes up for them."""
+    from torch.utils.tensorboard import SummaryWriter
+    add = SummaryWriter.add_scalar
+
+    def full(writer, name, figure, epoch, seconds):
+        if epoch == 2:
+            raise OSError("no room")
+        add(writer, name, figure, epoch, seconds)
+
+    with monkeypatch.context() as failing:
+        failing.setattr(SummaryWriter, "add_scalar", full)
+        without_arithmetic(tmp_path, "--epochs", "3")
+    assert capsys.readouterr().err.count("no room") == 1
+    without_arithmetic(tmp_path, "--resume", "--epochs", "4")
+    assert scalars(tmp_path) == logged(tmp_path) and len(logged(tmp_path)["test_loss"]) == 4
+
+
+@pytest.mark.parametrize("flags", [[], ["--epochs", "5"]])
+def test_summaries_that_a_kill_left_out(without_arithmetic, tmp_path, flags):
+    """Of a run that is completed, and of one that goes on."""
+    without_arithmetic(tmp_path, "--epochs", "3")
+    events, = tmp_path.glob("events.*")
+    events.write_bytes(events.read_bytes()[:400])  # some of the first epoch's
+    (tmp_path / "model.json").unlink()
+    before = [row["finished_at"] for row in journal.read_log(tmp_path)]
+    without_arithmetic(tmp_path, "--resume", *flags)
+    assert scalars(tmp_path) == logged(tmp_path) and len(logged(tmp_path)["test_loss"]) == (5 if flags else 3)
+    found = EventAccumulator(str(tmp_path)).Reload().Scalars("test_loss")
+    assert [time.strftime(journal.TIME, time.gmtime(event.wall_time)) for event in found][:3] == before
 
 
 def test_limit_train(without_arithmetic, tmp_path, capsys):
@@ -676,7 +739,10 @@ def test_numbers_that_make_no_sense(flag, value, tmp_path, capsys):
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("package, program", [
     ("torch", ["-m", "twba_torch.train"]), ("numpy", ["-m", "twba_torch.train"]), ("torch", ["benchmarks/training_torch.py"]),
-    ("nir", ["-m", "twba_chip.export_nir", "x", "y"]), ("onnx", ["-m", "twba_chip.export_onnx", "x", "y"])])
+    ("nir", ["-m", "twba_chip.export_nir", "x", "y"]), ("onnx", ["-m", "twba_chip.export_onnx", "x", "y"]),
+    # the first that takes long of Python's own modules
+    *((module, program) for module in ("typing", "pathlib") for program in (
+        ["-m", "twba_chip.export_onnx"], ["-m", "twba_torch.train"], ["twba_command.py", "to-onnx"]))])
 def test_interrupted_while_importing(package, program, signal_number, tmp_path):
     status, error = interrupt_import(program, package, signal_number, tmp_path)
     assert (status, error) == (130, "\nstopped\n")

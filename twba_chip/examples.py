@@ -4,11 +4,11 @@ import io
 from typing import Dict, List, NamedTuple
 
 import numpy as np
-from matplotlib.image import imsave
 
 from twba_chip.engine import Engine
 from twba_chip.measurement import Measurement
 from twba_nets.arrays import Arrays
+from twba_nets.drawing import imsave
 
 RIGHT, WRONG = 3, 2  # the first images that the network classifies rightly, and wrongly
 # RGBA, readable on white and on black; where no neuron fires the page shows through
@@ -66,5 +66,5 @@ def columns_of(channels: int) -> int:
 def data_uri(pixels: np.ndarray) -> str:
     """A picture uint8 [h, w, 3 or 4] as the address of a PNG that holds it."""
     buffer = io.BytesIO()
-    imsave(buffer, np.ascontiguousarray(pixels), format="png")
+    imsave(buffer, np.ascontiguousarray(pixels), format="png", origin="upper")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -6,10 +6,9 @@ import io
 import re
 from typing import Callable
 
-import matplotlib
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+
+from twba_nets import drawing  # before Matplotlib, which it brings up
 from matplotlib.axes import Axes
 
 # Matplotlib writes these colours as they are; the page's variables take their places (page.css), in light and in dark
@@ -68,14 +67,13 @@ def robustness(axis: Axes, report: dict) -> None:
 
 def svg(draw: Callable[[Axes, dict], None], report: dict) -> str:
     """The <svg> element of a figure. Its ids begin with the name of the function that draws it."""
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(5.4, 3.2))
+    with drawing.figure(5.4, 3.2, STYLE) as figure:
+        axis = figure.subplots()
         draw(axis, report)
         axis.grid(axis="y", color=MUTED, alpha=0.25)
         figure.tight_layout()
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True)
-        plt.close(figure)
     text = buffer.getvalue()
     text = text[text.index("<svg"):]  # without what makes it a file: declaration, metadata, and a style that would be the page's
     text = re.sub(r"\s*<(metadata|style)\b.*?</\1>", "", text, flags=re.DOTALL)

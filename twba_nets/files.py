@@ -8,12 +8,12 @@ import json
 import os
 import re
 import secrets
-import sys
 from pathlib import Path
 from typing import IO, Callable, Dict, Iterator, NamedTuple, Union
 
 import numpy as np
 
+from twba_nets import streams
 from twba_nets.errors import UserError
 
 # what a killed process leaves; until now the names had no number
@@ -156,7 +156,6 @@ def _lock(descriptor: int, folder: Path) -> bool:
     except OSError as error:
         if error.errno not in WITHOUT_LOCKS:
             raise
-        print(f"warning: {folder}: its file system has no locks ({error.strerror}): let no other process train into it",
-              file=sys.stderr)
+        streams.tell(f"warning: {folder}: its file system has no locks ({error.strerror}): let no other process train into it")
         return False
     return True

@@ -1,13 +1,21 @@
-"""One line for Ctrl-C, SIGTERM and what the user can mend. No package is imported here."""
+"""One line for Ctrl-C, SIGTERM and what the user can mend. No package is imported here.
+
+Nor is what takes long: until exit_at_once() is called, Ctrl-C is a traceback.
+"""
+from __future__ import annotations
+
 import contextlib
 import os
 import signal
 import sys
-from types import FrameType, TracebackType
-from typing import Callable, Dict, Iterator, Type, Union
 
-from twba_nets import places
+from twba_nets import streams
 from twba_nets.errors import UserError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType, TracebackType
+    from typing import Callable, Dict, Iterator, Type, Union
 
 PATIENCE = 2  # seconds that an interruption has to end the program
 _at_once = []
@@ -16,14 +24,18 @@ _at_once = []
 def exit_at_once(target: str = "setup") -> None:
     """From now on end the program in one line on Ctrl-C or SIGTERM: for its imports, which leave nothing half done.
 
-    A package that is missing also gets one line. target: make's, for the environment that the program needs.
+    A package that is missing also gets one line. target: make's, for the environment that the program needs. The standard
+    streams are prepared, too (streams.prepare).
     """
     _handle(lambda number, frame: _leave("stopped"))
+    streams.prepare()
 
     def tell(kind: Type[BaseException], error: BaseException, traceback: TracebackType) -> None:
         package = (getattr(error, "name", None) or "").partition(".")[0]
         if isinstance(error, ModuleNotFoundError) and not package.startswith("twba"):
-            print(f"error: {package} is not installed for {sys.executable}: {_remedy(target)}", file=sys.stderr)
+            streams.tell(f"error: {package} is not installed for {sys.executable}: {_remedy(target)}")
+        elif isinstance(error, OSError):  # as of a help that a full disk has no room for
+            streams.tell(f"error: {error}")
         else:
             sys.__excepthook__(kind, error, traceback)
 
@@ -31,6 +43,7 @@ def exit_at_once(target: str = "setup") -> None:
 
 
 def _remedy(target: str) -> str:
+    from twba_nets import places
     if not places.IS_CHECKOUT:
         return "install it"
     return f"run `make {target}`, then the same command by {target.replace('setup', '.venv')}/bin/python"
@@ -71,13 +84,15 @@ def one_line_for_mistakes(stopped: Union[str, Callable[[], str]]) -> Iterator[No
     try:
         try:
             yield
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here what cannot be written gets its line
             if interrupts:  # this one got lost
                 raise KeyboardInterrupt
         finally:
             signal.alarm(0)
     except BaseException as error:
         if interrupts:  # whatever came of it: TensorFlow's C code makes a SystemError of a KeyboardInterrupt
-            print("\n" + say(), file=sys.stderr)
+            streams.tell("\n" + say())
             sys.exit(130)
         if isinstance(error, (UserError, OSError)):
             sys.exit(f"error: {error}")
@@ -89,7 +104,7 @@ def one_line_for_mistakes(stopped: Union[str, Callable[[], str]]) -> Iterator[No
 
 def _leave(line: str) -> None:
     with contextlib.suppress(Exception):
-        print("\n" + line, file=sys.stderr)
+        streams.tell("\n" + line)
         sys.stdout.flush()
     os._exit(130)
 

@@ -7,7 +7,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
-from twba_nets import card, npz, provenance
+from twba_nets import card, npz, provenance, streams
 from twba_nets.errors import UserError
 from twba_nets.files import atomic_write
 from twba_nets.progress import duration
@@ -37,14 +37,11 @@ class LogRow(NamedTuple):
     seconds: float
     precise_batch_norm: int
 
-    def scalars(self) -> Dict[str, float]:
-        """What TensorBoard shows over the epochs, tag -> figure."""
-        return {name: figure for name, figure in self._asdict().items()
-                if name not in ("epoch", "step", "precise_batch_norm")}
-
 
 FIELDS = LogRow._fields + ("finished_at",)
 OLDER_FIELDS = tuple(name for name in FIELDS if name != "precise_batch_norm")  # earlier logs have these
+SCALARS = tuple(name for name in LogRow._fields if name not in ("epoch", "step", "precise_batch_norm"))  # for TensorBoard
+TIME = "%Y-%m-%dT%H:%M:%SZ"  # of finished_at
 
 
 class Trained(NamedTuple):
@@ -101,7 +98,7 @@ class Journal:
     def record(self, row: LogRow) -> None:
         """Add an epoch's figures to the log. Save next, then tell. Raises UserError if the test loss is no finite number."""
         require_finite("test loss", row.test_loss, row.epoch)
-        finished_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        finished_at = time.strftime(TIME, time.gmtime())
         self._write_log(read_log(self.folder) + [dict(row._asdict(), finished_at=finished_at)])
         if self.facts:
             provenance.record(self.folder, row.epoch, self.facts)
@@ -118,8 +115,9 @@ class Journal:
               flush=True)
 
     def draw(self) -> None:
-        """Bring learning_curve.png up to date."""
-        draw_curve(self.folder, self.recipe)
+        """Bring learning_curve.png up to date, where Matplotlib can."""
+        with streams.optional(f"{self.folder / CURVE_NAME}: is not drawn"):
+            draw_curve(self.folder, self.recipe)
 
     def finish(self, sha256: str) -> None:
         """Write the card (card.write) of a run whose last epoch is saved and drawn. sha256: of model.npz as it was written."""
@@ -133,7 +131,7 @@ def is_cut_short(folder: Path, epochs: int) -> bool:
     if epochs not in [int(row["epoch"]) for row in read_log(folder)]:
         return False  # it was trained elsewhere
     model = folder / MODEL_NAME
-    found = card.read(model) if model.exists() and (folder / CURVE_NAME).exists() else None
+    found = card.read(model) if model.exists() else None
     return not found or found.get("epochs") != epochs
 
 
@@ -202,26 +200,23 @@ def _diverged(what: str, epoch: int) -> UserError:
 
 def draw_curve(folder: Path, recipe: Recipe) -> None:
     """Draw accuracy and loss over the epochs of a run, from its log.csv, as learning_curve.png."""
-    import matplotlib  # only now: an evaluation does without
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from twba_nets import drawing  # only now: an evaluation does without; and before Matplotlib, which it brings up
     from matplotlib.ticker import MaxNLocator
     rows = read_log(folder)
     epochs = [int(row["epoch"]) for row in rows]
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4))
-    for axis, quantity in zip(axes, ("accuracy", "loss")):
-        for part in ("train", "test"):
-            axis.plot(epochs, [float(row[f"{part}_{quantity}"]) for row in rows], label=part,
-                      marker="." if len(rows) < 20 else None)
-        axis.set_xlabel("epoch")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.set_ylabel(quantity)
-        axis.grid(alpha=0.3)
-        axis.legend()
-    title = f"{recipe.title}, {Path(*folder.resolve().parts[-2:])}"
-    figure.suptitle(title.replace("$", r"\$"), fontsize="medium")  # what stands between two dollars would be set as a formula
-    figure.tight_layout()
-    figure.subplots_adjust(top=0.92)
-    with atomic_write(folder / CURVE_NAME) as file:
-        figure.savefig(file, format="png", dpi=120)
-    plt.close(figure)
+    with drawing.figure(10, 4) as figure:
+        for axis, quantity in zip(figure.subplots(1, 2), ("accuracy", "loss")):
+            for part in ("train", "test"):
+                axis.plot(epochs, [float(row[f"{part}_{quantity}"]) for row in rows], label=part,
+                          marker="." if len(rows) < 20 else None)
+            axis.set_xlabel("epoch")
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axis.set_ylabel(quantity)
+            axis.grid(alpha=0.3)
+            axis.legend()
+        title = f"{recipe.title}, {Path(*folder.resolve().parts[-2:])}"
+        figure.suptitle(title.replace("$", r"\$"), fontsize="medium")  # what stands between two dollars would be set as a formula
+        figure.tight_layout()
+        figure.subplots_adjust(top=0.92)
+        with atomic_write(folder / CURVE_NAME) as file:
+            figure.savefig(file, format="png", dpi=120)

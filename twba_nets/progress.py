@@ -1,9 +1,10 @@
 """How far a long computation is: a bar on a terminal, a line every half minute in a log. No framework is imported here."""
-import sys
 import time
 from typing import Union
 
 from tqdm import tqdm
+
+from twba_nets import streams
 
 EVERY = 30  # seconds between two lines of a log
 
@@ -28,8 +29,8 @@ class Lines:
         if now - self.told >= EVERY and self.n < self.total:
             self.told = now
             rate = self.n / (now - self.started)
-            print(f"{self.what}: {self.n:,} of {self.total:,} images, {rate:.1f} images/s, "
-                  f"{duration((self.total - self.n) / rate)} left{self.postfix}", file=sys.stderr, flush=True)
+            streams.tell(f"{self.what}: {self.n:,} of {self.total:,} images, {rate:.1f} images/s, "
+                         f"{duration((self.total - self.n) / rate)} left{self.postfix}")
 
     def set_postfix(self, **figures: object) -> None:
         """Figures that the next lines end with."""
@@ -41,7 +42,7 @@ def bar(total: int, what: str, shown: bool = True) -> Union[tqdm, Lines]:
 
     what: what is done with them. shown: whether this is the one of several processes that tells of it.
     """
-    if sys.stderr.isatty() or not shown:
+    if streams.is_terminal() or not shown:
         return tqdm(total=total, desc=what, unit=" images", leave=False, disable=not shown)
     return Lines(total, what)
 

@@ -1,5 +1,4 @@
 """The training loop: Adam on the softmax cross entropy; a test and a checkpoint after every epoch."""
-import contextlib
 import time
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional
@@ -11,9 +10,10 @@ from twba_nets import card, npz, progress, provenance
 from twba_nets.architecture import is_quantised
 from twba_nets.datasets.dataset import Dataset
 from twba_nets.interrupts import exiting_at_once
-from twba_nets.journal import Journal, LogRow, Tested, Trained, make_row, require_finite, require_trained
+from twba_nets.journal import Journal, Tested, Trained, make_row, require_finite, require_trained
 from twba_nets.recipe import Recipe
 from twba_nets.run_folder import MODEL_NAME
+from twba_nets.summaries import Summaries
 from twba_tensorflow import checkpoint, quantisers
 from twba_tensorflow.evaluation import Evaluator, correct, cross_entropy
 from twba_tensorflow.graphs import GRAPHS
@@ -59,8 +59,7 @@ def train(recipe: Recipe, dataset: Dataset, folder: Path, start: Optional[Path] 
                 checkpoint.assign(session, initial)
             journal = Journal(folder, recipe, first_epoch, facts(graph))
             variables = {variable.op.name: variable for variable in tf.global_variables()}
-            with contextlib.closing(tf.summary.FileWriter(str(folder))) as summaries:
-                summaries.add_session_log(tf.SessionLog(status=tf.SessionLog.START), global_step=first_epoch + 1)
+            with TensorFlowSummaries(folder, first_epoch) as summaries:
                 for epoch in range(first_epoch, recipe.epochs):
                     trained = train_epoch(session, step, recipe, epoch)
                     started = time.monotonic()
@@ -76,7 +75,7 @@ def train(recipe: Recipe, dataset: Dataset, folder: Path, start: Optional[Path] 
                     sha256 = checkpoint.save(session, saver, folder, epoch + 1, step.all_params)
                     journal.tell(row)  # only what is saved
                     journal.draw()
-                    summarise(summaries, row)
+                    summaries.update()
     journal.finish(sha256)
 
 
@@ -110,11 +109,17 @@ def train_epoch(session: tf.Session, step: Step, recipe: Recipe, epoch: int) -> 
     return Trained(loss_sum / seen, correct_sum / seen, time.monotonic() - started)
 
 
-def summarise(summaries: tf.summary.FileWriter, row: LogRow) -> None:
-    """Show an epoch's figures in TensorBoard."""
-    values = [tf.Summary.Value(tag=name, simple_value=figure) for name, figure in row.scalars().items()]
-    summaries.add_summary(tf.Summary(value=values), row.epoch)
-    summaries.flush()
+class TensorFlowSummaries(Summaries):
+    """By TensorFlow's own writer."""
+
+    def open(self, epoch):
+        writer = tf.summary.FileWriter(str(self.folder))
+        writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), global_step=epoch)
+        return writer
+
+    def add(self, epoch, seconds, scalars):
+        values = [tf.Summary.Value(tag=name, simple_value=figure) for name, figure in scalars.items()]
+        self.writer.add_event(tf.Event(wall_time=seconds, step=epoch, summary=tf.Summary(value=values)))
 
 
 def complete(recipe: Recipe, folder: Path, start: Path) -> None:
@@ -123,6 +128,8 @@ def complete(recipe: Recipe, folder: Path, start: Path) -> None:
     sha256 = npz.save_model(folder / MODEL_NAME, quantised(checkpoint.read(start), recipe.variant))
     checkpoint.clear(folder, recipe.epochs)
     journal.draw()
+    with TensorFlowSummaries(folder, recipe.epochs):  # from the log
+        pass
     journal.finish(sha256)
 
 

@@ -20,6 +20,7 @@ from twba_nets.journal import Journal, LogRow, Tested, Trained, make_row, requir
 from twba_nets.model import Model
 from twba_nets.recipe import Recipe
 from twba_nets.run_folder import MODEL_NAME, TRAINING_NAME
+from twba_nets.summaries import Summaries
 from twba_torch import variables
 from twba_torch.adam import Adam
 from twba_torch.network import MOVING_RATE, Network
@@ -223,7 +224,7 @@ def train(trainer: Trainer, folder: Path, first_epoch: int, minutes: float | Non
     epochs, chief, started, saved = trainer.recipe.epochs, trainer.rank == 0, time.monotonic(), -math.inf
     if chief:
         journal = Journal(folder, trainer.recipe, first_epoch, facts(trainer.device, trainer.world))
-    with open_summaries(folder, first_epoch) if chief else contextlib.nullcontext() as summaries, \
+    with TorchSummaries(folder, first_epoch) if chief else contextlib.nullcontext() as summaries, \
             ThreadPoolExecutor(1) as writer:
         written = deque()  # the writer's epochs that are not told yet
         for epoch in range(first_epoch, epochs):
@@ -247,7 +248,7 @@ def train(trainer: Trainer, folder: Path, first_epoch: int, minutes: float | Non
 
 
 def _write(before: Future | None, journal: Journal, row: LogRow, save: Callable[[], str] | None,
-           summaries: "SummaryWriter") -> str | None:  # noqa: F821 (imported where it is opened)
+           summaries: Summaries) -> str | None:
     """What an epoch leaves in its run's folder, unless the one before failed. Returns what `save` does.
 
     save: as of Trainer.saving, None where no checkpoint is due.
@@ -258,8 +259,7 @@ def _write(before: Future | None, journal: Journal, row: LogRow, save: Callable[
     sha256 = save() if save else None
     if save:
         journal.draw()
-    if summaries:
-        summarise(summaries, row)
+    summaries.update()
     return sha256
 
 
@@ -271,22 +271,16 @@ def _tell(journal: Journal, written: deque, wait: bool) -> None:
         journal.tell(row)
 
 
-def open_summaries(folder: Path, first_epoch: int) -> contextlib.AbstractContextManager:
-    """TensorBoard's writer of a run's summaries, or None where there is PyTorch alone, which trains as well."""
-    try:
+class TorchSummaries(Summaries):
+    """By the package tensorboard."""
+
+    def open(self, epoch):
         from torch.utils.tensorboard import SummaryWriter
-    except ModuleNotFoundError:
-        print("note: the package tensorboard is not installed: no summaries are written")
-        return contextlib.nullcontext()
-    # what an earlier run, which a kill cut short, wrote of the epochs from purge_step on is left out
-    return SummaryWriter(folder, purge_step=first_epoch + 1)
+        return SummaryWriter(self.folder, purge_step=epoch)
 
-
-def summarise(summaries: "SummaryWriter", row: LogRow) -> None:  # noqa: F821 (imported where it is opened)
-    """Show an epoch's figures in TensorBoard."""
-    for name, figure in row.scalars().items():
-        summaries.add_scalar(name, figure, row.epoch)
-    summaries.flush()
+    def add(self, epoch, seconds, scalars):
+        for name, figure in scalars.items():
+            self.writer.add_scalar(name, figure, epoch, seconds)
 
 
 def complete(recipe: Recipe, folder: Path, start: Path) -> None:
@@ -296,6 +290,8 @@ def complete(recipe: Recipe, folder: Path, start: Path) -> None:
     variables.assign(npz.read_training(start), network)
     sha256 = npz.save_model(folder / MODEL_NAME, variables.quantised(network))
     journal.draw()
+    with TorchSummaries(folder, recipe.epochs):  # from the log
+        pass
     journal.finish(sha256)
 
 
