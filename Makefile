@@ -3,6 +3,7 @@
 # test    the tests of the TensorFlow side                       train-torch  the same, by PyTorch, on a GPU if there is one
 # bench   inference speed: the engine and its peers              test-torch   the tests of the PyTorch side, against TensorFlow
 # bench-train  training speed: this graph, the original's        bench-torch  PyTorch's training speed, by its parts
+# test-gpu  a GPU's arithmetic and speed, where there is one     test-lowest  with the lowest PyTorch that will do
 # lint    ruff, shellcheck, hadolint, zizmor                     lock         resolve the requirements anew (needs uv)
 PYTHON := .venv/bin/python
 TORCH_PYTHON := .venv-torch/bin/python
@@ -14,7 +15,7 @@ LOCK := uv pip compile --no-config --no-emit-index-url --no-emit-find-links --ge
 TORCH_CPU_WHEELS ?= https://download.pytorch.org/whl/cpu/torch/
 export TORCH_CPU_WHEELS
 
-.PHONY: help setup setup-torch demo test test-torch train train-torch bench bench-train bench-torch lint lock
+.PHONY: help setup setup-torch demo test test-torch test-gpu test-lowest train train-torch bench bench-train bench-torch lint lock
 .DEFAULT_GOAL := setup
 
 help:
@@ -34,6 +35,15 @@ test: setup
 
 test-torch: setup setup-torch
 	$(TORCH_PYTHON) -m pytest tests_torch $(ARGS)
+
+test-gpu: setup-torch
+	$(TORCH_PYTHON) -m tests_gpu --json benchmarks/training_gpu.json $(ARGS)
+
+test-lowest:
+	@./setup.sh lowest
+	.venv-lowest/bin/python -m pytest $(addprefix tests_torch/test_,by_hand.py convolution.py device.py quantisers.py) $(ARGS)
+	rm -rf runs/lowest
+	.venv-lowest/bin/python -m twba_torch.train --variant twba --dataset digits --limit-train 100 --epochs 2 --output runs/lowest
 
 train: setup
 	@test -n "$(FOLDER_$(VARIANT))" || { echo "VARIANT is twba or bwba, not $(VARIANT)" >&2; exit 1; }
@@ -64,4 +74,7 @@ lock:
 	  -o twba_torch/requirements.lock
 	$(LOCK) --python-platform x86_64-manylinux_2_28 --python-version 3.11 --find-links $(TORCH_CPU_WHEELS) \
 	  twba_torch/requirements.txt --no-emit-package torchvision -o twba_torch/requirements-cpu.lock
+	$(LOCK) --python-platform x86_64-manylinux_2_28 --python-version 3.11 twba_torch/requirements-lowest.txt \
+	  $(addprefix --no-emit-package ,triton nvidia-cusolver-cu12 nvidia-cuda-nvrtc-cu12 nvidia-nvtx-cu12) \
+	  -o twba_torch/requirements-lowest.lock
 	$(LOCK) --universal --python-version 3.10 --no-deps benchmarks/requirements.txt -o benchmarks/requirements.lock

@@ -13,5 +13,5 @@ zizmor==1.2.0 --hash=sha256:9354321a6b534f5d2b7497a1a683a53fdb9ed8f49a38a553c761
 EOF
 "$TOOLS/bin/ruff" check --no-cache .
 "$TOOLS/bin/shellcheck" ./*.sh docker/*.sh tests_readers/*.sh .ci/run
-"$TOOLS/bin/hadolint" docker/Dockerfile docker/Dockerfile.gpu
+"$TOOLS/bin/hadolint" docker/Dockerfile docker/Dockerfile.gpu docker/Dockerfile.torch
 "$TOOLS/bin/zizmor" -qq --offline .github/workflows

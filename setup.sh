@@ -3,6 +3,7 @@
 #   ./setup.sh        .venv: CPython 3.7, TensorFlow 1.15, TensorLayer patched. Where there is no 3.7, uv fetches one
 #   ./setup.sh intel  .venv-intel: the same with intel-tensorflow, to be compared (docs/speed.md)
 #   ./setup.sh torch  .venv-torch: CPython 3.10 to 3.13, PyTorch for CUDA where there is an NVIDIA driver, else for the CPU
+#   ./setup.sh lowest .venv-lowest: CPython 3.11, the lowest PyTorch that will do; 5 GB, since PyPI has its build for CUDA alone
 #   ./setup.sh bench  .venv-bench: the benchmark's peers, on top of .venv-torch
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -121,6 +122,13 @@ torch)
     cksum twba_torch/requirements.lock twba_torch/requirements-cpu.lock >.venv-torch/installed
   fi
   ;;
+lowest)
+  if ! is_current .venv-lowest twba_torch/requirements-lowest.lock; then
+    python=$(find_python 3.11) || fail "the lowest PyTorch is locked for CPython 3.11: install it"
+    prepare .venv-lowest "$python" twba_torch/requirements-lowest.lock --no-cache-dir
+    cksum twba_torch/requirements-lowest.lock >.venv-lowest/installed
+  fi
+  ;;
 bench)
   if ! is_current .venv-bench benchmarks/requirements.lock .venv-torch/installed; then
     echo "setting up .venv-bench (once)"
@@ -131,6 +139,6 @@ bench)
   fi
   ;;
 *)
-  fail "$1? Nothing for TensorFlow's environment, intel, torch, or bench"
+  fail "$1? Nothing for TensorFlow's environment, intel, torch, lowest, or bench"
   ;;
 esac

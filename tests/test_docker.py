@@ -15,7 +15,7 @@ def test_what_git_ignores_is_not_copied_into_an_image():
     assert {entry.strip("/") for entry in ignored} <= {entry.split("/")[-1] for entry in left_out}
 
 
-@pytest.mark.parametrize("dockerfile", ["Dockerfile", "Dockerfile.gpu"])
+@pytest.mark.parametrize("dockerfile", ["Dockerfile", "Dockerfile.gpu", "Dockerfile.torch"])
 def test_an_image_alone_names_demo_training_and_spikes(dockerfile):
     command = (REPOSITORY / "docker" / dockerfile).read_text().splitlines()[-1]
     assert command == 'CMD ["cat", "docker/usage.txt"]'

@@ -62,8 +62,8 @@ class Trainer:
     def _compile(self, function: Callable) -> Callable:
         """The function as one graph, or an error: in pieces, which DistributedDataParallel needs, it is slower.
 
-        On a GPU alone it is replayed as a CUDA graph. deterministic: no kernel, so no order of sums, is chosen by time; PyTorch
-        before 2.10 knows no such choice on a CPU, and no such option.
+        On a GPU alone it is replayed as a CUDA graph. deterministic: no kernel, so no order of sums, is chosen by time. An older
+        PyTorch lacks that option; on a CPU it does not choose so.
         """
         alone = self.world == 1
         options = {"triton.cudagraphs": alone and self.device.type == "cuda"}
