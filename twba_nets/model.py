@@ -6,7 +6,7 @@ from typing import Callable, Dict, NamedTuple, Optional, Union
 import numpy as np
 
 from twba_nets import card, npz, recipe as recipes, run_folder
-from twba_nets.errors import UserError
+from twba_nets.errors import UserError, reads
 
 
 class Model(NamedTuple):
@@ -20,6 +20,7 @@ class Model(NamedTuple):
     values: Dict[str, np.ndarray]
 
 
+@reads
 def open_model(source: Union[str, Path], variant: Optional[str] = None, activation: Optional[str] = None,
                allow_pickle: bool = False, read: Callable[..., Dict[str, np.ndarray]] = npz.read_model) -> Model:
     """Open the model that `source` names (run_folder.locate).

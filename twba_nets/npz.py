@@ -13,7 +13,7 @@ import numpy as np
 from twba_nets import architecture as arch
 from twba_nets.architecture import is_quantised, training_variable_shapes, variable_shapes
 from twba_nets.arrays import Npz, check_affine, check_finite, open_npz
-from twba_nets.errors import UserError
+from twba_nets.errors import UserError, reads
 from twba_nets.files import write_npz
 
 REMEDY = "use a copy of it"
@@ -26,6 +26,7 @@ def save_model(path: Path, values: Dict[str, np.ndarray]) -> None:
                      for name in variable_shapes()})
 
 
+@reads
 def read_model(path: Path, allow_pickle: bool = False) -> Dict[str, np.ndarray]:
     """The 270 model variables, name -> array, of a model.npz, a training.npz or the original's pickled model.npz.
 
@@ -46,6 +47,7 @@ def save_training(path: Path, values: Dict[str, np.ndarray], epoch: int) -> None
     write_npz(path, dict(values, epoch=np.int64(epoch)), np.savez)
 
 
+@reads
 def read_training(path: Path) -> Dict[str, np.ndarray]:
     """The 596 variables, name -> array, of a training.npz. Raises UserError if it is no such file, or as read_model."""
     read_epoch(path)  # without one it is a model.npz
@@ -55,6 +57,7 @@ def read_training(path: Path) -> Dict[str, np.ndarray]:
     return values
 
 
+@reads
 def read_epoch(path: Path) -> int:
     """The number of finished epochs in a training.npz. Raises UserError if it is no such file, or damaged."""
     with _open(path) as archive:
