@@ -63,6 +63,25 @@ def as_python_2_wrote_it(content):
             text("data") + array + text("filenames") + b"]u.")
 
 
+def by_protocol_5(content, numpy_name="numpy._core.numeric", order="C", opcode=b"\x96"):
+    """The pickle of a batch by protocol 5, the default of Python from 3.14 on, which Python 3.7 cannot write.
+
+    opcode: BYTEARRAY8 as of an array that can be written, or BINBYTES8.
+    """
+    def text(value):
+        return b"\x8c" + bytes([len(value)]) + value.encode() + b"\x94"
+
+    values = content["data"].tobytes(order)
+    shape = b"".join(b"J" + struct.pack("<i", length) for length in content["data"].shape)
+    array = (text(numpy_name) + text("_frombuffer") + b"\x93\x94(" + opcode + struct.pack("<Q", len(values)) + values + b"\x94"
+             + text("numpy") + text("dtype") + b"\x93\x94" + text("u1") + b"\x89\x88\x87\x94R\x94(K\x03" + text("|")
+             + b"NNN" + b"J\xff\xff\xff\xff" * 2 + b"K\x00t\x94b" + shape + b"\x86\x94" + text(order) + b"t\x94R\x94")
+    labels = b"]\x94(" + b"".join(b"K" + bytes([label]) for label in content["labels"]) + b"e"
+    body = (b"}\x94(" + text("data") + array + text("labels") + labels + text("batch_label") + text(content["batch_label"])
+            + b"u.")
+    return b"\x80\x05\x95" + struct.pack("<Q", len(body)) + body
+
+
 @pytest.fixture
 def folder(good, tmp_path):
     """A copy that a test may spoil."""
@@ -165,8 +184,12 @@ def read_batch(path):
 @pytest.mark.parametrize("pickled", [
     as_python_2_wrote_it, functools.partial(pickle.dumps, protocol=3), functools.partial(pickle.dumps, protocol=4),
     lambda content: pickle.dumps(content, protocol=4).replace(b"\x15numpy.core.", b"\x16numpy._core."),
-    lambda content: pickle.dumps(dict(content, labels=np.array(content["labels"], np.uint8)), protocol=2)],
-    ids=["python 2", "protocol 3", "protocol 4", "numpy 2", "labels as an array"])
+    lambda content: pickle.dumps(dict(content, labels=np.array(content["labels"], np.uint8)), protocol=2),
+    lambda content: pickle.dumps(dict(content, data=np.asfortranarray(content["data"])), protocol=2), by_protocol_5,
+    functools.partial(by_protocol_5, numpy_name="numpy.core.numeric"), functools.partial(by_protocol_5, order="F"),
+    functools.partial(by_protocol_5, opcode=b"\x8e")],
+    ids=["python 2", "protocol 3", "protocol 4", "numpy 2", "labels as an array", "Fortran's order", "protocol 5",
+         "protocol 5, numpy 1", "protocol 5, Fortran's order", "protocol 5, read-only"])
 def test_files_of_other_writers(pickled, tmp_path):
     content, path = batch(4), tmp_path / "data_batch_4"
     content["data"][0] = np.arange(3072) % 256  # every byte
@@ -211,6 +234,10 @@ ATTACKS = {
     "a deep title": b"\x80\x02}(X\x04\x00\x00\x00dataX\x0b\x00\x00\x00batch_label" + b"(" * MANY + b"t" * MANY + b"u.",
     "deep lists as labels": b"\x80\x02}(X\x06\x00\x00\x00labels" + b"]" * MANY + b"a" * (MANY - 1) + b"u.",
     "a name of two lines": b"\x80\x04\x8c\x03a\nb\x8c\x01c\x93.",
+    "a buffer of objects": with_global(b"numpy.core.numeric", b"_frombuffer", b"\x96" + struct.pack("<Q", 8) + b"A" * 8
+                                       + b"X\x01\x00\x00\x00OK\x01\x85X\x01\x00\x00\x00Ct"),
+    "a buffer that is too short": by_protocol_5(dict(batch(1), data=np.zeros((9, 9), np.uint8))).replace(b"J\x09", b"J\x99"),
+    "a huge buffer": b"\x80\x05\x96" + b"\xff" * 7 + b"\x7f.",
     "a foreign name": with_global(b"numpy", b"fromfile"),
     "no dictionary": pickle.dumps([1, 2], 2),
     "nothing": b"",

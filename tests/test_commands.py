@@ -2,17 +2,20 @@
 import dataclasses
 import json
 import os
+import resource
+import struct
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 import twba_chip
 import twba_command
-from helpers import REPOSITORY, command_error, random_arrays
-from twba_chip import evaluate, export, exported, folding, predict, spiking_file
+from helpers import REPOSITORY, command_error, process_error, random_arrays
+from twba_chip import engine, evaluate, export, exported, folding, predict, spiking_file
 from twba_nets import __version__, command_line, npz, places, recipe as recipes
 from twba_nets.datasets import digits
 
@@ -78,8 +81,6 @@ def test_pictures_of_other_kinds(tmp_path):
     clear = np.concatenate([IMAGES[0], np.where(IMAGES[0][..., :1] > 99, 255, 0).astype(np.uint8)], axis=2)
     Image.fromarray(clear).save(str(tmp_path / "clear.png"))
     np.testing.assert_array_equal(predict.read_picture(tmp_path / "clear.png"), np.where(clear[..., 3:] == 255, IMAGES[0], 255))
-    Image.fromarray(wide.astype(np.uint16) * 257).save(str(tmp_path / "deep.png"))
-    assert "its pixels are not of 8 bits" in command_error(predict.main, tmp_path / "deep.png")
     (tmp_path / "text.png").write_text("none")
     (tmp_path / "cut.png").write_bytes((tmp_path / "wide.png").read_bytes()[:300])
     os.mkfifo(str(tmp_path / "pipe"))
@@ -88,6 +89,107 @@ def test_pictures_of_other_kinds(tmp_path):
     for name in ("text.png", "cut.png"):
         line = command_error(predict.main, tmp_path / name)
         assert line.startswith(f"{tmp_path / name}: no picture that Pillow can read")
+
+
+def read(picture, path, **options):
+    """What predict sees of a picture (Pillow's) that is written to a file."""
+    picture.save(str(path), **options)
+    return predict.read_picture(path).astype(int)
+
+
+@pytest.mark.parametrize("name", ["deep.png", "deep.tif", "deep.jp2", "deep.pgm"])
+def test_pixels_of_16_bits(name, tmp_path):
+    """The upper 8 count, in every format: as if they were all that the file has."""
+    grey = np.random.RandomState(0).randint(0, 65536, (64, 64)).astype(np.uint16)
+    expected = read(Image.fromarray((grey >> 8).astype(np.uint8)), tmp_path / "plain.png")
+    if name.endswith("pgm"):
+        (tmp_path / name).write_bytes(b"P5 64 64 65535\n" + grey.astype(">u2").tobytes())
+        found = predict.read_picture(tmp_path / name)
+    else:
+        found = read(Image.fromarray(grey), tmp_path / name, **{"irreversible": False} if name.endswith("jp2") else {})
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_colours_of_16_bits(tmp_path):
+    """By a PNG of our own: Pillow writes none."""
+    deep = np.random.RandomState(0).randint(0, 65536, (32, 32, 3)).astype(">u2")
+    (tmp_path / "deep.png").write_bytes(png(deep, depth=16))
+    np.testing.assert_array_equal(predict.read_picture(tmp_path / "deep.png"), deep >> 8)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_numbers_of_which_nobody_says_what_is_white(kind, tmp_path):
+    Image.fromarray(np.full((40, 40), 200, kind)).save(str(tmp_path / "picture.tif"))
+    line = command_error(predict.main, tmp_path / "picture.tif")
+    assert str(tmp_path / "picture.tif") in line and "8 or 16 bits" in line and "convert it" in line
+
+
+def png(pixels, depth=8, interlaced=False, rows=None):
+    """A PNG of pixels [h, w, 3], whose data hold `rows` rows of the last pass; by default all."""
+    passes = [pixels[y::down, x::across] for x, y, across, down in predict.PASSES[interlaced]]
+    passes[-1] = passes[-1][:rows]
+    data = b"".join(b"\0" + row.tobytes() for part in passes if part.size for row in part)
+    header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], depth, 2, 0, 0, interlaced)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(data)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(body)) + kind + body + struct.pack(
+        ">I", zlib.crc32(kind + body)) for kind, body in chunks)
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("size", [(32, 32), (33, 47), (1, 1), (3, 2)])
+def test_a_png_whose_pixels_end_early(interlaced, size, tmp_path):
+    """It is refused, however well its parts are formed: what lacks is not taken for black."""
+    pixels = np.random.RandomState(0).randint(1, 256, size + (3,)).astype(np.uint8)
+    path = tmp_path / "picture.png"
+    path.write_bytes(png(pixels, interlaced=interlaced))
+    expected = read(Image.fromarray(pixels), tmp_path / "other.png")
+    np.testing.assert_array_equal(predict.read_picture(path), expected)
+    last = len(pixels[predict.PASSES[interlaced][-1][1]::predict.PASSES[interlaced][-1][3]])
+    for rows in {0, last // 2, last - 1} if last else ():
+        path.write_bytes(png(pixels, interlaced=interlaced, rows=rows))
+        assert f"{path}: no picture" in command_error(predict.main, path)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+def test_a_png_of_any_mode_is_whole(mode, tmp_path):
+    for width, height in ((1, 1), (7, 9), (40, 33)):
+        pixels = np.random.RandomState(width).randint(0, 256, (height, width, 3)).astype(np.uint8)
+        read(Image.fromarray(pixels).convert(mode), tmp_path / "picture.png")
+
+
+@pytest.mark.parametrize("size, mode", [((12000, 12000), "L"), ((100000, 1000), "1"), ((30000, 30000), "1")])
+def test_a_picture_of_too_many_pixels(size, mode, tmp_path):
+    """A small file: nothing is made of it, by a process with 500 MB."""
+    Image.new(mode, size).save(str(tmp_path / "bomb.png"))
+    code = "import sys; from twba_chip import predict; predict.main(sys.argv[1:])"
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "bomb.png")], cwd=str(REPOSITORY), stderr=subprocess.PIPE,
+                          universal_newlines=True,
+                          preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (500 << 20, 500 << 20)))
+    line = process_error(done.returncode, done.stderr)
+    assert str(tmp_path / "bomb.png") in line and "pixels" in line and "shrink" in line
+
+
+def test_a_large_photograph(tmp_path):
+    """A JPEG is decoded at a fraction of its size: the same picture, but for a little."""
+    small = np.random.RandomState(0).randint(0, 256, (32, 32, 3)).astype(np.uint8)
+    large = Image.fromarray(small).resize((4096, 4096), Image.BICUBIC)
+    found, whole = read(large, tmp_path / "large.jpg"), read(large, tmp_path / "large.png")
+    assert np.abs(found - whole).mean() < 2
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Failed to decode frame 0: No content"), KeyError(3), MemoryError(),
+                                   ZeroDivisionError("a\nb")], ids=repr)
+def test_whatever_a_decoder_raises(error, picture, monkeypatch):
+    """As Pillow's of AVIF does of a file with one byte inverted."""
+    def fail(*_):
+        raise error
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", fail)
+    assert f"{picture}: no picture that Pillow can read" in command_error(predict.main, picture)
+
+
+def test_a_network_that_the_engine_is_not_written_for(monkeypatch):
+    monkeypatch.setattr(engine.network, "MOST_SYNAPSES", 100)
+    assert "cnn1: " in command_error(evaluate.main, "--dataset", "digits", "--limit", 1)
 
 
 def test_evaluate(tmp_path, capsys):

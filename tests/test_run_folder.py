@@ -6,13 +6,16 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from helpers import REPOSITORY
+from helpers import REPOSITORY, user_error
 
-from twba_chip import exported, spiking_file
+import twba_chip
+from twba_chip import exported, predict, spiking_file
 from twba_nets import card, npz, recipe as recipes, run_folder
+from twba_nets.datasets import cifar10
 from twba_nets.errors import UserError
 from twba_nets.model import open_model
 
@@ -33,7 +36,8 @@ def test_the_newest_is_what_tensorflow_wrote(tmp_path, name):
 @pytest.mark.parametrize("text", [
     "", "\n", "garbage", "{", "\0" * 40, NAMED % "", NAMED % "a" + "more: 1\n", "all_model_checkpoint_paths: \"a\"\n",
     'model_checkpoint_path: "a', "model_checkpoint_path: a\n", "model_checkpoint_path: 3\n", (NAMED % "a")[:-3],
-    (NAMED % "a")[:-20], "[" * 1000])
+    (NAMED % "a")[:-20], "[" * 1000, "model_checkpoint_path: " + "-" * 100000, "model_checkpoint_path: " + "(" * 90000 + "1",
+    "model_checkpoint_path: {'a': \"b\"}\n", NAMED % "a" + "last_preserved_timestamp: 1+1\n"], ids=range(18))
 def test_a_damaged_state_file_is_damaged_for_tensorflow_too(tmp_path, text):
     (tmp_path / "checkpoint").write_text(text)
     try:
@@ -43,6 +47,13 @@ def test_a_damaged_state_file_is_damaged_for_tensorflow_too(tmp_path, text):
     for function, source in ((run_folder.newest, tmp_path), (run_folder.locate, tmp_path / "checkpoint")):
         with pytest.raises(UserError, match=r"checkpoint: unreadable \([^\n]*\): name a checkpoint yourself, or remove"):
             function(source)
+
+
+@pytest.mark.parametrize("name", ["a\\000b", "folder/", "/"])
+def test_a_state_file_that_names_no_file(tmp_path, name):
+    (tmp_path / "checkpoint").write_text(NAMED % name)
+    with pytest.raises(UserError, match="checkpoint: unreadable"):
+        run_folder.newest(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", None])
@@ -110,6 +121,25 @@ def test_a_model_is_read_once(finished_run, opened, tmp_path):
 def test_open_as_something_else(finished_run, asked, text):
     with pytest.raises(UserError, match=text):
         open_model(finished_run / "model.npz", **asked)
+
+
+@pytest.mark.parametrize("path", ["x" * 5000, "x/" * 3000 + "model.npz"], ids=["name", "path"])
+@pytest.mark.parametrize("read", [
+    twba_chip.load, spiking_file.load, open_model, npz.read_model, npz.read_training, npz.read_epoch, run_folder.locate,
+    run_folder.locate_npz, cifar10.load, predict.read_picture], ids=lambda read: f"{read.__module__}.{read.__name__}")
+def test_a_path_that_can_be_none(read, path):
+    """Where the system has an error of its own, the documented one comes."""
+    line = user_error(read, Path(path))
+    assert path[:100] in line and "name another" in line
+
+
+def test_a_name_that_is_just_short_enough(finished_run, tmp_path):
+    """Beside which neither a card nor a TensorFlow checkpoint of that name can be."""
+    model = tmp_path / ("m" * 251 + ".npz")
+    shutil.copy(str(finished_run / "model.npz"), str(model))
+    shutil.copy(str(finished_run / "recipe.json"), str(tmp_path))
+    assert open_model(model).path == model
+    assert exported.open_network(model).meta["variant"] == "twba"
 
 
 def test_no_framework_is_needed(finished_run):

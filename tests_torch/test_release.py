@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 
+from helpers import command_error
 from twba_chip import export_nir, export_onnx, exported, release, spiking_file
 from twba_nets import card, places
 from twba_nets.architecture import FLOAT_STAGES, STAGES, VARIANTS
@@ -83,3 +84,12 @@ def test_without_a_card(tmp_path):
     with pytest.raises(UserError, match="it has no card, model.json: name the folder of a finished run"):
         release.release(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["model.npz"]
+
+
+@pytest.mark.parametrize("recipe", [None, {}, [], "twba", {"variant": ["twba"]}, {"variant": "twba", "x": 1}])
+def test_a_card_without_a_recipe(recipe, tmp_path):
+    shutil.copy(str(places.released("twba") / "model.npz"), str(tmp_path / "model.npz"))
+    found = dict(card.read(places.released("twba") / "model.npz"), recipe=recipe)
+    (tmp_path / "model.json").write_text(json.dumps({key: value for key, value in found.items() if value is not None}))
+    assert "model.json" in command_error(release.main, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.npz"]

@@ -8,7 +8,7 @@ from typing import NamedTuple, Union
 from twba_chip import folding, spiking_file
 from twba_nets import card, places, run_folder
 from twba_nets.arrays import Arrays, read_npz
-from twba_nets.errors import UserError
+from twba_nets.errors import UserError, reads
 from twba_nets.model import Model, open_model
 
 
@@ -18,6 +18,7 @@ class Exported(NamedTuple):
     meta: dict
 
 
+@reads
 def open_network(source: Union[str, Path]) -> Exported:
     """The network that `source` names: an exported file, else what model.open_model takes, with batch norm folded.
 

@@ -5,6 +5,9 @@ if __name__ == "__main__":
     interrupts.exit_at_once()  # the imports below take seconds
 
 import argparse
+import struct
+import warnings
+import zlib
 from pathlib import Path
 from typing import Sequence
 
@@ -13,11 +16,15 @@ import numpy as np
 from twba_chip.engine import Engine
 from twba_chip.exported import open_network, trained_on
 from twba_nets import command_line
-from twba_nets.errors import UserError
+from twba_nets.errors import UserError, reads
 
 CLASSES = {"cifar10": "airplane automobile bird cat deer dog frog horse ship truck".split(), "digits": list("0123456789")}
 SIZE = 32
+JPEG_SIZE = 1024  # a large JPEG is decoded at a fraction of its size, which is at least this
+ORIENTATION = 0x0112  # Exif's tag
 BAR = 40  # characters of a certain prediction
+# a PNG's passes, by its interlace method: where the first pixel is, x and y, and how far the next ones are, across and down
+PASSES = [[(0, 0, 1, 1)], [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]]
 
 
 def main(argv: Sequence[str] = None) -> None:
@@ -25,7 +32,9 @@ def main(argv: Sequence[str] = None) -> None:
         prog="twba-nets predict",
         description="Classify a picture by the compiled engine: the ten classes with their probabilities, and the spikes of "
         "each map. Of a picture that is not 32x32 the central square is taken and scaled to that. A second.")
-    parser.add_argument("picture", type=command_line.path, help="any file that Pillow reads, as a PNG or a JPEG")
+    parser.add_argument("picture", type=command_line.path, help="any file that Pillow reads, as a PNG or a JPEG: of up to 89 "
+                        "million pixels; of 16 bits a colour or a grey the upper 8 count, more are refused, and so are floating "
+                        "numbers; what is transparent is white")
     command_line.add_network(parser, "--model", default="twba")
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):
@@ -34,10 +43,13 @@ def main(argv: Sequence[str] = None) -> None:
         print(table(CLASSES[trained_on(meta)], output.logits[0].astype(np.float64), maps))
 
 
+@reads
 def read_picture(path: Path) -> np.ndarray:
     """A picture's central square as uint8 [32, 32, 3], turned as its camera says, on white where it is transparent.
 
-    Raises UserError if it is none, or if its pixels are not of 8 bits.
+    Of 16 bits the upper 8 count, of greys as of colours. Raises UserError if it is no picture, or not a whole one; if its
+    numbers are of 32 bits or floating, of which nobody says what is white; if it has more pixels than Pillow takes for
+    harmless, 89 million.
     """
     try:
         from PIL import Image, ImageOps
@@ -46,14 +58,63 @@ def read_picture(path: Path) -> np.ndarray:
     if not path.is_file():  # to open a pipe would wait for ever
         raise UserError(f"{path}: no such file: name a picture")
     try:
-        with Image.open(path) as picture:
-            if picture.mode.startswith(("I", "F")):
-                raise UserError(f"{path}: its pixels are not of 8 bits (mode {picture.mode}): convert it first")
-            picture = ImageOps.exif_transpose(picture).convert("RGBA")
-            on_white = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-            return np.asarray(ImageOps.fit(on_white.convert("RGB"), (SIZE, SIZE), Image.LANCZOS))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: no picture that Pillow can read ({error}): name another file")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is odd in a file
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                picture.draft(None, (JPEG_SIZE, JPEG_SIZE))
+                if picture.format == "PNG" and _inflated_bytes(path) < _png_bytes(path):  # Pillow takes what lacks for black
+                    raise ValueError("its pixels end early")
+                square = ImageOps.fit(_eight_bits(picture), (SIZE, SIZE), Image.LANCZOS)
+                orientation = Image.Exif()
+                orientation[ORIENTATION] = picture.getexif().get(ORIENTATION, 1)
+        square.info["exif"] = orientation.tobytes()
+        square = ImageOps.exif_transpose(square)  # only now: it copies
+        on_white = Image.alpha_composite(Image.new("RGBA", square.size, "white"), square.convert("RGBA"))
+        return np.asarray(on_white.convert("RGB"))
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise UserError(f"{path}: has more than {Image.MAX_IMAGE_PIXELS:,} pixels: shrink it first")
+    except Exception as error:  # a decoder can raise anything
+        text = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise UserError(f"{path}: no picture that Pillow can read ({text}): name another file, or convert it first")
+
+
+def _eight_bits(picture):
+    """A Pillow image as RGB, or as RGBA where it is transparent."""
+    from PIL import Image
+    if picture.mode.startswith("I;16") or picture.mode == "I" and picture.format in ("PNG", "PPM"):  # which are of 16 bits
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
+    if picture.mode in ("I", "F"):
+        raise ValueError(f"its numbers are not of 8 or 16 bits, mode {picture.mode}")
+    is_transparent = picture.mode[-1] in "Aa" or "transparency" in picture.info
+    mode = "RGBA" if is_transparent else "RGB"
+    return picture if picture.mode == mode else picture.convert(mode)  # which would copy it
+
+
+def _inflated_bytes(path: Path) -> int:
+    """How many bytes of pixels a PNG holds. Source: the PNG specification, chapters 5 and 10."""
+    inflate, total = zlib.decompressobj(), 0
+    with open(path, "rb") as file:
+        file.seek(8)  # the signature
+        for header in iter(lambda: file.read(8), b""):
+            length, kind = struct.unpack(">I4s", header)
+            if kind == b"IEND":
+                break
+            data = file.read(length)
+            while kind == b"IDAT" and data:
+                total += len(inflate.decompress(data, 1 << 20))
+                data = inflate.unconsumed_tail
+            file.seek(4, 1)  # the checksum
+    return total
+
+
+def _png_bytes(path: Path) -> int:
+    """How many it has to hold: of each row of each pass a byte, its filter, and its pixels. Source: the same, 7 and 8."""
+    with open(path, "rb") as file:
+        width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", file.read(29)[16:])
+    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    sizes = [(-(-(width - x) // across), -(-(height - y) // down)) for x, y, across, down in PASSES[interlaced]]
+    return sum(rows * (1 + -(-bits * columns // 8)) for columns, rows in sizes if columns > 0)
 
 
 def table(names: Sequence[str], logits: np.ndarray, maps: dict) -> str:

@@ -37,10 +37,10 @@ def main(argv: Sequence[str] = None) -> None:
 def release(folder: Path, *report_flags: str) -> None:
     """Write the files. report_flags: as report.py takes them. Raises UserError where there is no model with its card."""
     model = folder / MODEL_NAME
-    recorded = card.read(model)
+    recorded, recipe = card.read(model), card.load_recipe(model)
     if recorded is None:
         raise UserError(f"{model}: it has no card, {card.path_of(model).name}: name the folder of a finished run")
-    files = {folder / (recorded["recipe"]["variant"] + suffix): module for suffix, module in EXPORTS.items()}
+    files = {folder / (recipe.variant + suffix): module for suffix, module in EXPORTS.items()}
     for path, module in files.items():
         module.main([str(model), str(path)])
     write_json(card.path_of(model), dict(recorded, files={path.name: sha256(path) for path in files}))

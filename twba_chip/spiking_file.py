@@ -29,7 +29,7 @@ from twba_chip.synapses import reachable_sums
 from twba_nets import architecture as arch
 from twba_nets.architecture import STAGES, Stage
 from twba_nets.arrays import Arrays, Npz, check_affine, check_finite, open_npz
-from twba_nets.errors import UserError
+from twba_nets.errors import UserError, reads
 from twba_nets.files import Source, path_of, write_npz
 from twba_nets.npz import LARGEST_PIXEL
 from twba_nets.recipe import RECIPES
@@ -80,6 +80,7 @@ def is_exported(source: Source) -> bool:
         return "meta" in archive.names
 
 
+@reads
 def load(source: Source, stages: Sequence[Stage] = STAGES) -> Tuple[Arrays, dict]:
     """(arrays, meta) of a network.
 

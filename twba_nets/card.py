@@ -3,6 +3,7 @@
 No framework is imported here.
 """
 import dataclasses
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -48,7 +49,7 @@ def read(source: Source) -> Optional[Dict]:
     """The card beside a model's npz, or None where there is none. Raises UserError if it is not that model's."""
     model = file_of(source)
     path = path_of(model)
-    if model.suffix != ".npz" or not path.exists():
+    if model.suffix != ".npz" or not os.path.exists(path):  # False where the card's name would be too long
         return None
     try:
         card = read_json(path)

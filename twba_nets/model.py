@@ -7,7 +7,7 @@ import numpy as np
 
 from twba_nets import card, npz, recipe as recipes, run_folder
 from twba_nets.arrays import read_npz
-from twba_nets.errors import UserError
+from twba_nets.errors import UserError, reads
 from twba_nets.files import Content, Source, path_of
 
 
@@ -24,6 +24,7 @@ class Model(NamedTuple):
     card: Optional[dict] = None
 
 
+@reads
 def open_model(source: Union[str, Source], variant: Optional[str] = None, activation: Optional[str] = None,
                allow_pickle: bool = False, read: Callable[..., Dict[str, np.ndarray]] = npz.read_model) -> Model:
     """Open the model that `source` names (run_folder.locate), or an npz whose content was read. An npz is read once.

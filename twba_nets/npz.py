@@ -12,7 +12,7 @@ import numpy as np
 from twba_nets import architecture as arch
 from twba_nets.architecture import is_quantised, training_variable_shapes, variable_shapes
 from twba_nets.arrays import Npz, check_affine, check_finite, open_npz, read_npz
-from twba_nets.errors import UserError
+from twba_nets.errors import UserError, reads
 from twba_nets.files import Source, path_of, sha256, write_npz
 
 REMEDY = "use a copy of it"
@@ -25,6 +25,7 @@ def save_model(path: Path, values: Dict[str, np.ndarray]) -> str:
                                    for name in variable_shapes()}))
 
 
+@reads
 def read_model(source: Source, allow_pickle: bool = False) -> Dict[str, np.ndarray]:
     """The 270 model variables, name -> array, of a model.npz, a training.npz or the original's pickled model.npz.
 
@@ -46,6 +47,7 @@ def save_training(path: Path, values: Dict[str, np.ndarray], epoch: int) -> None
     write_npz(path, dict(values, epoch=np.int64(epoch)), np.savez)
 
 
+@reads
 def read_training(source: Source) -> Dict[str, np.ndarray]:
     """The 596 variables, name -> array, of a training.npz. Raises UserError if it is no such file, or as read_model."""
     path, source = path_of(source), read_npz(source, REMEDY)
@@ -56,6 +58,7 @@ def read_training(source: Source) -> Dict[str, np.ndarray]:
     return values
 
 
+@reads
 def read_latent(path: Path) -> Tuple[Dict[str, np.ndarray], str]:
     """The 270 model variables before they are quantised, name -> array, of a training.npz; and the sha256 of that file.
 
@@ -66,6 +69,7 @@ def read_latent(path: Path) -> Tuple[Dict[str, np.ndarray], str]:
     return {name: values[name] for name in variable_shapes()}, sha256(content)
 
 
+@reads
 def read_epoch(source: Source) -> int:
     """The number of finished epochs in a training.npz. Raises UserError if it is no such file, or damaged."""
     path = path_of(source)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import List, Optional, Union
 
 from twba_nets import npz
-from twba_nets.errors import UserError
+from twba_nets.errors import UserError, reads
 
 MODEL_NAME = "model.npz"
 TRAINING_NAME = "training.npz"
@@ -26,9 +26,12 @@ STATE_NAME = "checkpoint"  # the file that names TensorFlow's newest
 # its lines, `name: value`; the first names the newest
 STATE_FIELDS = ("model_checkpoint_path", "all_model_checkpoint_paths", "all_model_checkpoint_timestamps",
                 "last_preserved_timestamp")
+# a text or a number: ast.literal_eval takes more, and all the memory for a file of brackets or signs
+_VALUE = re.compile(r"""("([^"\\]|\\.)*"|'([^'\\]|\\.)*'|[-+]?\d[\d.]*(e[-+]?\d+)?)$""", re.ASCII)
 _PART = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")  # what TensorFlow's files have after a checkpoint's name
 
 
+@reads
 def locate(source: Union[str, Path]) -> Path:
     """The checkpoint that `source` names: an npz, a prefix, one of the prefix's files, or a folder with its newest.
 
@@ -43,11 +46,12 @@ def locate(source: Union[str, Path]) -> Path:
         if found.suffix == ".npz" and not found.exists():
             raise UserError(f"{path}: no checkpoint in this folder: name another with --checkpoint")
         return found
-    if not path.exists() and not index_file(path).exists():
+    if not path.exists() and not os.path.exists(index_file(path)):
         raise UserError(f"{path}: no such checkpoint: name a run's folder, a TensorFlow checkpoint or an npz")
     return path
 
 
+@reads
 def locate_npz(source: Union[str, Path]) -> Path:
     """The npz of the model that `source` names: itself, or a folder's model.npz, which both trainers write.
 
@@ -55,7 +59,7 @@ def locate_npz(source: Union[str, Path]) -> Path:
     """
     path = Path(source)
     path = path / MODEL_NAME if path.is_dir() else path.with_name(_PART.sub("", path.name))
-    if index_file(path).exists():
+    if os.path.exists(index_file(path)):  # False where that name would be too long
         raise UserError(f"{path}: is a TensorFlow checkpoint, which TensorFlow alone reads: name the run's folder, or its "
                         f"{MODEL_NAME}")
     if not path.is_file():  # to open a pipe would wait for ever
@@ -94,14 +98,16 @@ def read_state(path: Path) -> str:
     """
     fields = {}
     for line in filter(str.strip, path.read_text(encoding="utf-8").splitlines()):
-        name, _, value = line.partition(":")
-        if name.strip() not in STATE_FIELDS:
+        name, _, value = (part.strip() for part in line.partition(":"))
+        if name not in STATE_FIELDS or not _VALUE.match(value):
             raise ValueError("it is no text of TensorFlow's")
-        fields[name.strip()] = ast.literal_eval(value.strip())
+        fields[name] = ast.literal_eval(value)
     newest_path = fields.get("model_checkpoint_path")
-    if not newest_path or not isinstance(newest_path, str):
+    # other letters than ASCII's are there as \ and a byte
+    name = os.path.basename(newest_path.encode("latin-1").decode("utf-8")) if isinstance(newest_path, str) else ""
+    if not name or "\0" in name:
         raise ValueError("it names no checkpoint")
-    return os.path.basename(newest_path.encode("latin-1").decode("utf-8"))  # other letters are there as \ and a byte
+    return name
 
 
 def epoch_of(path: Path) -> Optional[int]:

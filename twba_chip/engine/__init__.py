@@ -44,7 +44,8 @@ class Engine:
     a map, with its padding, is a multiple of 64 bits and has fewer than 2^17 neurons.
 
     Threads may share it: its buffers serve one call after the other. A forked child of a process that has run one gets
-    a RuntimeError. Raises UserError where there is no C compiler, ValueError for other arrays, threads or stages.
+    a RuntimeError. A copy, also by pickle, is another engine of the same network. Raises UserError where there is no C
+    compiler, or for other stages; ValueError for other arrays or threads.
     """
 
     def __init__(self, arrays: Arrays, threads: int = 0, stages: Sequence[Stage] = STAGES):
@@ -56,6 +57,10 @@ class Engine:
         self.paces: Optional[Dict[int, Pace]] = None if threads or self.threads == 1 else {}  # by the images' bits
         self.network = Network(arrays, stages, self.threads, bool(self.library.looks_up()))
         self.lock = threading.Lock()
+        self.asked = threads
+
+    def __reduce__(self):
+        return type(self), (self.arrays, self.asked, self.stages)
 
     def run(self, images: np.ndarray, return_spikes: bool = False) -> Union[Output, Tuple[Output, Maps]]:
         """Images uint8 [N, 32, 32, 3] (or other integers from 0 to 255). Raises ValueError for others.

@@ -4,6 +4,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import pwd
 import shlex
 import stat
 import subprocess
@@ -76,20 +77,34 @@ def _processor() -> str:
         return platform.processor()
 
 
+def _places() -> List[Path]:
+    """$XDG_CACHE_HOME/twba_nets, else ~/.cache/twba_nets; or, for a user who has no home, as in a container, a folder of his own
+    among the temporary ones. Relative paths are passed by, as the XDG Base Directory Specification wants it.
+    """
+    if os.path.isabs(os.environ.get("XDG_CACHE_HOME", "")):
+        return [Path(os.environ["XDG_CACHE_HOME"], "twba_nets")]
+    homes = [os.environ.get("HOME", "")]
+    with contextlib.suppress(KeyError):  # he has no name either
+        homes.append(pwd.getpwuid(os.geteuid()).pw_dir)
+    folders = [Path(home, ".cache", "twba_nets") for home in homes if os.path.isabs(home)]
+    return folders[:1] + [Path(tempfile.gettempdir(), f"twba_nets-{os.geteuid()}")]
+
+
 def _cache() -> Path:
     """The folder of compiled libraries, which nobody else can write to: what lies there is run."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "twba_nets"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = os.lstat(folder)
-        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-            raise UserError(f"{folder}: a link or another user's, so that others may replace the compiled engine: remove it, "
-                            f"or {ELSEWHERE}")
-        if status.st_mode & 0o077:
-            folder.chmod(0o700)
-    except OSError as error:
-        raise _unwritable(folder, error)
-    return folder
+    for folder in _places():
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            status = os.lstat(folder)
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+                raise UserError(f"{folder}: a link or another user's, so that others may replace the compiled engine: remove "
+                                f"it, or {ELSEWHERE}")
+            if status.st_mode & 0o077:
+                folder.chmod(0o700)
+            return folder
+        except OSError as error:
+            failure = _unwritable(folder, error)
+    raise failure
 
 
 def _unwritable(folder: Path, error: OSError) -> UserError:

@@ -9,6 +9,7 @@ from twba_chip.engine import packing, structs
 from twba_nets import architecture as arch
 from twba_nets.architecture import Stage
 from twba_nets.arrays import Arrays
+from twba_nets.errors import UserError
 
 CHUNK = 8 * packing.PLANE_BYTES  # images of a call
 MANY = 176  # from this many images on, planes are faster than words, even with some of the 256 lanes empty
@@ -16,6 +17,7 @@ MANY_BY_LOOK_UPS = 96  # the same where words are looked up in tables, which tak
 CLASS_BLOCK = 16  # classes that the classifier adds up at a time
 PART = 16  # images at a time whose float maps stay in the cache
 MOST_SYNAPSES, MOST_SPIKES = 1024, 1 << 17  # of a neuron, of a map: what planes.c's numbers hold
+ELSE = "the engine is not written for that: run the network in NumPy, by twba_chip.spiking_network"
 
 
 class Map(NamedTuple):
@@ -33,7 +35,7 @@ class Network:
 
     struct: structs.Network. stages: structs.Stage, in order. spikes: name -> (stage, its map's words without the zeros,
     uint32 [CHUNK, H, W, C / 32]). threads: that will compute. looks_up: whether the library looks sums up in tables.
-    Raises ValueError for stages that the C code is not written for.
+    Raises UserError for stages that the C code is not written for.
     """
 
     def __init__(self, arrays: Arrays, stages: Sequence[Stage], threads: int, looks_up: bool):
@@ -141,17 +143,17 @@ def _starts(images: int, strides: Sequence[int], rows: np.ndarray) -> np.ndarray
 
 
 def check_stages(stages: Sequence[Stage]) -> None:
-    """Raise ValueError for stages that the C code is not written for. What it assumes: the docstring of Engine."""
+    """Raise UserError for stages that the C code is not written for. What it assumes: the docstring of Engine."""
     fixed = [(stage.size, stage.channels, stage.groups, stage.filters, stage.kernel, stage.stride, stage.margin)
              for stage in stages[:arch.FLOAT_STAGES]]
     if fixed != [(24, 3, 1, 32, 3, 1, 1), (24, 32, 1, 64, 3, 1, 1)]:
-        raise ValueError("the float stages are 3x3 convolutions, from 3 channels to 32 and 64, of a map of 24 x 24")
+        raise UserError(f"the float stages are not 3x3 convolutions, from 3 channels to 32 and 64, of a map of 24 x 24: {ELSE}")
     if len(stages) == arch.FLOAT_STAGES:
-        raise ValueError("there is no hidden stage")
+        raise UserError(f"there is no hidden stage: {ELSE}")
     for stage in stages[1:]:
         for mistake, found in _mistakes(stage).items():
             if found:
-                raise ValueError(f"{stage.conv}: {mistake}")
+                raise UserError(f"{stage.conv}: {mistake}: {ELSE}")
 
 
 def _mistakes(stage: Stage) -> Dict[str, bool]:

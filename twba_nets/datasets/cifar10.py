@@ -24,9 +24,9 @@ from typing import BinaryIO, Dict, List, Tuple, Union
 import numpy as np
 from tqdm import tqdm
 
-from twba_nets import places
+from twba_nets import places, streams
 from twba_nets.datasets.dataset import Dataset
-from twba_nets.errors import UserError
+from twba_nets.errors import UserError, reads
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 MD5 = "c58f30108f718f92721af3b95e74349a"
@@ -50,6 +50,7 @@ MAX_ARCHIVE_BYTES, MAX_MEMBERS = len(FILES) * MAX_BATCH_BYTES + (1 << 20), 100  
 REMEDY = "replace it by the original's, or remove the folder to have it unpacked or downloaded anew, or pass --data-dir"
 
 
+@reads
 def load(data_dir: Union[str, Path] = None) -> Dataset:
     """CIFAR-10 as a Dataset of 50,000 training and 10,000 test images.
 
@@ -61,9 +62,8 @@ def load(data_dir: Union[str, Path] = None) -> Dataset:
     data, digests = read(folder)
     others = [name for name in FILES if digests[name] != OFFICIAL_MD5[name]]
     if others and os.environ.get("RANK", "0") == "0":  # one of torchrun's processes is enough
-        print(f"warning: {folder}: not the official files (by their md5): {', '.join(others)}; unless they are a repacking "
-              f"with the same images and labels, the results will be wrong: get the official archive from {URL}",
-              file=sys.stderr)
+        streams.tell(f"warning: {folder}: not the official files (by their md5): {', '.join(others)}; unless they are a "
+                     f"repacking with the same images and labels, the results will be wrong: get the official archive from {URL}")
     return data
 
 
@@ -139,7 +139,7 @@ def _fetch(url: str, partial: Path) -> None:
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
         with open(partial, "ab" if resumed else "wb") as file, \
-                tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=ARCHIVE) as bar:
+                tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=ARCHIVE, disable=sys.stderr is None) as bar:
             for block in iter(lambda: response.read(1 << 16), b""):
                 file.write(block)
                 have += len(block)
@@ -233,13 +233,17 @@ class _BatchUnpickler(pickle._Unpickler):  # the one in Python: no index or leng
     """
 
     OPCODES = b"".join((
-        pickle.PROTO, pickle.STOP, pickle.MARK, pickle.MEMOIZE, pickle.BINPUT, pickle.LONG_BINPUT,
+        pickle.STOP, pickle.MARK, pickle.MEMOIZE, pickle.BINPUT, pickle.LONG_BINPUT,
         pickle.BINGET, pickle.LONG_BINGET, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.BININT, pickle.BININT1,
         pickle.BININT2, pickle.BINFLOAT, pickle.BINSTRING, pickle.SHORT_BINSTRING, pickle.BINUNICODE,
         pickle.SHORT_BINUNICODE, pickle.BINUNICODE8, pickle.BINBYTES, pickle.SHORT_BINBYTES, pickle.BINBYTES8,
         pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.EMPTY_LIST, pickle.APPEND,
         pickle.APPENDS, pickle.EMPTY_DICT, pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.REDUCE))
     dispatch = {code: pickle._Unpickler.dispatch[code] for code in OPCODES}
+    dispatch[0x96] = pickle._Unpickler.load_binbytes8  # protocol 5's BYTEARRAY8, which Python 3.7 does not know: bytes do
+
+    def load_proto(self):
+        self.read(1)  # the protocol's number, of which Python 3.7 knows no 5: the opcodes tell
 
     def load_frame(self):
         self.read(8)  # its length: frames are read step by step, as all else
@@ -254,7 +258,8 @@ class _BatchUnpickler(pickle._Unpickler):  # the one in Python: no index or leng
         state = self.stack.pop()
         self.stack[-1].restore(*state)
 
-    dispatch.update({pickle.FRAME[0]: load_frame, pickle.SETITEMS[0]: load_setitems, pickle.BUILD[0]: load_build})
+    dispatch.update({pickle.PROTO[0]: load_proto, pickle.FRAME[0]: load_frame, pickle.SETITEMS[0]: load_setitems,
+                     pickle.BUILD[0]: load_build})
 
     def find_class(self, module, name):
         try:
@@ -271,11 +276,18 @@ class _Array:
         """What NumPy's pickles call: an array of no size, which restore() fills."""
         return cls()
 
+    @classmethod
+    def from_buffer(cls, values, dtype, shape, order):
+        """What they call by protocol 5. order: "C" or "F"."""
+        array = cls()
+        array.restore(1, shape, dtype, order == "F", values)
+        return array
+
     def restore(self, version, shape, dtype, is_fortran, values):
-        if not isinstance(dtype, _Uint8) or is_fortran:
-            raise pickle.UnpicklingError("an array is not of bytes, or in Fortran's order")
+        if not isinstance(dtype, _Uint8):
+            raise pickle.UnpicklingError("an array is not of bytes")
         values = values.encode("latin1") if isinstance(values, str) else values  # Python 2 had no bytes
-        self.array = np.frombuffer(values, np.uint8).reshape(shape).copy()
+        self.array = np.frombuffer(values, np.uint8).reshape(shape, order="F" if is_fortran else "C").copy("C")
 
 
 class _Uint8:
@@ -299,7 +311,9 @@ def _encode(text, encoding):
 
 STAND_INS = {("numpy", "ndarray"): _Array, ("numpy", "dtype"): _Uint8, ("_codecs", "encode"): _encode,
              ("numpy.core.multiarray", "_reconstruct"): _Array.reconstruct,
-             ("numpy._core.multiarray", "_reconstruct"): _Array.reconstruct}
+             ("numpy._core.multiarray", "_reconstruct"): _Array.reconstruct,
+             ("numpy.core.numeric", "_frombuffer"): _Array.from_buffer,
+             ("numpy._core.numeric", "_frombuffer"): _Array.from_buffer}
 
 
 def read_batch(path: Path) -> Tuple[np.ndarray, np.ndarray, str]:
