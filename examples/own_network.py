@@ -50,7 +50,7 @@ def main() -> float:
     with torch.no_grad():
         accuracy = (net(x_test).argmax(1) == y_test).float().mean().item()
     print(f"held-out accuracy {accuracy:.1%}, weights of the second convolution in "
-          f"{sorted(set(net[3].quantised_weight().flatten().tolist()))}")
+          f"{sorted(set(net[3].weight.flatten().tolist()))}")
     return accuracy
 
 

@@ -115,12 +115,12 @@ def test_tools_understand_it(images):
 
 def test_it_can_be_trained(images):
     net = twba_torch.load("twba").train()
-    before = net.cnn4.quantised_weight().clone()
+    before = net.cnn4.weight.clone()
     adam = torch.optim.Adam(net.parameters(), 0.5)
     nn.functional.cross_entropy(net(as_torchvision(images)), torch.arange(20) % 10).backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in net.parameters())
     adam.step()
-    after = net.cnn4.quantised_weight()
+    after = net.cnn4.weight
     assert set(after.unique().tolist()) == {-1, 0, 1} and not torch.equal(before, after)
 
 
@@ -159,15 +159,15 @@ def test_blocks_quantise_group_by_group(layer):
     torch.manual_seed(0)
     conv = layer(4, 6, 3, groups=2)
     with torch.no_grad():
-        conv.weight[3:] *= 10
-    expected = torch.cat([WEIGHTS[layer.variant].apply(part[None])[0] for part in conv.weight.chunk(2)])
-    assert torch.equal(conv.quantised_weight(), expected)
+        conv.latent_weight[3:] *= 10
+    expected = torch.cat([WEIGHTS[layer.variant].apply(part[None])[0] for part in conv.latent_weight.chunk(2)])
+    assert torch.equal(conv.weight, expected)
     x = torch.rand(2, 4, 5, 5)
     torch.testing.assert_close(conv(x), nn.functional.conv2d(x, expected, conv.bias, groups=2))
     latent = layer(4, 6, 3, groups=2)
     with torch.no_grad():
-        latent.weight.copy_(expected)
-    assert torch.equal(latent.quantised_weight(), expected), "quantised weights are not quantised to themselves"
+        latent.latent_weight.copy_(expected)
+    assert torch.equal(latent.weight, expected), "quantised weights are not quantised to themselves"
 
 
 def first_example(page):

@@ -100,7 +100,9 @@ class StandardNetwork(nn.Module):
         for stage in self.stages:
             kernels, norms = zip(*stage.variable_names)
             kernel = torch.cat([torch.as_tensor(values[name]).float() for name in kernels], dim=3)
-            getattr(self, stage.conv).weight.copy_(kernel.permute(3, 2, 0, 1))  # HWIO -> OIHW
+            layer = getattr(self, stage.conv)
+            parameter = layer.latent_weight if stage.quantised else layer.weight
+            parameter.copy_(kernel.permute(3, 2, 0, 1))  # HWIO -> OIHW
             _load_batch_norm(getattr(self, stage.bn), values, norms)
         self.output.weight.copy_(torch.as_tensor(values[f"model/{arch.OUTPUT}/W"]).T)
         _load_batch_norm(self.output_bn, values, [f"model/{arch.OUTPUT_BN}"])
