@@ -5,8 +5,8 @@
     net = nn.Sequential(TernaryConv2d(1, 32, 3, bias=False), nn.BatchNorm2d(32), Spike(), nn.Flatten(), nn.LazyLinear(10))
 
 They are trained as any module: a parameter holds the latent weights, the forward pass quantises them, and the gradient
-passes straight through (quantisers.py has the formulas). Hooks, torch.fx, torch.export and torch.compile take them as they
-are. Layout is PyTorch's, [N, C, H, W].
+passes straight through (quantisers.py has the formulas). Hooks, torch.fx, torch.export, torch.compile and torch.func take them
+as they are; torch.jit does not: torch.export is in its place. Layout is PyTorch's, [N, C, H, W].
 """
 import torch
 from torch import nn
@@ -67,10 +67,10 @@ class Spike(nn.Module):
 @torch.fx.wrap
 def quantise(variant: str, weights: torch.Tensor, groups: int) -> torch.Tensor:
     """Weights [O, C / groups, k, k] quantised as a variant has it, each group by itself."""
-    return quantisers.WEIGHTS[variant].apply(weights.unflatten(0, (groups, -1))).flatten(0, 1)
+    return quantisers.apply(quantisers.WEIGHTS[variant], weights.unflatten(0, (groups, -1))).flatten(0, 1)
 
 
 @torch.fx.wrap
 def fire(activation: str, x: torch.Tensor) -> torch.Tensor:
     """The activation's levels, of potentials of any shape."""
-    return quantisers.ACTIVATIONS[activation].apply(x)
+    return quantisers.apply(quantisers.ACTIVATIONS[activation], x)
