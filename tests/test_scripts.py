@@ -153,6 +153,24 @@ def test_without_packages(arguments, environment):
                     f".venv{environment}/bin/python")
 
 
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense", None])
+def test_the_users_backend_of_matplotlib(backend):
+    """TensorLayer imports pyplot: a backend that is not there ends nothing, and is the user's afterwards."""
+    environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
+    code = "import os; from twba_tensorflow import quieten_tensorflow; quieten_tensorflow(); print(os.environ.get('MPLBACKEND'))"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=str(REPOSITORY), stdout=subprocess.PIPE,
+                          universal_newlines=True, env=dict(environment, **{"MPLBACKEND": backend} if backend else {}))
+    assert (done.returncode, done.stdout) == (0, f"{backend}\n")
+
+
+def test_a_package_that_tensorlayer_lacks(tmp_path):
+    """It is named: nothing is wrong with the patch."""
+    (tmp_path / "lxml.py").write_text("raise ModuleNotFoundError('none', name='lxml')")
+    done = subprocess.run([sys.executable, "-W", "ignore", SCRIPTS[0], "--output", str(tmp_path / "run")], cwd=str(REPOSITORY),
+                          stderr=subprocess.PIPE, universal_newlines=True, env=dict(os.environ, PYTHONPATH=str(tmp_path)))
+    assert process_error(done.returncode, done.stderr).startswith("lxml is not installed for")
+
+
 @pytest.mark.parametrize("name", ["tensorflow.python", "twba_nets.nothing"])
 def test_a_module_that_is_missing_within(name):
     """A package gets one line also in the midst of the program; a module of this project is a mistake of its own."""

@@ -32,7 +32,20 @@ def quieten_tensorflow() -> None:
                             ".venv/bin/python, or use Docker (README.md)")
         tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
         with warnings.catch_warnings(record=True):  # what TensorLayer imports insists on warning about its own future
-            try:
-                import tensorlayer.layers.binary  # noqa: F401
-            except ImportError:
-                raise UserError("TensorLayer is not patched with this project's binary.py: run python patches/install.py")
+            _import_tensorlayer()
+
+
+def _import_tensorlayer() -> None:
+    """With Agg for pyplot, which it imports: a backend of the user's, as a notebook's, may not be there."""
+    backend = os.environ.get("MPLBACKEND")
+    os.environ["MPLBACKEND"] = "Agg"
+    try:
+        import tensorlayer.layers.binary  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name != "tensorlayer.layers.binary":
+            raise
+        raise UserError("TensorLayer is not patched with this project's binary.py: run python patches/install.py")
+    finally:
+        del os.environ["MPLBACKEND"]
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend

@@ -5,9 +5,9 @@
     net = nn.Sequential(TernaryConv2d(1, 32, 3, bias=False), nn.BatchNorm2d(32), Spike(), nn.Flatten(), nn.LazyLinear(10))
 
 They are trained as any module: the parameter `latent_weight` is trained, the forward pass quantises it, and the gradient passes
-straight through (quantisers.py has the formulas). `weight` is the quantised one, to be read. Hooks, torch.fx, torch.export and
-torch.compile take the layers as they are; to_plain() gives nn.Conv2d in their places to tools that change weights. Layout is
-PyTorch's, [N, C, H, W].
+straight through (quantisers.py has the formulas). `weight` is the quantised one, to be read. Hooks, torch.fx, torch.export,
+torch.compile and torch.func take the layers as they are; torch.jit does not: torch.export is in its place. to_plain() gives
+nn.Conv2d in their places to tools that change weights. Layout is PyTorch's, [N, C, H, W].
 
 The gradients of Spike and BinaryConv2d are clipped at 1, as published: they depend on the scale of the loss. Take its mean over
 the batch, and bfloat16 for mixed precision: float16's GradScaler multiplies the loss by thousands. A warning says where it shows.
@@ -211,10 +211,10 @@ class Spike(nn.Module):
 @torch.fx.wrap
 def quantise(variant: str, weights: torch.Tensor, groups: int) -> torch.Tensor:
     """Weights [O, C / groups, k, k] quantised as a variant has it, each group by itself."""
-    return quantisers.WEIGHTS[variant].apply(weights.unflatten(0, (groups, -1))).flatten(0, 1)
+    return quantisers.apply(quantisers.WEIGHTS[variant], weights.unflatten(0, (groups, -1))).flatten(0, 1)
 
 
 @torch.fx.wrap
 def fire(activation: str, x: torch.Tensor) -> torch.Tensor:
     """The activation's levels, of potentials of any shape."""
-    return quantisers.ACTIVATIONS[activation].apply(x)
+    return quantisers.apply(quantisers.ACTIVATIONS[activation], x)

@@ -2,6 +2,9 @@
 
 A NaN does not come out as one, as in TensorFlow's graph: Fire gives 0, FirePublished 1/2, the weights' signs 0. The trainer
 checks the loss, and whoever reads variables checks those.
+
+torch.func takes them: grad and vmap as they are, jvp by apply(). In forward mode a slope is what the gradient has where nothing
+is clipped; the clips are of the gradient alone, and no derivative's.
 """
 import torch
 from torch.autograd import Function
@@ -9,71 +12,126 @@ from torch.autograd import Function
 from twba_nets.architecture import PUBLISHED_OFFSET, TERNARY_FACTOR
 
 
-class Ternarise(Function):
+class _Quantiser(Function):
+    """With what torch.func asks for."""
+    generate_vmap_rule = True
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+
+class Ternarise(_Quantiser):
     """sign(sign(W + t) + sign(W - t)), t = 0.7 mean|W| of each group's tensor; dW = 2 g.
 
     W: [groups, ...] -> the same shape, values in {-1, 0, 1}. Every sign passes the gradient unchanged.
     """
 
     @staticmethod
-    def forward(ctx, weights):
+    def forward(weights):
         groups = weights.flatten(1)
         threshold = (TERNARY_FACTOR * groups.abs().mean(1)).view(-1, *[1] * (weights.dim() - 1))
         return torch.sign(torch.sign(weights + threshold) + torch.sign(weights - threshold))
+
+    @staticmethod
+    def slope(weights):
+        return 2
 
     @staticmethod
     def backward(ctx, gradient):
         return 2 * gradient
 
 
-class Binarise(Function):
+class Binarise(_Quantiser):
     """sign(W), where 0 stays 0, as in TensorLayer; dW = clip(g, -1, 1)."""
 
     @staticmethod
-    def forward(ctx, weights):
+    def forward(weights):
         return torch.sign(weights)
+
+    @staticmethod
+    def slope(weights):
+        return 1
 
     @staticmethod
     def backward(ctx, gradient):
         return gradient.clamp(-1, 1)
 
 
-class Fire(Function):
+class Fire(_Quantiser):
     """Binary activation of htanh(x): 1 where x >= 0, else 0; dx = clip(g / 2, -1, 1) where |x| <= 1, else 0.
 
     The half is the slope of (sign + 1) / 2; the mask is htanh's.
     """
 
     @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x.abs() <= 1)
+    def forward(x):
         return (x >= 0).to(x.dtype)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, = inputs
+        ctx.save_for_backward(x.abs() <= 1)
 
     @staticmethod
     def backward(ctx, gradient):
         inside, = ctx.saved_tensors
         return torch.where(inside, (0.5 * gradient).clamp(-1, 1), 0)
 
+    @staticmethod
+    def slope(x):
+        return 0.5 * (x.abs() <= 1).to(x.dtype)
 
-class FirePublished(Function):
+
+class FirePublished(_Quantiser):
     """The published file's three levels {0, 0.5, 1}: (sign(sign(x + 0.4) + sign(x - 0.4)) + 1) / 2 of htanh(x).
 
     The outer sign clips the gradient, and each of the two inner ones passes it on: dx = 2 clip(g / 2, -1, 1).
     """
 
     @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x.abs() <= 1)
+    def forward(x):
         x = x.clamp(-1, 1)
         level = torch.sign(torch.sign(x + PUBLISHED_OFFSET) + torch.sign(x - PUBLISHED_OFFSET))
         return (level + 1) / 2
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, = inputs
+        ctx.save_for_backward(x.abs() <= 1)
 
     @staticmethod
     def backward(ctx, gradient):
         inside, = ctx.saved_tensors
         return torch.where(inside, 2 * (0.5 * gradient).clamp(-1, 1), 0)
 
+    @staticmethod
+    def slope(x):
+        return (x.abs() <= 1).to(x.dtype)
+
 
 # the classes, not their .apply: stored as a function it makes torch.compile (2.11) break the graph
 WEIGHTS = {"twba": Ternarise, "bwba": Binarise}
 ACTIVATIONS = {"binary": Fire, "published": FirePublished}
+
+
+def _in_forward_mode(function):
+    """The function with a jvp, under its own name."""
+    def setup_context(ctx, inputs, output):
+        function.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(*inputs)
+
+    def jvp(ctx, tangent):
+        x, = ctx.saved_tensors
+        return function.slope(x) * tangent
+
+    methods = {"setup_context": staticmethod(setup_context), "jvp": staticmethod(jvp)}
+    return type(function)(function.__name__, (function,), methods)
+
+
+_FORWARD_MODE = {function: _in_forward_mode(function) for function in (*WEIGHTS.values(), *ACTIVATIONS.values())}
+
+
+def apply(function: type[Function], x: torch.Tensor) -> torch.Tensor:
+    """function.apply(x), also in forward mode; but not within torch.compile, which takes no function that has a jvp."""
+    return (function if torch.compiler.is_compiling() else _FORWARD_MODE[function]).apply(x)
