@@ -47,7 +47,9 @@ def load(*more: Path) -> ctypes.CDLL:
         network = ctypes.POINTER(structs.Network)
         library.forward.argtypes = [network, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
         library.unpack_planes.argtypes = [network]
-        library.forward.restype = library.unpack_planes.restype = library.set_threads.restype = None
+        library.hidden_by_words.argtypes = [ctypes.POINTER(structs.Stage), ctypes.c_int, ctypes.c_int]
+        for function in (library.forward, library.unpack_planes, library.hidden_by_words, library.set_threads):
+            function.restype = None
     except (OSError, AttributeError) as error:
         raise UserError(f"{path}: cannot be loaded ({error}): remove it, name gcc in CC, or {ELSEWHERE}")
     return library
