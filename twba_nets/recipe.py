@@ -31,7 +31,7 @@ class Recipe:
 
     initial_weights: None for fresh weights, else the checkpoint whose model variables training began with, as
     {"file": its folder and name, "sha256": its digest}. limit_train: None for all training images, else only the first
-    so many, at least a batch.
+    so many, at least a batch. limit_test: None for all test images, else the test after each epoch takes the first so many.
     """
     variant: str
     activation: str = "binary"
@@ -42,6 +42,7 @@ class Recipe:
     seed: int = 0
     initial_weights: Optional[Dict[str, str]] = None
     limit_train: Optional[int] = None
+    limit_test: Optional[int] = None
 
     def __post_init__(self) -> None:
         # JSON knows no tuples
@@ -60,6 +61,8 @@ class Recipe:
         if limit is not None and not _is_integer(limit, self.batch_size, MOST_IMAGES):
             raise UserError(f"limit_train {limit!r} is no whole number from the batch size, {self.batch_size}, to {MOST_IMAGES}: "
                             "take more images or smaller batches")
+        if self.limit_test is not None and not _is_integer(self.limit_test, 1, MOST_IMAGES):
+            raise UserError(f"limit_test {self.limit_test!r} is no whole number from 1 to {MOST_IMAGES}")
         self._check_rates()
         source = self.initial_weights
         if source is not None and not (isinstance(source, dict) and set(source) == {"file", "sha256"}
@@ -79,7 +82,9 @@ class Recipe:
     @property
     def title(self) -> str:
         """What is trained on what, to be read."""
-        images = f" (first {self.limit_train} training images)" if self.limit_train else ""
+        limits = [f"first {limit} {kind} images"
+                  for kind, limit in (("training", self.limit_train), ("test", self.limit_test)) if limit]
+        images = f" ({', '.join(limits)})" if limits else ""
         return f"{self.variant.upper()} on {self.dataset}{images}, {self.activation} activations"
 
     def learning_rate(self, epoch: int) -> float:

@@ -115,12 +115,15 @@ class TrainingRun:
         return recipe if is_newest and journal.is_cut_short(self.folder, self.first_epoch) else None
 
     def load_data(self) -> Dataset:
-        """The recipe's data set, with those training images that the recipe trains on. Raises UserError if it has fewer."""
+        """The recipe's data set, with those images that the recipe trains and tests on. Raises UserError if it has fewer."""
         data = datasets.load(self.recipe.dataset, self.args.data_dir)
-        limit, images = self.recipe.limit_train, len(data.x_train)
-        if limit and limit > images:
-            raise UserError(f"--limit-train {limit}: {self.recipe.dataset} has {images} training images: leave it out for all")
-        return data._replace(x_train=data.x_train[:limit], y_train=data.y_train[:limit])
+        limits = {"train": self.recipe.limit_train, "test": self.recipe.limit_test}
+        for part, limit in limits.items():
+            images = len(getattr(data, f"x_{part}"))
+            if limit and limit > images:
+                raise UserError(f"--limit-{part} {limit}: {self.recipe.dataset} has {images} such images: leave it out for all")
+        return data._replace(**{f"{array}_{part}": getattr(data, f"{array}_{part}")[:limit]
+                                for part, limit in limits.items() for array in "xy"})
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
@@ -153,13 +156,13 @@ def choose_recipe(recipe: Recipe, start: Optional[Path], args: argparse.Namespac
     variant, stored = recipe.variant, card.load_recipe(start) if start else None
     if stored:
         require_same(stored, start, variant=variant, activation=args.activation, dataset=args.dataset, seed=args.seed,
-                     limit_train=args.limit_train)
+                     limit_train=args.limit_train, limit_test=args.limit_test)
         recipe = stored
     elif args.dataset:
         recipe = recipes.RECIPES[args.dataset](variant)
     if start and not stored:
         require_activation(start, args.activation)
-    names = ("activation", "epochs", "batch_size", "learning_rate_steps", "seed", "limit_train")
+    names = ("activation", "epochs", "batch_size", "learning_rate_steps", "seed", "limit_train", "limit_test")
     recipe = dataclasses.replace(
         recipe, **{name: getattr(args, name) for name in names if getattr(args, name) is not None})
     if args.learning_rate is not None:
