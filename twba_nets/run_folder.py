@@ -16,7 +16,7 @@ import zipfile
 from pathlib import Path
 from typing import List, Optional, Union
 
-from twba_nets import npz
+from twba_nets import npz, places
 from twba_nets.errors import UserError
 
 MODEL_NAME = "model.npz"
@@ -59,9 +59,10 @@ def locate_npz(source: Union[str, Path]) -> Path:
         raise UserError(f"{path}: is a TensorFlow checkpoint, which TensorFlow alone reads: name the run's folder, or its "
                         f"{MODEL_NAME}")
     if not path.is_file():  # to open a pipe would wait for ever
-        raise UserError(f"{path}: no such model: name a run's folder, a {MODEL_NAME} or an exported file")
+        raise UserError(f"{path}: no such model: name {', '.join(places.RELEASED)}, a run's folder, a {MODEL_NAME} or an "
+                        "exported file")
     if not zipfile.is_zipfile(path):
-        raise UserError(f"{path}: truncated or no npz file: use a copy of it, or make it anew")
+        raise UserError(f"{path}: truncated or no npz file, and so no network: name another, use a copy of it, or make it anew")
     return path
 
 
