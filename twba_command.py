@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 # name -> (the module whose main it runs, what it does)
 COMMANDS = {
-    "predict": ("twba_chip.predict", "what a network sees in a picture, and its spikes"),
-    "evaluate": ("twba_chip.evaluate", "accuracy and spikes on the test images, by the compiled engine"),
+    "predict": ("twba_chip.predict", "what a network sees in pictures, and its spikes"),
+    "evaluate": ("twba_chip.evaluate", "accuracy and spikes on the test images"),
     "export": ("twba_chip.export", "a model as an exact integer spiking network"),
     "report": ("twba_chip.report", "what a network costs on a neuromorphic chip"),
     "to-nir": ("twba_chip.export_nir", "a network as a NIR graph, for simulators and chips"),
@@ -47,6 +47,7 @@ def usage() -> str:
 
 
 def _run(module: str, argv: Sequence[str]) -> None:
+    from twba_nets import places
     try:
         importlib.import_module(module).main(argv)
     except ModuleNotFoundError as error:
@@ -54,7 +55,7 @@ def _run(module: str, argv: Sequence[str]) -> None:
         if package not in EXTRAS:
             raise
         extra = "torch" if module.startswith("twba_torch") else EXTRAS[package]
-        sys.exit(f"error: {package} is not installed: pip install 'twba-nets[{extra}]'")
+        sys.exit(f"error: {package} is not installed: {places.install(extra)}")
 
 
 if __name__ == "__main__":

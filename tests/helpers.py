@@ -16,7 +16,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from twba_chip import spiking_file
+from twba_chip import spiking_file, spiking_network
 from twba_nets import architecture as arch, recipe as recipes
 from twba_nets.datasets import digits
 from twba_nets.datasets.dataset import Dataset
@@ -135,6 +135,21 @@ def random_arrays(variant: str = "twba", seed: int = 0, stages: Sequence[arch.St
             value = random.normal(scale=np.prod(shape[:-1]) ** -0.5 / 2, size=shape)
         arrays[name] = value.astype(dtype)
     return arrays
+
+
+def network_and_data(images: int) -> Tuple[Dict[str, np.ndarray], Dataset]:
+    """A random exported network that takes the digits for several classes, and the first test digits.
+
+    Their labels are what it takes them for, but every third: so its accuracy is neither 0 nor 1.
+    """
+    arrays, data = random_arrays(), digits.load()
+    x = data.x_test[:images]
+    spikes = spiking_network.encode(arrays, spiking_network.central_crop(x))
+    logits = spiking_network.classify(arrays, spiking_network.forward(arrays, spikes)["cnn11"])
+    arrays["output/offset"] -= logits.mean(0)
+    labels = (logits - logits.mean(0)).argmax(1).astype(np.int32)
+    labels[::3] = (labels[::3] + 1) % 10
+    return arrays, data._replace(x_test=x, y_test=labels)
 
 
 # processes

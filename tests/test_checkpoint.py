@@ -191,8 +191,8 @@ def any_checkpoint(tmp_path_factory):
 
 @pytest.mark.parametrize("name, value, text", [
     ("model/bn8/moving_variance", np.full(10, -1, np.float32), "moving_variance holds negative"),
-    ("model/bn8/gamma", np.full(10, np.nan, np.float32), "gamma holds values that are not finite"),
-    ("model/bn8/gamma", np.full(10, 1e300), "gamma holds values that are not finite"),
+    ("model/bn8/gamma", np.full(10, np.nan, np.float32), "not finite"),
+    ("model/bn8/gamma", np.full(10, 1e300), "not finite"),
     ("model/bn8/gamma", np.full(10, "x"), "gamma has type object, not float32"),
     ("model/bn8/gamma/Adam", np.ones(10, np.int32), "gamma/Adam has type int32, not float32"),
     ("beta2_power", np.float32(1.5), "beta2_power is 1.5")])
@@ -302,7 +302,7 @@ def test_full_disk(tmp_path):
         output, error = process.communicate(timeout=300)
         assert process.returncode == 1
         last = int(output.split()[-1])
-        assert re.search(r"^error: .*ckpt-%d: could not be saved .* is intact: make room and go on with --resume$"
+        assert re.search(r"^error: .*ckpt-%d: .*make room.*--resume"
                          % (last + 1), error, re.M)
         assert saved_epoch(small / "run") == last
         leftovers = [name for name in os.listdir(str(small / "run")) if "ckpt-%d" % (last + 1) in name or "tmp" in name

@@ -335,14 +335,14 @@ def stages_of(*rows, floats=FLOATS):
 
 
 @pytest.mark.parametrize("stages, mistake", [
-    (stages_of((4, 32, 4, 4)), "cnn1: a group reads 16 channels, no multiple of 32"),
-    (stages_of((1, 48, 4, 4)), "cnn1: a group has 48 filters, no multiple of 32"),
-    (stages_of((2, 32, 4, 4), (8, 32, 6, 1)), "cnn1: a group gives 4 filters to each of its reader's groups"),
-    (stages_of((1, 64, 5, 5)), "cnn1: a neuron has more than 1024 synapses"),
-    (stages_of((2, 32, 4, 4), (1, 32, 2, 2)), "cnn2: its map of 36 bytes, with its padding, is no multiple of 8"),
-    (stages_of((1, 256, 1, 1)), "cnn1: its map has 131072 neurons or more"),
+    (stages_of((4, 32, 4, 4)), "cnn1: .*16 channels"),
+    (stages_of((1, 48, 4, 4)), "cnn1: .*48 filters"),
+    (stages_of((2, 32, 4, 4), (8, 32, 6, 1)), "cnn1: .*4 filters to each"),
+    (stages_of((1, 64, 5, 5)), "cnn1: .*1024 synapses"),
+    (stages_of((2, 32, 4, 4), (1, 32, 2, 2)), "cnn2: .*36 bytes"),
+    (stages_of((1, 256, 1, 1)), "cnn1: .*131072 neurons"),
     (stages_of((1, 64, 4, 4), floats=(FLOATS[0], dataclasses.replace(FLOATS[1], kernel=5))), "the float stages are not 3x3"),
-    (arch.STAGES[:2], "there is no hidden stage")])
+    (arch.STAGES[:2], "no hidden stage")])
 def test_stages_that_the_c_is_not_written_for(stages, mistake):
     with pytest.raises(UserError, match=mistake):
         engine.Engine(random_arrays(stages=stages), stages=stages)
@@ -415,6 +415,15 @@ def test_images_of_another_kind(small, images):
         spiking_network.central_crop(images)
 
 
+@pytest.mark.parametrize("images, remedy", [
+    (IMAGES[0], "images[None]"), (np.moveaxis(IMAGES, -1, -3), "channels last"), (IMAGES[:, ::2], "resize"),
+    (IMAGES / 255, "255 * images")], ids="one channels small scaled".split())
+def test_what_makes_images_of_others(small, images, remedy):
+    with pytest.raises(ValueError) as info:
+        small.run(images)
+    assert remedy in str(info.value)
+
+
 def test_integers_that_fit(small):
     images = IMAGES.copy()
     images[0, 9, 9] = 255
@@ -471,7 +480,7 @@ def test_arrays_that_change_later(small, name):
     [0, 1], [[0], [1], [2]], [0, 1, 10], [0, 1, -1], [0, 1, 0.5], [True, False, True], ["0", "1", "2"], [0, 1, np.nan]],
     ids="few column ten negative half bool text nan".split())
 def test_labels_of_another_kind(labels):
-    with pytest.raises(ValueError, match=r"labels are integers \[3\] from 0 to 9"):
+    with pytest.raises(ValueError, match=r"labels .*0 to 9"):
         engine.evaluate({}, IMAGES, labels)
 
 
@@ -543,7 +552,7 @@ print(len(running.run(images).logits))
 """
 
 
-@pytest.mark.parametrize("when, expected", [("before", "9"), ("after", "forked from one that had run the engine")])
+@pytest.mark.parametrize("when, expected", [("before", "9"), ("after", "forked")])
 def test_forked_processes(when, expected):
     """A child can run the engine as long as its parent has not; then it is told so, where it would wait for ever."""
     child = subprocess.run([sys.executable, "-c", FORK, when], cwd=str(REPOSITORY), stdout=subprocess.PIPE, timeout=300,

@@ -112,9 +112,9 @@ def test_export_of_the_originals_npz(finished_run, tmp_path):
     params[:] = [value.astype(np.float32) for value in npz.read_model(finished_run / "model.npz").values()]
     np.savez(str(path), params=params)
     flags, said = [], []
-    for more, text in (((), "add --variant"), (("--variant", "twba"), "add --allow-pickle"),
-                       (("--allow-pickle",), "add --activation binary"),
-                       (("--activation", "published"), "its activations are published")):
+    for more, text in (((), "--variant"), (("--variant", "twba"), "--allow-pickle"),
+                       (("--allow-pickle",), "--activation"),
+                       (("--activation", "published"), "binary one")):
         flags += more
         said.append(text in command_error(export.main, path, out, *flags))
     assert said == [True] * 4 and not out.exists()
@@ -131,7 +131,7 @@ def test_damaged_values_are_not_exported(finished_run, tmp_path):
     npz.save_model(tmp_path / "model.npz", values)
     line = command_error(export.main, tmp_path / "model.npz", tmp_path / "net.npz", "--variant", "twba", "--activation",
                      "binary")
-    assert "model/bn6_2/gamma holds values that are not finite" in line and not (tmp_path / "net.npz").exists()
+    assert "model/bn6_2/gamma" in line and not (tmp_path / "net.npz").exists()
 
 
 @pytest.mark.parametrize("name", ["model.npz", "model.json", "recipe.json", "training.npz",
@@ -156,12 +156,12 @@ def test_float64_is_exported_as_float32(finished_run, tmp_path):
 def test_what_cannot_be_exported(finished_run, tmp_path):
     out = tmp_path / "net.npz"
     assert "no such checkpoint" in command_error(export.main, tmp_path / "none", out)
-    assert "its variant is twba, not bwba" in command_error(export.main, finished_run, out, "--variant", "bwba")
+    assert "twba, not bwba" in command_error(export.main, finished_run, out, "--variant", "bwba")
     shutil.copy(str(finished_run / "model.npz"), str(tmp_path))
-    assert "add --variant" in command_error(export.main, tmp_path / "model.npz", out)
+    assert "--variant" in command_error(export.main, tmp_path / "model.npz", out)
     assert "it is a twba checkpoint" in command_error(export.main, tmp_path / "model.npz", out, "--variant", "bwba")
     Recipe("twba", activation="published").save(tmp_path)
-    assert "its activations are published, {0, 0.5, 1}, not binary" in command_error(export.main, tmp_path / "model.npz", out)
+    assert "binary one" in command_error(export.main, tmp_path / "model.npz", out)
     assert not out.exists()
 
 

@@ -22,7 +22,7 @@ def test_no_link_is_followed_to_write(tmp_path, monkeypatch):
     write(tmp_path / "file")
     monkeypatch.setattr(files.secrets, "token_hex", lambda size: "known")
     (tmp_path / ".file.known.tmp").symlink_to(tmp_path / "victim")
-    with pytest.raises(UserError, match="file: could not be written .File exists"):
+    with pytest.raises(UserError, match="file: .*File exists"):
         write(tmp_path / "file", "later")
     assert (tmp_path / "victim").read_text() == "before" and (tmp_path / "file").read_text() == "after"
 
@@ -42,7 +42,7 @@ def test_the_systems_links_stay(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "DEVICES", tmp_path)
     (tmp_path / "victim").write_text("before")
     (tmp_path / "stdout").symlink_to(tmp_path / "victim")
-    with pytest.raises(UserError, match="stdout: is the system's: name a file"):
+    with pytest.raises(UserError, match="stdout: .*name a file"):
         write(tmp_path / "stdout")
     assert (tmp_path / "stdout").is_symlink() and (tmp_path / "victim").read_text() == "before"
 
@@ -70,7 +70,7 @@ def test_a_device_stays_one(tmp_path):
 
 
 def test_a_folder_is_not_written(tmp_path):
-    with pytest.raises(UserError, match="could not be written .Is a directory"):
+    with pytest.raises(UserError, match="Is a directory"):
         write(tmp_path)
 
 
@@ -147,5 +147,5 @@ def test_what_is_read_is_not_overwritten(tmp_path):
 @pytest.mark.parametrize("name", ["model.npz", "training.npz", "recipe.json", "new.json"])
 def test_what_will_be_read_is_not_written(tmp_path, name):
     (tmp_path / "new.npz").write_text("")  # new.json would be its card
-    with pytest.raises(UserError, match=f"{name}: would be read as a checkpoint, its card or its recipe"):
+    with pytest.raises(UserError, match=f"{name}: would be read"):
         command_line.check_out(tmp_path / name)

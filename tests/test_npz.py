@@ -69,7 +69,7 @@ def test_adams_values(training, tmp_path, name, value, text):
 
 def test_values_beyond_float32(model, tmp_path):
     np.savez(tmp_path / "bad.npz", **changed(model, "model/bn4_2/beta", 1e200, np.float64))
-    assert "model/bn4_2/beta holds values that are not finite" in refused(npz.read_model, tmp_path / "bad.npz")
+    assert "model/bn4_2/beta" in refused(npz.read_model, tmp_path / "bad.npz")
     np.savez(tmp_path / "good.npz", **changed(model, "model/bn4_2/beta", 0.1, np.float64))
     found = npz.read_model(tmp_path / "good.npz")["model/bn4_2/beta"]
     assert found.dtype == np.float32 and found[0] == np.float32(0.1)
@@ -81,7 +81,7 @@ def test_values_beyond_float32(model, tmp_path):
 def test_sums_that_overflow(training, tmp_path, name, value, layer):
     """Each value is a float32, but infinity less infinity would come out of them, and a NaN never fires."""
     np.savez(tmp_path / "bad.npz", **changed(training, name, value))
-    assert f"{layer} and its batch norm hold values so large" in refused(npz.read_model, tmp_path / "bad.npz")
+    assert f"{layer} and its batch norm" in refused(npz.read_model, tmp_path / "bad.npz")
 
 
 @pytest.mark.parametrize("array", [
@@ -108,7 +108,7 @@ def test_weights_of_no_network(model):
         values = {name: value.astype(dtype) for name, value in changed(model, WEIGHTS, 2).items()}
         with pytest.raises(UserError, match=f"x: {WEIGHTS} holds weights other than -1, 0 and 1"):
             npz.check_variant(values, "bwba", "x")
-    with pytest.raises(UserError, match=rf"ternary \({WEIGHTS} holds 0\), so it is a twba checkpoint, not bwba"):
+    with pytest.raises(UserError, match=rf"ternary \({WEIGHTS} holds 0\), .*twba checkpoint"):
         npz.check_variant(changed(model, WEIGHTS, 0), "bwba", "x")
 
 

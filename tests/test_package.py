@@ -26,6 +26,11 @@ def test_every_released_model_is_in_the_wheel():
             assert f'"{folder}/{name}" = "twba_nets/released/{folder}/{name}"' in text
 
 
+def test_the_cpus_build_of_pytorch_stands_beside_cudas():
+    lines = [line for line in (REPOSITORY / "README.md").read_text().splitlines() if "`pip install '.[torch]'`" in line]
+    assert lines and all(f"`pip install torch --index-url {places.CPU_WHEELS}`" in line for line in lines)
+
+
 def test_installed_it_knows_its_place(tmp_path):
     """Without the checkout around it: released models within the package, data and runs where the user works."""
     package = tmp_path / "site-packages" / "twba_nets"
@@ -70,7 +75,7 @@ def python(version):
 
 def test_without_any_python(tmp_path):
     status, error = set_up(tmp_path, uname="echo Linux x86_64")
-    assert status == 1 and "no CPython from 3.8 on that could fetch 3.7: install CPython 3.7 (`pyenv install 3.7`" in error
+    assert status == 1 and "`pyenv install 3.7`" in error
     assert "apt install build-essential libssl-dev" in error and "Docker" in error
 
 

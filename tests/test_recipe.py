@@ -23,8 +23,8 @@ def test_lowering_the_rate_by_hand():
 
 
 def test_json(tmp_path):
-    recipe = dataclasses.replace(recipes.digits("bwba"), activation="published", seed=7, limit_train=500, hold_out=100,
-                                 precise_batch_norm=True, teacher={"file": "a/model.npz", "sha256": "1"})
+    recipe = dataclasses.replace(recipes.digits("bwba"), activation="published", seed=7, limit_train=500, limit_test=400,
+                                 hold_out=100, precise_batch_norm=True, teacher={"file": "a/model.npz", "sha256": "1"})
     recipe.save(tmp_path)
     assert card.load_recipe(tmp_path / "a checkpoint") == recipe
     assert json.loads((tmp_path / "recipe.json").read_text())["learning_rate_steps"][0] == [0, 0.005]
@@ -53,8 +53,8 @@ def test_recipes_of_before_load(tmp_path):
               "learning_rate_steps": [[0, 0.01], [1, 0.0099]], "seed": 0}
     (tmp_path / "recipe.json").write_text(json.dumps(fields))
     assert dataclasses.asdict(card.load_recipe(tmp_path / "a checkpoint")) == dict(
-        fields, learning_rate_steps=((0, 0.01), (1, 0.0099)), initial_weights=None, limit_train=None, hold_out=None, teacher=None,
-        precise_batch_norm=False)
+        fields, learning_rate_steps=((0, 0.01), (1, 0.0099)), initial_weights=None, limit_train=None, limit_test=None,
+        hold_out=None, teacher=None, precise_batch_norm=False)
 
 
 FOREIGN = ["{", "[]", "", "null", "[" * 100000, '"twba"', '{"variant": "twba", "colour": 1}', '{"variant": "xwba"}',
@@ -65,14 +65,14 @@ FOREIGN = ["{", "[]", "", "null", "[" * 100000, '"twba"', '{"variant": "twba", "
 @pytest.mark.parametrize("text", FOREIGN, ids=lambda text: text[:40])
 def test_a_foreign_recipe_file(tmp_path, text):
     (tmp_path / "recipe.json").write_text(text)
-    with pytest.raises(UserError, match="recipe.json: not a recipe of this project .*: restore it, or move it away"):
+    with pytest.raises(UserError, match="recipe.json: .*restore"):
         card.load_recipe(tmp_path / "a checkpoint")
 
 
 @pytest.mark.parametrize("content", [b"[" * 100000, b"\xff\xfe{}"])
 def test_a_recipe_file_that_is_no_json(tmp_path, content):
     (tmp_path / "recipe.json").write_bytes(content)
-    with pytest.raises(UserError, match="recipe.json: not a recipe of this project"):
+    with pytest.raises(UserError, match="recipe.json: "):
         card.load_recipe(tmp_path / "a checkpoint")
 
 
@@ -82,25 +82,26 @@ def test_a_foreign_recipe_in_a_card(tmp_path):
     found = {"sha256": hashlib.sha256(b"weights").hexdigest()}
     for recipe in ({}, {"recipe": None}, {"recipe": {"variant": "xwba"}}, {"recipe": {"variant": "twba", "epochs": 2.5}}):
         (tmp_path / "model.json").write_text(json.dumps(dict(found, **recipe)))
-        with pytest.raises(UserError, match="model.json: not a recipe of this project"):
+        with pytest.raises(UserError, match="model.json: "):
             card.load_recipe(tmp_path / "model.npz")
 
 
 REFUSED = [
     ({"variant": "x"}, "variant 'x'"), ({"activation": "x"}, "activation 'x'"), ({"dataset": "mnist"}, "dataset 'mnist'"),
     ({"epochs": 0}, "epochs 0"), ({"epochs": 2.5}, "epochs 2.5"), ({"epochs": True}, "epochs True"),
-    ({"epochs": 100001}, "epochs 100001 is no whole number from 1 to 100000"), ({"batch_size": 0}, "batch_size 0"),
+    ({"epochs": 100001}, "epochs 100001 .*100000"), ({"batch_size": 0}, "batch_size 0"),
     ({"batch_size": 5.5}, "batch_size 5.5"), ({"batch_size": "200"}, "batch_size '200'"),
     ({"batch_size": 50001}, "batch_size 50001"), ({"seed": -1}, "seed -1"),
     ({"seed": True}, "seed True"), ({"seed": None}, "seed None"), ({"initial_weights": "model.npz"}, "initial_weights"),
     ({"initial_weights": {"file": 1, "sha256": "x"}}, "initial_weights"), ({"limit_train": True}, "limit_train True"),
     ({"hold_out": 0}, "hold_out 0"), ({"hold_out": 50001}, "hold_out 50001"), ({"teacher": "model.npz"}, "teacher"),
     ({"precise_batch_norm": 1}, "precise_batch_norm 1"), ({"precise_batch_norm": None}, "precise_batch_norm None"),
-    ({"limit_train": 199}, "limit_train 199 is no whole number from the batch size, 200, to 50000"),
+    ({"limit_train": 199}, "limit_train 199 .*200, to 50000"),
+    ({"limit_test": 0}, "limit_test 0"), ({"limit_test": 2.5}, "limit_test 2.5"),
     ({"limit_train": 50001}, "limit_train 50001"), ({"batch_size": 500, "limit_train": 499}, "limit_train 499")] + [
-    ({"learning_rate_steps": steps}, "must begin at epoch 0 and name each epoch once")
+    ({"learning_rate_steps": steps}, "epoch 0 .*each epoch once")
     for steps in ((), ((5, 0.1),), ((0, 0.1), (0, 0.2)), ((0, 0.1), (2.5, 0.2)), ((False, 0.1),))] + [
-    ({"learning_rate_steps": ((0, rate),)}, "learning rate .* is no number above 0")
+    ({"learning_rate_steps": ((0, rate),)}, "learning rate .* above 0")
     for rate in (-0.1, 0, float("inf"), float("nan"), "0.1", True, None, 1e39, 1e-46)]
 
 
@@ -113,7 +114,7 @@ def test_refused(change, message):
 def test_data_sets_by_name():
     """Every name that a recipe may have is one that is there, and no other is taken for CIFAR-10."""
     assert set(recipes.DATASETS) == set(recipes.RECIPES)
-    with pytest.raises(ValueError, match="no data set is called 'mnist'"):
+    with pytest.raises(ValueError, match="'mnist'.* cifar10 and digits"):
         datasets.load("mnist")
 
 

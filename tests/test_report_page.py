@@ -3,16 +3,16 @@ import base64
 import io
 import json
 import re
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from helpers import random_arrays
+from helpers import network_and_data, random_arrays
 from twba_chip import examples, page, report, spiking_file, spiking_network, tables
-from twba_nets import architecture as arch
-from twba_nets.datasets import digits
+from twba_nets import architecture as arch, datasets
 
 HOSTILE = "<script>alert('x')</script> & \"quotes\""
 IMAGES = 60
@@ -58,17 +58,29 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def arrays():
-    return random_arrays()
+def network():
+    return network_and_data(IMAGES)
 
 
 @pytest.fixture(scope="module")
-def folder(arrays, tmp_path_factory):
+def arrays(network):
+    return network[0]
+
+
+@pytest.fixture(scope="module")
+def data(network):
+    return network[1]
+
+
+@pytest.fixture(scope="module")
+def folder(arrays, data, tmp_path_factory):
     """What the command writes of a network whose file's name and source are markup."""
     folder = tmp_path_factory.mktemp("page")
     name = folder / (HOSTILE.replace("/", "") + ".npz")
     spiking_file.save(name, arrays, "twba", {"card": {"recipe": {"dataset": "digits"}, "device": HOSTILE}})
-    report.main([str(name), str(folder), "--limit", str(IMAGES), "--robustness-images", "5"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "load", lambda *asked: data)
+        report.main([str(name), str(folder), "--robustness-images", "20"])
     return folder
 
 
@@ -131,31 +143,74 @@ def test_tables_have_the_figures_of_the_json(parsed, found):
     values = parsed.attributes("td", "data-value")
     expected = [row[key] for row in found["maps"] + [found["total"]] for _, _, key, _ in tables.COLUMNS[1:]]
     assert [float(value) if value else None for value in values] == expected
-    energy = found["energy"]
-    assert rows["synaptic operations"][1:] == [f"{energy['picojoule_per_sop']:g}", f"{energy['sops_microjoule']:.2f}"]
-    assert rows["dense multiply-accumulates"][2] == f"{energy['macs_microjoule']:.2f}"
-    for dropped, accuracy in zip(found["robustness"]["dropped"], found["robustness"]["accuracy"]):
-        assert rows[f"{dropped:.0%}"][0] == f"{accuracy:.1%}"
+    energy, total, curve = found["energy"], found["total"], found["robustness"]
+    assert rows["synaptic operations"] == [f"{total['sops_mean']:,.0f}", "0.9", f"{energy['sops_microjoule']:.2f}"]
+    assert rows["dense multiply-accumulates"] == ["70,516,736", "4.6", f"{energy['macs_microjoule']:.2f}"]
+    assert rows["ratio"] == [f"{total['sops_over_macs']:.1%}", "", f"{energy['sops_over_macs']:.1%}"]
+    start = parsed.rows.index(["dropped", "accuracy", "standard error"])
+    assert len(set(curve["accuracy"])) > 3
+    assert parsed.rows[start + 1:start + 9] == [
+        [dropped, f"{accuracy:.1%}", f"\N{PLUS-MINUS SIGN} {100 * error:.1f}"] for dropped, accuracy, error in zip(
+            "0% 1% 2% 5% 10% 20% 30% 50%".split(), curve["accuracy"], curve["standard_error"])]
 
 
-def test_confusion_matrix(arrays, parsed, found):
-    data = digits.load()
+def test_summary(html, found):
+    """What stands at the head of the page, each figure with what it is of."""
+    total, energy, spikes = found["total"], found["energy"], found["total"]["spikes_mean"]
+    shown = [(name, unescape(value), unescape(note)) for name, value, note in re.findall(
+        '<div><dt>(.*?)</dt><dd class="value">(.*?)</dd><dd>(.*?)</dd></div>', html)]
+    assert shown == [
+        ("Accuracy", f"{found['accuracy']:.2%}", "of 60 test images"),
+        ("Spikes an image", f"{spikes:,.0f}", f"\N{PLUS-MINUS SIGN} {total['spikes_sd']:,.0f}; "
+         f"{total['counted_spikes_mean']:,.0f} without cnn11, which the published code computes off chip"),
+        ("Firing rate", f"{spikes / 220672:.1%}", "of 220,672 neurons"),
+        ("Zero weights", f"{total['weight_sparsity']:.1%}", "of 3,227,648"),
+        ("Synaptic operations an image", f"{total['sops_mean'] / 1e6:.2f} M",
+         f"{total['sops_mean'] / 70516736:.1%} of 70.5 M dense multiply-accumulates"),
+        ("Energy an image", f"{total['sops_mean'] * 0.9e-6:.2f} \N{MICRO SIGN}J",
+         f"{energy['sops_over_macs']:.1%} of {70.516736 * 4.6:.1f} \N{MICRO SIGN}J, computed densely"),
+        ("Cores", f"{total['cores']:,}", "of 256 axons and 256 neurons"),
+        ("With 10% of the spikes lost", f"{found['robustness']['accuracy'][4]:.1%}", "of 20 images")]
+
+
+def test_figures_stand_where_they_belong(parsed, html):
+    """Each is its function's drawing, in the section of its caption."""
+    sections = re.findall('<section id="(\\w+)">(.*?)</section>', html, re.DOTALL)
+    drawn = {name: [(figure, caption) for figure, caption in re.findall(
+        '<figure>\n<svg role="img" aria-labelledby="(\\w+)-caption".*?<figcaption id="\\w+-caption">(.*?)<', text, re.DOTALL)]
+        for name, text in sections}
+    assert {name: [figure for figure, _ in found] for name, found in drawn.items()} == {
+        "maps": ["firing_rate", "spikes_per_image"], "energy": ["synaptic_operations"], "robustness": ["robustness"],
+        "classes": [], "examples": [], "source": []}
+    for svg in re.findall("<svg.*?</svg>", html, re.DOTALL):
+        name = re.search('aria-labelledby="(\\w+)-caption"', svg).group(1)
+        assert re.findall(r'\bid="', svg) and set(re.findall(r'\bid="(?!%s-)' % name, svg)) == set()
+
+
+def test_wide_tables_hint_that_there_is_more(parsed, html):
+    """Each table that may be wider than a phone scrolls by itself, and a shadow at its edge says so."""
+    scrolling = [attributes for tag, attributes in parsed.elements if tag == "div" and attributes.get("class") == "scroll"]
+    assert len(scrolling) == 4 and all(attributes["tabindex"] == "0" and attributes["aria-label"] for attributes in scrolling)
+    assert re.search(r"\.scroll \{ overflow-x: auto;[^}]* local no-repeat,[^}]*linear-gradient\(to left", html)
+
+
+def test_confusion_matrix(arrays, data, parsed, found):
     spikes = spiking_network.encode(arrays, spiking_network.central_crop(data.x_test[:IMAGES]))
     predicted = spiking_network.classify(arrays, spiking_network.forward(arrays, spikes)["cnn11"]).argmax(1)
     labels = data.y_test[:IMAGES]
     assert found["confusion"] == [[int(((labels == label) & (predicted == other)).sum()) for other in range(10)]
                                   for label in range(10)]
-    assert found["class_accuracy"] == [(predicted[labels == label] == label).mean() for label in range(10)]
+    assert found["class_accuracy"] == [(predicted[labels == label] == label).mean() if label in labels else None
+                                       for label in range(10)]
     start = parsed.rows.index(["class"] + found["class_names"] + ["right"])
     assert parsed.rows[start + 1:start + 11] == [
-        [name, *map(str, row), f"{accuracy:.1%}"]
+        [name, *map(str, row), "-" if accuracy is None else f"{accuracy:.1%}"]
         for name, row, accuracy in zip(found["class_names"], found["confusion"], found["class_accuracy"])]
 
 
-def test_scores_mark_the_true_class(html, parsed, found):
+def test_scores_mark_the_true_class(html, data, parsed, found):
+    """Three images that the network classifies rightly, then two that it does not: the first of each."""
     names, start = found["class_names"], 0
-    assert len(found["examples"]) == examples.RIGHT + examples.WRONG
-    data = digits.load()
     for example in found["examples"]:
         label = data.y_test[example["image"]]
         logits = np.array(example["logits"])
@@ -169,7 +224,8 @@ def test_scores_mark_the_true_class(html, parsed, found):
     marked = re.findall(r'<tr class="true"><th scope="row">(\w+) \(true\)</th>', html)
     assert marked == [names[example["label"]] for example in found["examples"]]
     verdicts = [example["label"] == example["predicted"] for example in found["examples"]]
-    assert verdicts == [True] * examples.RIGHT + [False] * examples.WRONG
+    assert verdicts == [True] * 3 + [False] * 2
+    assert [example["image"] for example in found["examples"]] == [1, 2, 4, 0, 3]  # every third label is another
 
 
 def decoded(uri):
@@ -193,9 +249,9 @@ def untiled(pixels, shape):
     return spikes
 
 
-def test_pictures_are_the_networks_spikes(arrays, parsed, found):
+def test_pictures_are_the_networks_spikes(arrays, data, parsed, found):
     """Each picture decodes to the test image, each map's to the spikes of the NumPy reference."""
-    pictures, data = iter(parsed.attributes("img", "src")), digits.load()
+    pictures = iter(parsed.attributes("img", "src"))
     for example in found["examples"]:
         image = data.x_test[example["image"]]
         np.testing.assert_array_equal(decoded(next(pictures))[..., :3], image)
@@ -231,4 +287,6 @@ def test_without_mistakes_or_a_class(tmp_path):
     found = json.loads((tmp_path / "report.json").read_text())
     assert found["class_accuracy"].count(None) == 9 and len(found["examples"]) == 1
     rows = Page((tmp_path / "report.html").read_text(encoding="utf-8")).rows
+    assert found["robustness"]["standard_error"] == [None] * 8  # one image does not tell
+    assert [row[2] for row in rows if row[0] in ("0%", "1%", "50%")] == ["-"] * 3
     assert sum(row[1:] == ["0"] * 10 + ["-"] for row in rows) == 9

@@ -45,7 +45,7 @@ def test_a_damaged_state_file_is_damaged_for_tensorflow_too(tmp_path, text):
     except ValueError:
         pass
     for function, source in ((run_folder.newest, tmp_path), (run_folder.locate, tmp_path / "checkpoint")):
-        with pytest.raises(UserError, match=r"checkpoint: unreadable \([^\n]*\): name a checkpoint yourself, or remove"):
+        with pytest.raises(UserError, match=r"^[^\n]*checkpoint: [^\n]*name a checkpoint yourself[^\n]*$"):
             function(source)
 
 
@@ -80,8 +80,8 @@ def test_open_a_run(finished_run, short_recipe):
 def test_open_what_nothing_describes(finished_run, tmp_path):
     """The variant is asked for first, then the activation; what the weights contradict is found."""
     shutil.copy(str(finished_run / "model.npz"), str(tmp_path))
-    for asked, text in (({}, "add --variant twba or bwba"), ({"variant": "twba"}, "add --activation binary"),
-                        ({"variant": "bwba", "activation": "binary"}, "it is a twba checkpoint, not bwba")):
+    for asked, text in (({}, "--variant"), ({"variant": "twba"}, "--activation"),
+                        ({"variant": "bwba", "activation": "binary"}, "twba checkpoint")):
         with pytest.raises(UserError, match="model.npz: .*" + text):
             open_model(tmp_path, **asked)
     recipe = open_model(tmp_path, "twba", "published").recipe
@@ -116,8 +116,8 @@ def test_a_model_is_read_once(finished_run, opened, tmp_path):
     assert opened.count(str(tmp_path / "net.npz")) == 1
 
 
-@pytest.mark.parametrize("asked, text", [({"variant": "bwba"}, "its variant is twba, not bwba"),
-                                         ({"activation": "published"}, "its activation is binary, not published")])
+@pytest.mark.parametrize("asked, text", [({"variant": "bwba"}, "twba, not bwba"),
+                                         ({"activation": "published"}, "binary, not published")])
 def test_open_as_something_else(finished_run, asked, text):
     with pytest.raises(UserError, match=text):
         open_model(finished_run / "model.npz", **asked)

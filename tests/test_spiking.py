@@ -55,7 +55,7 @@ def test_altered_files(file):
     with pytest.raises(UserError, match="was altered"):
         spiking_file.load(file)
     rewrite(file, **{"cnn4/thresholds": thresholds.astype(np.int32)})
-    with pytest.raises(UserError, match="cnn4/thresholds is not there, or not int16"):
+    with pytest.raises(UserError, match="cnn4/thresholds .*int16"):
         spiking_file.load(file)
     rewrite(file, **{"cnn4/thresholds": None})
     with pytest.raises(UserError, match="cnn4/thresholds is not there"):
@@ -71,14 +71,14 @@ def test_another_version_or_format(file, change, text):
 
 
 @pytest.mark.parametrize("array, index, value, text", [
-    ("cnn1/weights", (0, 0, 0, 5), 2, "cnn1/weights holds others than twba's"),
-    ("cnn11/weights", (0, 0, 9, 9), -128, "cnn11/weights holds others than twba's"),
-    ("cnn4/thresholds", 7, 4 * 64, "cnn4/thresholds holds some beyond the sums"),
-    ("cnn10/thresholds", 0, -32768, "cnn10/thresholds holds some beyond the sums"),
-    ("cnn0/scale", 3, np.nan, "cnn0/scale holds values that are not finite"),
-    ("cnn00/kernel", (0, 0, 0, 0), np.inf, "cnn00/kernel holds values that are not finite"),
-    ("output/offset", 9, -np.inf, "output/offset holds values that are not finite"),
-    ("output/scale", 0, 3e38, "output and its batch norm hold values so large")])
+    ("cnn1/weights", (0, 0, 0, 5), 2, "cnn1/weights .*twba"),
+    ("cnn11/weights", (0, 0, 9, 9), -128, "cnn11/weights .*twba"),
+    ("cnn4/thresholds", 7, 4 * 64, "cnn4/thresholds .*beyond"),
+    ("cnn10/thresholds", 0, -32768, "cnn10/thresholds .*beyond"),
+    ("cnn0/scale", 3, np.nan, "cnn0/scale holds .*not finite"),
+    ("cnn00/kernel", (0, 0, 0, 0), np.inf, "cnn00/kernel holds .*not finite"),
+    ("output/offset", 9, -np.inf, "output/offset holds .*not finite"),
+    ("output/scale", 0, 3e38, "output and its batch norm")])
 def test_values_of_no_network(file, array, index, value, text):
     """With a digest that fits: what wrote the file was wrong, and readers would each make something else of it."""
     arrays = random_arrays()
@@ -92,7 +92,7 @@ def test_a_binary_network_without_a_zero(file):
     spiking_file.save(file, random_arrays("bwba"), "bwba", {})
     assert spiking_file.load(file)[1]["variant"] == "bwba"
     spiking_file.save(file, random_arrays("twba"), "bwba", {})
-    with pytest.raises(UserError, match="cnn1/weights holds others than bwba's"):
+    with pytest.raises(UserError, match="cnn1/weights .*bwba"):
         spiking_file.load(file)
 
 
@@ -112,7 +112,7 @@ def test_meta_that_is_no_text(file, meta):
 
 
 @pytest.mark.parametrize("variant, source, text", [
-    ("xwba", {}, "its variant, 'xwba', is none of"), (None, {}, "its variant"), (["twba"], {}, "its variant"),
+    ("xwba", {}, ".*'xwba'"), (None, {}, "its variant"), (["twba"], {}, "its variant"),
     ("twba", None, "its source"), ("twba", "x", "its source"), ("twba", {"card": 3}, "its source"),
     ("twba", {"card": {"recipe": {"dataset": "x"}}}, "its source"), ("twba", {"card": {"recipe": []}}, "its source")])
 def test_meta_that_a_report_cannot_use(file, variant, source, text):
@@ -138,7 +138,7 @@ def test_a_file_from_before_the_digest_of_the_meta(file):
 
 def test_another_npz(file):
     np.savez(file, x=np.zeros(3))
-    with pytest.raises(UserError, match="is no exported spiking network"):
+    with pytest.raises(UserError, match="no exported"):
         spiking_file.load(file)
 
 
@@ -172,9 +172,9 @@ def test_shapes_that_do_not_fit():
     spikes, weights = np.zeros((1, 24, 24, 64), bool), arrays["cnn1/weights"]
     larger = np.pad(weights, ((0, 2), (0, 2), (0, 0), (0, 0)), mode="constant")
     for image, kernel in ((spikes[0], larger), (spikes[0, :20], weights), (spikes[0, ..., :32], weights)):
-        with pytest.raises(ValueError, match="cnn1: a map .* and weights .* do not fit"):
+        with pytest.raises(ValueError, match="cnn1: .*do not fit"):
             spiking_network.integrate(image[None], kernel, stage)
-        with pytest.raises(ValueError, match="cnn1: a map .* and weights .* do not fit"):
+        with pytest.raises(ValueError, match="cnn1: .*do not fit"):
             spiking_network.integrate_events(image, kernel, stage)
     with pytest.raises(ValueError, match="thresholds .1,. do not fit"):
         spiking_network.fire(np.zeros((1, 24, 24, 64)), np.zeros(1, np.int16))
@@ -185,5 +185,5 @@ def test_shapes_that_do_not_fit():
 @pytest.mark.parametrize("x", [np.zeros((1, 24, 24, 3), np.uint8), np.zeros((1, 32, 32, 3), np.float32),
                                np.full((1, 24, 24, 3), np.nan, np.float32)], ids="integers size nan".split())
 def test_images_that_are_not_standardised(x):
-    with pytest.raises(ValueError, match="standardised images are finite float32"):
+    with pytest.raises(ValueError, match="finite float32"):
         spiking_network.encode(random_arrays(), x)

@@ -20,7 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorflow.python.lib.io import file_io
 
 import twba_nets
-from twba_nets import architecture as arch, card, datasets, journal, progress, recipe as recipes, run_folder
+from twba_nets import architecture as arch, card, datasets, journal, places, progress, recipe as recipes, run_folder
 from twba_nets.errors import UserError
 from twba_nets.files import atomic_write, claimed
 from twba_tensorflow import checkpoint, quantisers, scripts, training
@@ -118,7 +118,7 @@ def test_interrupted_as_soon_as_an_epoch_is_told(tmp_path):
     process.terminate()
     _, error = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert error == "\nstopped; every finished epoch is saved: go on with --resume\n"
+    assert error.startswith("\nstopped; ") and "--resume" in error
     assert run_folder.epoch_of(run_folder.newest(tmp_path / "run")) >= 1
 
 
@@ -340,13 +340,22 @@ def test_learning_curve(drawn, tmp_path):
     (folder / "log.csv").write_text("".join(",".join(line) + "\n" for line in [
         journal.FIELDS, *([row[field] for field in journal.FIELDS] for row in rows)]))
     journal.draw_curve(folder, recipes.Recipe("bwba", activation="published", limit_train=500))
-    assert drawn[0].figure._suptitle.get_text() == \
-        r"BWBA on cifar10 (first 500 training images), published activations, runs/a \$b\$"
+    title = drawn[0].figure._suptitle.get_text()
+    assert title == r"BWBA on cifar10 (first 500 training images), published activations, runs/a \$b\$"
     assert (folder / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     curves = {axis.get_ylabel(): {line.get_label(): line.get_xydata().tolist() for line in axis.lines} for axis in drawn}
     assert curves == {quantity: {part: [[epoch, float(row[f"{part}_{quantity}"])] for epoch, row in zip((1, 2, 4), rows)]
                                  for part in ("train", "test")} for quantity in ("accuracy", "loss")}
     assert [[text.get_text() for text in axis.get_legend().get_texts()] for axis in drawn] == [["train", "test"]] * 2
+
+
+@pytest.mark.parametrize("place", ["TWBA", "TWBA/published"])
+def test_the_title_of_a_released_curve(drawn, tmp_path, monkeypatch, place):
+    """It does not tell how the checkout's folder is called."""
+    monkeypatch.setattr(places, "HOME", tmp_path)
+    (tmp_path / place).mkdir(parents=True)
+    journal.draw_curve(tmp_path / place, recipes.paper("twba"))
+    assert drawn[0].figure._suptitle.get_text() == f"TWBA on cifar10, binary activations, {place}"
 
 
 def test_rows_beyond_the_checkpoint_are_dropped(finished_run, tmp_path):
@@ -360,8 +369,8 @@ def test_rows_beyond_the_checkpoint_are_dropped(finished_run, tmp_path):
     (lambda text: b"", "its first line is not epoch,step"),
     (lambda text: b"\xff\xfe" + text, "decode"),
     (lambda text: text[:20] + b"\0" + text[20:], "NUL|first line"),
-    (lambda text: text[:-60], "line 3 does not have 11 fields"),
-    (lambda text: text[:-1] + b",1\n", "line 3 does not have 11 fields"),
+    (lambda text: text[:-60], "line 3 .*11 fields"),
+    (lambda text: text[:-1] + b",1\n", "line 3 .*11 fields"),
     (lambda text: text.replace(b"\n1,", b"\none,"), "line 2: epoch is 'one'"),
     (lambda text: text.replace(b",0.005,", b",nan,"), "line 2: learning_rate is 'nan'"),
     (lambda text: text.replace(b",0.005,", b",,"), "line 2: learning_rate is ''"),
@@ -371,7 +380,7 @@ def test_rows_beyond_the_checkpoint_are_dropped(finished_run, tmp_path):
 def test_damaged_log(finished_run, tmp_path, damage, message):
     text = (finished_run / "log.csv").read_bytes()
     (tmp_path / "log.csv").write_bytes(damage(text))
-    with pytest.raises(UserError, match=r"log.csv: damaged \(.*(%s).*\): restore it, or move it away" % message):
+    with pytest.raises(UserError, match=r"log.csv: .*(%s).*: restore it" % message):
         journal.read_log(tmp_path)
 
 
@@ -406,10 +415,10 @@ def test_a_loss_that_is_no_number(finished_run, tmp_path):
     log = journal.Journal(tmp_path, recipes.digits("twba"), 1)
     row = journal.make_row(recipes.digits("twba"), 1, 110, journal.Trained(2.0, 0.25, 0.1),
                            journal.Tested(float("inf"), 0.125, 8.0, 0.1))
-    with pytest.raises(UserError, match="the test loss is inf in epoch 2: go on from the last checkpoint"):
+    with pytest.raises(UserError, match="test loss is inf in epoch 2: .*--resume"):
         log.record(row)
     assert len(journal.read_log(tmp_path)) == 1
-    with pytest.raises(UserError, match="the loss is nan in epoch 1: begin again with a lower --learning-rate"):
+    with pytest.raises(UserError, match="loss is nan in epoch 1: .*--learning-rate"):
         journal.require_finite("loss", np.float32("nan"), 1)
 
 
@@ -432,7 +441,7 @@ def test_another_run_ended_before_this_one_claimed_the_folder(train, finished_ru
         return load(name, data_dir)
 
     monkeypatch.setattr(datasets, "load", load_slowly)
-    with pytest.raises(SystemExit, match="run: (holds a run already|another process has trained into this folder)"):
+    with pytest.raises(SystemExit, match="run: (holds a run|another process)"):
         train(folder, "--epochs", "9", *flags)
     assert run_folder.epoch_of(run_folder.newest(folder)) == 3 and card.read(folder / "model.npz")["epochs"] == 3
 
@@ -460,7 +469,7 @@ def test_a_claim_removes_what_killed_processes_left(tmp_path):
 def test_a_claim_on_a_file(tmp_path):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(UserError, match="%s: no folder can be made there .*: name another" % folder):
+        with pytest.raises(UserError, match="%s: .*name another" % folder):
             with claimed(folder):
                 pass
 

@@ -2,6 +2,7 @@
 import importlib.util
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -124,25 +125,62 @@ def test_it_can_be_trained(images):
     assert set(after.unique().tolist()) == {-1, 0, 1} and not torch.equal(before, after)
 
 
-@pytest.mark.parametrize("bad, text", [
-    (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "images are floating"), (torch.zeros(3, 32, 32), "images are floating"),
-    (torch.zeros(1, 1, 32, 32), "images are floating"), (torch.zeros(1, 32, 32, 3), "images are floating"),
-    (torch.zeros(1, 3, 224, 224), "not torch.float32 .1, 3, 224, 224.: resize them"),
-    (torch.full((1, 3, 32, 32), 255.0), "these reach from 255 to 255"), (torch.full((1, 3, 32, 32), -0.5), "normalisation is"),
-    (torch.full((1, 3, 32, 32), torch.nan), "images lie in")], ids="bytes one grey last large 255 normalised nan".split())
-def test_images_of_another_kind(bad, text):
-    with pytest.raises(ValueError, match=text):
+@pytest.mark.parametrize("bad, texts", [
+    (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), ["uint8", "divide"]), (torch.zeros(3, 32, 32), ["batch", "images[None]"]),
+    (torch.zeros(1, 32, 32, 3), ["channels first", "movedim(-1, -3)"]),
+    (torch.zeros(32, 32, 3, dtype=torch.uint8), ["batch", "channels first", "divide"]),
+    (torch.zeros(1, 1, 32, 32), ["resize"]), (torch.zeros(1, 3, 224, 224), ["224", "resize"]),
+    (torch.full((1, 3, 32, 32), 255.0), ["from 255 to 255"]), (torch.full((1, 3, 32, 32), -0.5), ["normalisation is"]),
+    (torch.full((1, 3, 32, 32), torch.nan), ["[0, 1]"])], ids="bytes one last photo grey large 255 normalised nan".split())
+def test_images_of_another_kind(bad, texts):
+    with pytest.raises(ValueError) as info:
         StandardNetwork("twba").eval()(bad)
+    assert all(text in str(info.value) for text in texts)
+
+
+def test_what_makes_images_of_others_does():
+    """The remedies that the errors name."""
+    net, photo = StandardNetwork("twba").eval(), torch.zeros(32, 32, 3, dtype=torch.uint8)
+    assert net(photo.movedim(-1, -3)[None] / 255).shape == (1, 10)
 
 
 def test_models_that_are_not_there(tmp_path):
-    with pytest.raises(UserError, match="resnet: no such model: name a run's folder, a model.npz"):
+    """The errors speak of load's arguments, not of a command's flags."""
+    with pytest.raises(UserError, match="^resnet: .*" + ", ".join(places.RELEASED)):
         twba_torch.load("resnet")
-    np.savez(tmp_path / "model.npz", x=np.zeros(3))
-    with pytest.raises(UserError, match="neither card nor recipe beside it"):
+    shutil.copy(places.released("twba") / "model.npz", tmp_path)
+    with pytest.raises(UserError, match="variant, one of twba, bwba, and activation, one of binary, published") as info:
         twba_torch.load(tmp_path)
-    with pytest.raises(UserError, match="model.npz: lacks model/cnn00/kernel"):
+    assert "--" not in str(info.value) and str(tmp_path / "model.npz") in str(info.value)
+    assert twba_torch.load(tmp_path, "twba", "binary").variant == "twba"
+    for asked in ({"variant": "bwba"}, {"variant": "resnet"}, {"activation": "published"}):
+        with pytest.raises(UserError, match="not " + "".join(asked.values())) as info:
+            twba_torch.load("twba", **asked)
+        assert "flag" not in str(info.value) and "script" not in str(info.value)
+    np.savez(tmp_path / "model.npz", x=np.zeros(3))
+    for asked in ((), ("twba", "binary")):
+        with pytest.raises(UserError, match="model.npz: lacks model/cnn00/kernel"):
+            twba_torch.load(tmp_path, *asked)
+    with pytest.raises(ValueError, match="'resnet' is none of twba, bwba"):
+        StandardNetwork("resnet")
+
+
+@pytest.mark.parametrize("asked", [(), ("twba", "binary")])
+def test_an_exported_file_is_none_of_its_models(asked):
+    export = places.released("twba") / "twba.npz"
+    with pytest.raises(UserError, match="is an exported network.*twba_chip.load") as info:
+        twba_torch.load(export, *asked)
+    assert str(info.value).startswith(f"{export}: ") and "--" not in str(info.value)
+
+
+def test_the_originals_pickled_model(tmp_path):
+    params, values = np.empty(270, object), npz.read_model(places.released("twba") / "model.npz")
+    params[:] = [value.astype(np.float32) for value in values.values()]
+    np.savez(tmp_path / "model.npz", params=params)
+    with pytest.raises(UserError, match="allow_pickle=True"):
         twba_torch.load(tmp_path, "twba", "binary")
+    net = twba_torch.load(tmp_path, "twba", "binary", allow_pickle=True)
+    assert torch.equal(net.cnn4.weight, twba_torch.load("twba").cnn4.weight)
 
 
 def test_torch_hub():
@@ -186,7 +224,7 @@ def test_the_network_of_ones_own_in_docs():
 
 
 def test_spikes_of_an_unknown_activation():
-    with pytest.raises(ValueError, match="activation 'relu' is none of binary, published"):
+    with pytest.raises(ValueError, match="'relu'.* binary, published"):
         layers.Spike("relu")
 
 

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] = None) -> None:
 def parser(prog: str, description: str, what: str) -> argparse.ArgumentParser:
     """The flags of both exports. what: else can be exported."""
     flags = argparse.ArgumentParser(prog=prog, description=description)
-    flags.add_argument("checkpoint", type=command_line.model, help=f"twba or bwba, the released ones; {what}")
+    flags.add_argument("checkpoint", metavar="network", type=command_line.model, help=f"twba or bwba, the released ones; {what}")
     flags.add_argument("out", type=command_line.path, help="the file to write")
     flags.add_argument("--variant", choices=arch.VARIANTS, help="default: what the recipe or card beside the "
                        "checkpoint says; needed where there is none")

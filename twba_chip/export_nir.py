@@ -45,7 +45,7 @@ def main(argv: Sequence[str] = None) -> None:
         "An image is one time step from v = 0; a simulator's state is to be reset after it. The first two "
         "convolutions and the classifier are off chip and stay in the exported network "
         "(twba_chip.spiking_network: encode, classify).")
-    command_line.add_network(parser, "network")
+    command_line.add_network(parser)
     parser.add_argument("out", type=command_line.path, help="the file to write, as in twba.nir")
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):

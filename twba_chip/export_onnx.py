@@ -40,7 +40,7 @@ def main(argv: Sequence[str] = None) -> None:
         description="Write an exported network as an ONNX model, from images (uint8 [N, 32, 32, 3] as CIFAR-10 has "
         "them; crop and standardisation are in the model) to logits (float32 [N, 10]). Given the same input spikes, "
         "the hidden stages spike exactly as twba_chip.spiking_network has it.")
-    command_line.add_network(parser, "network")
+    command_line.add_network(parser)
     parser.add_argument("out", type=command_line.path, help="the file to write, as in twba.onnx")
     parser.add_argument("--float", action="store_true",
                         help="spikes as float32 0 and 1, by Conv and Clip, for runtimes without QLinearConv")

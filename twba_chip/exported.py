@@ -3,7 +3,8 @@
 No framework is imported here.
 """
 from pathlib import Path
-from typing import NamedTuple, Union
+from types import ModuleType
+from typing import NamedTuple, Tuple, Union
 
 from twba_chip import folding, spiking_file
 from twba_nets import card, places, run_folder
@@ -24,14 +25,28 @@ def open_network(source: Union[str, Path]) -> Exported:
 
     Raises UserError if there is none, if it is damaged, or if its activations are not binary.
     """
+    return fold(open_any(source))
+
+
+def open_any(source: Union[str, Path]) -> Union[Exported, Model]:
+    """The network of an exported file, else the model that `source` names, whatever its activations.
+
+    Raises UserError if there is none, or if it is damaged.
+    """
     path = run_folder.locate_npz(places.model(source))
     content = read_npz(path, "use a copy of it, or make it anew")
     if spiking_file.is_exported(content):
         return Exported(*spiking_file.load(content))
     if not card.load_recipe(content):
         raise UserError(f"{path}: is no exported network, and neither card nor recipe beside it says what model it is: export "
-                        "it, with --variant and --activation")
-    model = open_model(content)
+                        "it (twba-nets export --variant ... --activation ...)")
+    return open_model(content)
+
+
+def fold(model: Union[Exported, Model]) -> Exported:
+    """The exported network of what open_any gives. Raises UserError if its activations are not binary."""
+    if isinstance(model, Exported):
+        return model
     require_binary(model)
     arrays = folding.fold(model.values, model.recipe.variant)
     return Exported(arrays, describe(model, arrays))
@@ -50,7 +65,24 @@ def require_binary(model: Model) -> None:
     """Raise UserError for a model of published activations."""
     if model.recipe.activation != "binary":
         raise UserError(f"{model.path}: its activations are {model.recipe.activation}, {{0, 0.5, 1}}, not binary: no spiking "
-                        "network with one threshold a neuron computes them: train with --activation binary")
+                        "network with one threshold a neuron computes them: name a binary one, as twba or bwba")
+
+
+def about(network: Union[Exported, Model]) -> Tuple[str, str, str]:
+    """(variant, activation, data set) of what open_any gives."""
+    if isinstance(network, Exported):
+        return network.meta["variant"], "binary", trained_on(network.meta)
+    return network.recipe.variant, network.recipe.activation, network.recipe.dataset
+
+
+def pytorch(model: Model) -> ModuleType:
+    """twba_torch.evaluation, which runs models of published activations. Raises UserError where PyTorch is not installed."""
+    try:
+        from twba_torch import evaluation  # only now: PyTorch takes seconds to import, and most networks do without
+    except ModuleNotFoundError as error:
+        raise UserError(f"{model.path}: its activations are {model.recipe.activation}, {{0, 0.5, 1}}: PyTorch computes them, and "
+                        f"{error.name} is not installed: {places.install('torch')}")
+    return evaluation
 
 
 def trained_on(meta: dict) -> str:

@@ -56,7 +56,7 @@ def synaptic_operations(axis: Axes, report: dict) -> None:
 def robustness(axis: Axes, report: dict) -> None:
     """Accuracy against the share of dropped spikes; whiskers: one standard error."""
     curve = report["robustness"]
-    dropped, accuracy, error = (100 * np.array(curve[name]) for name in ("dropped", "accuracy", "standard_error"))
+    dropped, accuracy, error = (100 * np.array(curve[name], float) for name in ("dropped", "accuracy", "standard_error"))
     axis.errorbar(dropped, accuracy, error, color=ACCENT, marker="o", capsize=3)
     axis.axhline(10, color=MUTED, linestyle=":", label="chance")
     axis.set_ylim(0, 100)

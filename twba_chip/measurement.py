@@ -33,10 +33,11 @@ def measure(arrays: Arrays, images: np.ndarray, labels: np.ndarray, stages: Sequ
             output, maps = engine.run(images[rows], return_spikes=True)
             predicted[rows] = output.logits.argmax(1)
             for index, fired in enumerate(maps.values()):
-                fired = fired.reshape(len(fired), -1).astype(np.float64)  # which holds these integers exactly
+                fired = fired.reshape(len(fired), -1)
                 spikes[rows, index] = fired.sum(1)
                 if index < len(driven):  # the classifier, which reads the last map, is off chip
-                    sops[rows, index] = fired @ driven[index].ravel()
+                    # an image at a time: a chunk of 64-bit numbers is too large for the cache
+                    sops[rows, index] = [image @ driven[index].ravel() for image in fired]
             bar.update(rows.stop - start)
     return Measurement(labels, predicted, spikes, sops)
 

@@ -105,7 +105,7 @@ def _energy(energy: dict, total: dict) -> str:
 
 
 def _robustness(curve: dict) -> str:
-    rows = [_row(f"{dropped:.0%}", (f"{accuracy:.1%}", f"&pm; {100 * error:.1f}"))
+    rows = [_row(f"{dropped:.0%}", (f"{accuracy:.1%}", "-" if error is None else f"&pm; {100 * error:.1f}"))
             for dropped, accuracy, error in zip(curve["dropped"], curve["accuracy"], curve["standard_error"])]
     return _table(f"Accuracy on the first {curve['images']:,} test images", ["dropped", "accuracy", "standard error"], rows)
 

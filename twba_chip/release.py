@@ -1,6 +1,7 @@
 """What ships beside a released model, made anew: python -m twba_chip.release TWBA.
 
-Its export, NIR and ONNX files, whose digests go into its card, and its report.json. No framework is imported here.
+Its export, NIR and ONNX files, whose digests go into its card, its learning curve and its report.json. No framework is
+imported here.
 """
 from twba_nets import interrupts
 
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Sequence
 
 from twba_chip import export, export_nir, export_onnx, report
-from twba_nets import card, command_line
+from twba_nets import card, command_line, journal
 from twba_nets.errors import UserError
 from twba_nets.files import sha256, write_json
 from twba_nets.run_folder import MODEL_NAME
@@ -26,8 +27,8 @@ def main(argv: Sequence[str] = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m twba_chip.release",
         description="Make anew what ships beside a released model: its exported network, NIR and ONNX files (twba.npz, "
-        "twba.nir, twba.onnx), with their digests in its card, and the report.json of all test images. A minute. Its "
-        "spikes.json is TensorFlow's: TWBA/cifar10_twba_spikes.py --json.")
+        "twba.nir, twba.onnx), with their digests in its card, its learning_curve.png, and the report.json of all "
+        "test images. A minute. Its spikes.json is TensorFlow's: TWBA/cifar10_twba_spikes.py --json.")
     parser.add_argument("folder", type=command_line.path, help="TWBA or BWBA: a folder with a model.npz and its card")
     folder = parser.parse_args(argv).folder
     with interrupts.one_line_for_mistakes("stopped"):
@@ -43,6 +44,8 @@ def release(folder: Path, *report_flags: str) -> None:
     files = {folder / (recipe.variant + suffix): module for suffix, module in EXPORTS.items()}
     for path, module in files.items():
         module.main([str(model), str(path)])
+    if (folder / journal.LOG_NAME).exists():  # the curve's title says where it lies
+        journal.draw_curve(folder, card.load_recipe(model))
     write_json(card.path_of(model), dict(recorded, files={path.name: sha256(path) for path in files}))
     with tempfile.TemporaryDirectory() as scratch:
         report.main([str(model), scratch, *report_flags])

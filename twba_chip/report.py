@@ -10,6 +10,7 @@ if __name__ == "__main__":
     interrupts.exit_at_once()  # the imports below take seconds
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Sequence
 
@@ -23,6 +24,7 @@ from twba_nets.files import atomic_write, make_folder, write_json
 # Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014, 45 nm, 0.9 V: a float32 product
 # takes 3.7 pJ, a float32 sum 0.9 pJ (an int32 sum 0.1 pJ). Arithmetic alone: no memory, no routing, no leakage.
 PICOJOULE_PER_SOP, PICOJOULE_PER_MAC = 0.9, 4.6
+FEW, FIRST_LOOK = 1000, "--limit 1000 --robustness-images 100"  # in a few seconds
 
 
 def main(argv: Sequence[str] = None) -> None:
@@ -34,6 +36,8 @@ def main(argv: Sequence[str] = None) -> None:
         make_folder(args.out)
         data = datasets.load(args.dataset or trained_on(meta), args.data_dir)
         images, labels = data.x_test[:args.limit], data.y_test[:args.limit]
+        if len(images) > FEW:
+            print(f"{len(images):,} test images take half a minute; {FIRST_LOOK} gives a first look", file=sys.stderr)
         measured = measurement.measure(arrays, images, labels)
         report = measurement.summarise(arrays, measured, placements, args.picojoule_per_sop, args.picojoule_per_mac)
         few = slice(args.robustness_images)
@@ -54,8 +58,8 @@ def _parser() -> argparse.ArgumentParser:
         "dense multiply-accumulates (MACs), and cores (the rule: twba_chip/cores.py); the energy of both; and accuracy "
         "when spikes get lost. Prints a table and writes report.html, a page that needs nothing else: tables, figures, the "
         "confusion matrix, and the spikes of a few test images; and report.json, the page's figures. On one core, 10,000 "
-        "images take about 20 seconds and the robustness curve about 80.")
-    command_line.add_network(parser, "network")
+        f"images take about 20 seconds, {FIRST_LOOK} about four.")
+    command_line.add_network(parser)
     parser.add_argument("out", type=command_line.path, help="the folder for the report; made if need be")
     parser.add_argument("--dataset", choices=("cifar10", "digits"),
                         help="whose test images to run (default: what the export's card says, else cifar10)")
@@ -63,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
                         "$CIFAR10_DIR, else data/, where it is downloaded to)")
     parser.add_argument("--limit", type=command_line.positive, metavar="N", help="only the first N test images")
     parser.add_argument("--robustness-images", type=command_line.positive, default=1000, metavar="N",
-                        help=f"images of the robustness curve, {len(robustness.DROPS)} runs each in NumPy (default: "
+                        help=f"images of the robustness curve, {len(robustness.DROPS)} runs each (default: "
                         "%(default)s)")
     parser.add_argument("--axons", type=command_line.positive, default=256, metavar="A",
                         help="inputs of a core (default: %(default)s, as TrueNorth's: Merolla et al., Science 2014)")

@@ -8,6 +8,7 @@ from typing import Sequence
 import numpy as np
 
 from twba_chip import spiking_network
+from twba_chip.engine import Engine
 from twba_nets import progress
 from twba_nets.architecture import FLOAT_STAGES, STAGES, Stage
 from twba_nets.arrays import Arrays
@@ -18,11 +19,14 @@ SEED = 0
 
 
 def curve(arrays: Arrays, images: np.ndarray, labels: np.ndarray) -> dict:
-    """The accuracies as a dictionary for JSON. standard_error: of an accuracy, since the images are a sample."""
+    """The accuracies as a dictionary for JSON.
+
+    standard_error: of an accuracy, since the images are a sample; null where none or all are right, which does not tell it.
+    """
     accuracy = accuracies(arrays, images, labels)
-    error = np.sqrt(accuracy * (1 - accuracy) / len(images))
+    errors = np.sqrt(accuracy * (1 - accuracy) / len(images))
     return {"images": len(images), "seed": SEED, "dropped": DROPS, "accuracy": accuracy.tolist(),
-            "standard_error": error.tolist()}
+            "standard_error": [float(error) or None for error in errors]}
 
 
 def accuracies(arrays: Arrays, images: np.ndarray, labels: np.ndarray, stages: Sequence[Stage] = STAGES) -> np.ndarray:
@@ -30,30 +34,15 @@ def accuracies(arrays: Arrays, images: np.ndarray, labels: np.ndarray, stages: S
 
     All probabilities meet the same images and random numbers, so that chance does not hide the trend.
     """
-    correct = np.zeros(len(DROPS))
+    engine, correct = Engine(arrays, stages=stages), np.zeros(len(DROPS))
     with progress.bar(len(images), "dropped spikes") as bar:
         for start in range(0, len(images), BATCH):
             batch = slice(start, start + BATCH)
             x = spiking_network.central_crop(images[batch], stages[0].size)
-            spikes = spiking_network.encode(arrays, x, stages)
+            spikes, random = spiking_network.encode(arrays, x, stages), np.random.RandomState([SEED, start])
+            chances = {stage.map: random.random_sample((len(spikes),) + stage.map_shape) for stage in stages[FLOAT_STAGES - 1:]}
             for index, probability in enumerate(DROPS):
-                logits = classify(arrays, spikes, probability, np.random.RandomState([SEED, start]), stages)
-                correct[index] += (logits.argmax(1) == labels[batch]).sum()
+                kept = {name: chance >= probability for name, chance in chances.items()}
+                correct[index] += (engine.run_lossy(spikes, kept).argmax(1) == labels[batch]).sum()
             bar.update(len(spikes))
     return correct / len(images)
-
-
-def classify(arrays: Arrays, spikes: np.ndarray, probability: float, random: np.random.RandomState,
-             stages: Sequence[Stage] = STAGES) -> np.ndarray:
-    """Logits float32 [N, 10] from input spikes bool [N, 24, 24, 64], where each spike is dropped with this probability."""
-    spikes = drop(spikes, probability, random)
-    for stage in stages[FLOAT_STAGES:]:
-        potentials = spiking_network.integrate(spikes, arrays[f"{stage.conv}/weights"], stage)
-        fired = spiking_network.fire(potentials, arrays[f"{stage.conv}/thresholds"])
-        spikes = drop(fired, probability, random)
-    return spiking_network.classify(arrays, spikes, stages)
-
-
-def drop(spikes: np.ndarray, probability: float, random: np.random.RandomState) -> np.ndarray:
-    """The spikes (bool) that are left."""
-    return spikes & (random.random_sample(spikes.shape) >= probability)

@@ -129,11 +129,14 @@ def check_images(images: np.ndarray) -> np.ndarray:
     """Images as uint8 [N, 32, 32, 3]. Raises ValueError for another shape, or where they are no integers that fit."""
     images = np.asarray(images)
     if images.shape[1:] != PICTURE:
-        raise ValueError(f"images are [N, 32, 32, 3], not {list(images.shape)}")
+        remedy = {PICTURE: "add the axis of the batch (images[None])", (3, 32, 32): "put channels last (np.moveaxis(images, "
+                  "-3, -1))"}.get(images.shape[-3:], "resize them")
+        raise ValueError(f"images are [N, 32, 32, 3], not {list(images.shape)}: {remedy}")
     if images.dtype == np.uint8:
         return images
     if images.dtype.kind not in "iu" or images.size and not 0 <= images.min() <= images.max() <= 255:
-        raise ValueError(f"images are uint8, or integers from 0 to 255; these are {images.dtype}")
+        raise ValueError(f"images are uint8, or integers from 0 to 255; these are {images.dtype}: of floats in [0, 1] make "
+                         "np.uint8(np.round(255 * images))")
     return images.astype(np.uint8)
 
 

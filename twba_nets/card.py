@@ -14,6 +14,8 @@ from twba_nets.errors import UserError
 from twba_nets.files import Source, path_of as file_of, read_json, sha256, write_json
 from twba_nets.run_folder import MODEL_NAME
 
+CODE = ("*.py", "*.c", "*.h", "*.html", "*.css", "*.js", "*.lock")  # in whatever folder
+
 
 def path_of(model: Path) -> Path:
     """The card's path beside a model's npz."""
@@ -93,12 +95,18 @@ def cpu_name() -> str:
 
 
 def commit() -> Optional[str]:
-    """The commit of the code, marked where files differ from it; None outside a git checkout."""
+    """The commit of the code, marked where code differs from it; None outside a git checkout.
+
+    A model, figures or texts that are not committed yet are no code: they leave no mark.
+    """
     if not (places.IS_CHECKOUT and (places.HOME / ".git").exists()):  # a package or source archive in somebody else's checkout
         return None
     try:
-        return subprocess.check_output(["git", "describe", "--always", "--abbrev=40", "--dirty=-changed"],
-                                       cwd=Path(__file__).parent, stderr=subprocess.DEVNULL,
-                                       universal_newlines=True).strip()
+        return _git("rev-parse", "HEAD") + "-changed" * bool(_git("diff", "--name-only", "HEAD", "--", *CODE))
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.check_output(["git", *arguments], cwd=str(places.HOME), stderr=subprocess.DEVNULL,
+                                   universal_newlines=True).strip()

@@ -2,7 +2,7 @@
 import argparse
 import math
 from pathlib import Path
-from typing import Tuple, Union
+from typing import Sequence, Tuple, Union
 
 from twba_nets import architecture, places, provenance, recipe as recipes
 from twba_nets.datasets.cifar10 import ENVIRONMENT_VARIABLE
@@ -57,7 +57,10 @@ def add_training_flags(parser: argparse.ArgumentParser, recipe: Recipe) -> None:
     parser.add_argument("--batch-size", type=images_of_a_batch, metavar="N",
                         help=f"images a step (default: {recipe.batch_size})")
     parser.add_argument("--limit-train", type=images_of_a_batch, metavar="N",
-                        help="train on the first N training images only, at least a batch: for a first look")
+                        help="train on the first N training images only, at least a batch: for a first look. A run that is "
+                        "resumed keeps this limit and the next two: without them begin another run (--initial-weights)")
+    parser.add_argument("--limit-test", type=positive, metavar="N",
+                        help="test on the first N test images only: for a first look")
     parser.add_argument("--hold-out", type=positive, metavar="N",
                         help="do not train on the last N training images, and test on them in place of the test images: to "
                         "choose between recipes")
@@ -142,9 +145,9 @@ def spikes_parser(variant: str) -> argparse.ArgumentParser:
         description=f"Evaluate a {variant.upper()}-Net on the test images, each exactly once, and count its spikes: one sum "
         "for each batch of 200, as the original prints it, then a table over the eight counted maps. The outputs of "
         "the first convolution and of the last, cnn11, are not counted: the original computes them off chip.")
-    parser.add_argument("--checkpoint", type=path, default=released_model(variant), metavar="PATH",
-                        help="a run's folder, a TensorFlow checkpoint or an npz (default: "
-                        f"{released_model(variant).relative_to(places.HOME)}, the released one)")
+    parser.add_argument("--checkpoint", type=model, default=variant, metavar="PATH",
+                        help=f"{', '.join(places.RELEASED)}: the released ones; a run's folder, a TensorFlow checkpoint or an "
+                        "npz (default: %(default)s)")
     add_allow_pickle(parser)
     parser.add_argument("--activation", choices=architecture.ACTIVATIONS,
                         help="default: what the card or recipe beside the checkpoint says; needed where there is none, "
@@ -167,10 +170,10 @@ def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=path, metavar="FILE", help="also write all figures to this file")
 
 
-def add_network(parser: argparse.ArgumentParser, *name: str, **options) -> None:
-    """An argument that names a network for the commands that need no framework (twba_chip.exported.open_network)."""
-    parser.add_argument(*name, type=model, help="twba or bwba, the released ones; a run's folder, a model.npz, or an exported "
-                        "file" + (" (default: %(default)s)" if "default" in options else ""), **options)
+def add_network(parser: argparse.ArgumentParser, names: Sequence[str] = architecture.VARIANTS, **options) -> None:
+    """The first argument of the commands that need no framework: a network (twba_chip.exported). names: of released ones."""
+    parser.add_argument("network", type=model, help=f"{', '.join(names)}: the released ones; a run's folder, a model.npz, or an "
+                        "exported file" + (" (default: %(default)s)" if "default" in options else ""), **options)
 
 
 def model(text: str) -> Union[str, Path]:

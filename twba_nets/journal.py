@@ -7,7 +7,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
-from twba_nets import card, npz, provenance, streams
+from twba_nets import card, npz, places, provenance, streams
 from twba_nets.errors import UserError
 from twba_nets.files import atomic_write
 from twba_nets.progress import duration
@@ -214,7 +214,8 @@ def draw_curve(folder: Path, recipe: Recipe) -> None:
             axis.set_ylabel(quantity)
             axis.grid(alpha=0.3)
             axis.legend()
-        title = f"{recipe.title}, {Path(*folder.resolve().parts[-2:])}"
+        where = Path(*Path(places.recorded(folder.resolve())).parts[-2:])  # from the checkout on, whatever its own name
+        title = f"{recipe.title}, {where}"
         figure.suptitle(title.replace("$", r"\$"), fontsize="medium")  # what stands between two dollars would be set as a formula
         figure.tight_layout()
         figure.subplots_adjust(top=0.92)

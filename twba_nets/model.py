@@ -59,8 +59,8 @@ def require_same(recipe: recipes.Recipe, path: Path, **asked) -> None:
     for name, value in asked.items():
         found = getattr(recipe, name)
         if value is not None and value != found:
-            raise UserError(f"{path}: its {name} is {found}, not {value}: use the script and flags that fit it, or another "
-                            "file or folder")
+            raise UserError(f"{path}: its {name} is {found}, not {value}: ask for {found}, or name another file or "
+                            "folder")
 
 
 def require_activation(path: Path, activation: Optional[str]) -> None:

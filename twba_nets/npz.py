@@ -4,8 +4,9 @@ model.npz: the model as it is evaluated, the original's `all_params`: quantised 
 layers as float32, one plain array a variable. training.npz: all 596 variables of a training run (latent weights, batch
 norm, Adam's) and `epoch`, the number of finished epochs.
 """
+import contextlib
 from pathlib import Path
-from typing import ContextManager, Dict, Sequence, Tuple
+from typing import Dict, Iterator, Sequence, Tuple
 
 import numpy as np
 
@@ -161,12 +162,17 @@ def check_variant(values: Dict[str, np.ndarray], variant: str, source: Path) -> 
     zeros = [name for name, value in weights.items() if (value == 0).any()]
     found, kind = ("twba", f"ternary ({zeros[0]} holds 0)") if zeros else ("bwba", "binary")
     if found != variant:
-        raise UserError(f"{source}: its weights are {kind}, so it is a {found} checkpoint, not {variant}: use the script of "
-                        f"{found.upper()}/")
+        raise UserError(f"{source}: its weights are {kind}, so it is a {found} checkpoint, not {variant}: name it as "
+                        "that, or another file")
 
 
-def _open(source: Source) -> ContextManager[Npz]:
-    return open_npz(source, REMEDY)
+@contextlib.contextmanager
+def _open(source: Source) -> Iterator[Npz]:
+    with open_npz(source, REMEDY) as archive:
+        if "meta" in archive.names:  # as twba_chip/spiking_file.py writes it
+            raise UserError(f"{path_of(source)}: is an exported network, whose batch norm is folded into thresholds, as "
+                            "twba_chip.load and twba-nets take it: name the model that it was made of")
+        yield archive
 
 
 def _read(path: Path, archive: Npz, shapes: Dict[str, Sequence[int]]) -> Dict[str, np.ndarray]:
@@ -178,7 +184,7 @@ def _read_original(path: Path, archive: Npz, allow_pickle: bool) -> Dict[str, np
     """The original's: one array of 270 arrays, in the graph's order."""
     if archive.type("params")[0].hasobject and not allow_pickle:
         raise UserError(f"{path}: is pickled, as the original's model.npz is, and loading a pickle can run any code: if you "
-                        "trust it, add --allow-pickle")
+                        "trust it, allow it (--allow-pickle, allow_pickle=True)")
     params, shapes = archive.read("params", allow_pickle), variable_shapes()
     if len(params) != len(shapes):
         raise UserError(f"{path}: holds {len(params)} arrays, not {len(shapes)}: it is a checkpoint of another network")

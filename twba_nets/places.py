@@ -9,6 +9,7 @@ HOME = _PACKAGE.parent if IS_CHECKOUT else Path()
 # a wheel has the released models within the package
 _RELEASED = _PACKAGE.parent if IS_CHECKOUT else _PACKAGE / "released"
 RELEASED = {"twba": "TWBA", "bwba": "BWBA", "twba-published": "TWBA/published", "bwba-published": "BWBA/published"}
+CPU_WHEELS = "https://download.pytorch.org/whl/cpu"  # of PyTorch, without CUDA's libraries
 
 
 def released(name: str) -> Path:
@@ -20,6 +21,12 @@ def recorded(path: Union[str, Path]) -> str:
     """A path as records have it: what lies in the checkout is named from there, whosever machine it is on."""
     path = Path(path)
     return str(path.relative_to(HOME) if HOME in path.parents else path)
+
+
+def install(extra: str) -> str:
+    """What installs an extra of the package (pyproject.toml): a clone does, since no index has the package."""
+    of_torch = f"; for a CPU, without CUDA's 5.8 GB, first pip install torch --index-url {CPU_WHEELS}"
+    return f"pip install '.[{extra}]' in a clone of the repository" + of_torch * (extra == "torch")
 
 
 def model(source: Union[str, Path]) -> Path:

@@ -31,8 +31,9 @@ class Recipe:
 
     initial_weights: None for fresh weights, else the checkpoint whose model variables training began with, as
     {"file": its folder and name, "sha256": its digest}. limit_train: None for all training images, else only the first
-    so many, at least a batch. hold_out: None, else so many training images, the last ones, are not trained on; the run is
-    tested on them, and not on the test images.
+    so many, at least a batch. limit_test: None for all test images, else the test after each epoch takes the first so many.
+    hold_out: None, else so many training images, the last ones, are not trained on; the run is tested on them, and not on the
+    test images.
 
     PyTorch's trainer alone has the following. teacher: None, else the checkpoint from whose logits the network learns beside
     the labels, as initial_weights. precise_batch_norm: whether batch norm's statistics are estimated once more after the last
@@ -47,6 +48,7 @@ class Recipe:
     seed: int = 0
     initial_weights: Optional[Dict[str, str]] = None
     limit_train: Optional[int] = None
+    limit_test: Optional[int] = None
     hold_out: Optional[int] = None
     teacher: Optional[Dict[str, str]] = None
     precise_batch_norm: bool = False
@@ -68,8 +70,10 @@ class Recipe:
         if limit is not None and not _is_integer(limit, self.batch_size, MOST_IMAGES):
             raise UserError(f"limit_train {limit!r} is no whole number from the batch size, {self.batch_size}, to {MOST_IMAGES}: "
                             "take more images or smaller batches")
-        if self.hold_out is not None and not _is_integer(self.hold_out, 1, MOST_IMAGES):
-            raise UserError(f"hold_out {self.hold_out!r} is no whole number from 1 to {MOST_IMAGES}")
+        for name in ("limit_test", "hold_out"):
+            value = getattr(self, name)
+            if value is not None and not _is_integer(value, 1, MOST_IMAGES):
+                raise UserError(f"{name} {value!r} is no whole number from 1 to {MOST_IMAGES}")
         if not isinstance(self.precise_batch_norm, bool):
             raise UserError(f"precise_batch_norm {self.precise_batch_norm!r} is neither true nor false")
         self._check_rates()
@@ -92,8 +96,10 @@ class Recipe:
     @property
     def title(self) -> str:
         """What is trained on what, to be read."""
-        images = f" (first {self.limit_train} training images)" if self.limit_train else ""
-        images += f" (tested on {self.hold_out} held-out training images)" if self.hold_out else ""
+        limits = [text for text, limit in ((f"first {self.limit_train} training images", self.limit_train),
+                                           (f"tested on {self.hold_out} held-out training images", self.hold_out),
+                                           (f"first {self.limit_test} test images", self.limit_test)) if limit]
+        images = f" ({', '.join(limits)})" if limits else ""
         return f"{self.variant.upper()} on {self.dataset}{images}, {self.activation} activations"
 
     def learning_rate(self, epoch: int) -> float:

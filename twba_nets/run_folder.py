@@ -16,7 +16,7 @@ import re
 from pathlib import Path
 from typing import List, Optional, Union
 
-from twba_nets import npz
+from twba_nets import npz, places
 from twba_nets.errors import UserError, reads
 
 MODEL_NAME = "model.npz"
@@ -63,7 +63,8 @@ def locate_npz(source: Union[str, Path]) -> Path:
         raise UserError(f"{path}: is a TensorFlow checkpoint, which TensorFlow alone reads: name the run's folder, or its "
                         f"{MODEL_NAME}")
     if not path.is_file():  # to open a pipe would wait for ever
-        raise UserError(f"{path}: no such model: name a run's folder, a {MODEL_NAME} or an exported file")
+        raise UserError(f"{path}: no such model: name {', '.join(places.RELEASED)}, a run's folder, a {MODEL_NAME} or an "
+                        "exported file")
     return path
 
 

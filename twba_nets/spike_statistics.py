@@ -8,6 +8,11 @@ from twba_nets import places
 from twba_nets.architecture import COUNTED_MAPS, map_shapes
 from twba_nets.files import write_json
 
+HALVES = "note: with published (three-level) activations the sums add halves: they are sums of activations, not spike counts"
+# tests/test_released.py has the figure
+ROUNDING = ("note: TensorFlow, PyTorch and the engine round the two float convolutions differently: a few input spikes differ, "
+            "and CIFAR-10's accuracy by up to 0.02 points")
+
 
 class Result(NamedTuple):
     """What an evaluation gives. loss: mean cross entropy. accuracy: share of images classified rightly.
@@ -46,19 +51,23 @@ def _statistics(name: str, neurons: int, spikes: np.ndarray) -> dict:
             "firing_rate": float(spikes.mean() / neurons), "spikes_total": float(spikes.sum())}
 
 
-def report(summary: dict, path: Path, variant: str, activation: str, dataset: str, json_file: Path = None) -> None:
-    """Print what an evaluation of the checkpoint `path` gave (summarise), and write it to a file."""
+def report(summary: dict, path: Path, variant: str, activation: str, dataset: str, by: str, json_file: Path = None,
+           with_sums: bool = False) -> None:
+    """Print what an evaluation of the checkpoint `path` gave (summarise), and write it to a file.
+
+    by: what computed it. with_sums: also print the batches' sums, first, as the published script does.
+    """
     if json_file:
         write_json(json_file, dict(summary, checkpoint=places.recorded(path), variant=variant, activation=activation,
                                    dataset=dataset))
-    for total in summary["batch_sums"]:
-        print(f"{total:.10g}")
-    print(f"\n{path}: {variant.upper()}, {activation} activations, {summary['images']} test images of {dataset}")
+    if with_sums:
+        print("".join(f"{total:.10g}\n" for total in summary["batch_sums"]))
+    print(f"{path}: {variant.upper()}, {activation} activations, {summary['images']} test images of {dataset}, by {by}")
     print(f"test loss {summary['loss']:.6f}, test accuracy {100 * summary['accuracy']:.2f}%\n")
     print(table(summary))
+    print(ROUNDING)
     if activation == "published":
-        print("note: with published (three-level) activations the sums add halves: they are sums of activations, not spike "
-              "counts")
+        print(HALVES)
 
 
 def table(summary: dict) -> str:

@@ -146,19 +146,20 @@ class TrainingRun:
     def load_data(self) -> Dataset:
         """The recipe's data set, with those images that the recipe trains and tests on. Raises UserError if it has fewer."""
         recipe, data = self.recipe, datasets.load(self.recipe.dataset, self.args.data_dir)
-        images = len(data.x_train)
         if recipe.hold_out:
-            left = images - recipe.hold_out
+            left = len(data.x_train) - recipe.hold_out
             if left < recipe.batch_size:
-                raise UserError(f"--hold-out {recipe.hold_out}: {recipe.dataset} has {images} training images, and a batch has "
-                                f"{recipe.batch_size}: hold out fewer")
+                raise UserError(f"--hold-out {recipe.hold_out}: {recipe.dataset} has {len(data.x_train)} training images, and a "
+                                f"batch has {recipe.batch_size}: hold out fewer")
             data = data._replace(x_train=data.x_train[:left], y_train=data.y_train[:left],
                                  x_test=data.x_train[left:], y_test=data.y_train[left:])
-            images = left
-        limit = recipe.limit_train
-        if limit and limit > images:
-            raise UserError(f"--limit-train {limit}: {recipe.dataset} has {images} training images: leave it out for all")
-        return data._replace(x_train=data.x_train[:limit], y_train=data.y_train[:limit])
+        limits = {"train": recipe.limit_train, "test": recipe.limit_test}
+        for part, limit in limits.items():
+            images = len(getattr(data, f"x_{part}"))
+            if limit and limit > images:
+                raise UserError(f"--limit-{part} {limit}: {recipe.dataset} has {images} such images: leave it out for all")
+        return data._replace(**{f"{array}_{part}": getattr(data, f"{array}_{part}")[:limit]
+                                for part, limit in limits.items() for array in "xy"})
 
 
     @contextlib.contextmanager
@@ -194,7 +195,7 @@ def choose_recipe(recipe: Recipe, start: Optional[Path], args: argparse.Namespac
     variant, stored = recipe.variant, card.load_recipe(start) if start else None
     if stored:
         require_same(stored, start, variant=variant, activation=args.activation, dataset=args.dataset, seed=args.seed,
-                     limit_train=args.limit_train, hold_out=args.hold_out)
+                     limit_train=args.limit_train, limit_test=args.limit_test, hold_out=args.hold_out)
         recipe = stored
     elif args.dataset:
         recipe = recipes.RECIPES[args.dataset](variant)

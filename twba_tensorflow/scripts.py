@@ -5,7 +5,7 @@ from typing import Optional, Sequence, Union
 
 import numpy as np
 
-from twba_nets import command_line, datasets, interrupts, spike_statistics
+from twba_nets import command_line, datasets, interrupts, places, spike_statistics
 from twba_nets.errors import UserError
 from twba_nets.model import Model, open_model
 from twba_nets.recipe import Recipe
@@ -55,20 +55,22 @@ def _count_spikes(variant: str, args: argparse.Namespace) -> None:
     from twba_tensorflow import checkpoint
     if args.json:
         command_line.check_figures(args.json)
-    model = open_model(args.checkpoint, variant, args.activation, args.allow_pickle, checkpoint.read)
+    model = open_model(places.model(args.checkpoint), variant, args.activation, args.allow_pickle, checkpoint.read)
     if args.dataset:
         model = model._replace(recipe=dataclasses.replace(model.recipe, dataset=args.dataset))
     data = datasets.load(model.recipe.dataset, args.data_dir)
     result = _evaluate(model, data.x_test[:args.limit], data.y_test[:args.limit], args)
     spike_statistics.report(spike_statistics.summarise(result, args.batch_size), model.path, model.recipe.variant,
-                            model.recipe.activation, model.recipe.dataset, args.json)
+                            model.recipe.activation, model.recipe.dataset, "the engine" if args.engine else "TensorFlow",
+                            args.json, with_sums=True)
 
 
 def _evaluate(model: Model, x: np.ndarray, y: np.ndarray, args: argparse.Namespace) -> Result:
     if args.engine:
         from twba_chip import engine, exported
-        from twba_tensorflow import export
+        from twba_tensorflow.training import quantised
         exported.require_binary(model)
-        return engine.evaluate(export.fold(model.values, model.recipe.variant), x, y, args.threads)
+        model = model._replace(values=quantised(model.values, model.recipe.variant))
+        return engine.evaluate(exported.fold(model).arrays, x, y, args.threads)
     from twba_tensorflow.evaluation import evaluate
     return evaluate(model.values, model.recipe, x, y, args.batch_size, args.threads, args.graph)

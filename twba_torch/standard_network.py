@@ -13,6 +13,7 @@ from torch import nn
 from twba_nets import architecture as arch
 from twba_nets.architecture import STAGES, Stage
 from twba_nets.arrays import Arrays
+from twba_nets.model import Model
 from twba_torch.layers import QUANTISED_CONV, Spike
 
 MARGIN = 4  # pixels on each side that the evaluation leaves out
@@ -39,7 +40,8 @@ def central_crop(images: torch.Tensor, size: int) -> torch.Tensor:
     """What CentralCrop computes."""
     whole = size + 2 * MARGIN
     if images.dim() != 4 or images.shape[1:] != (arch.CHANNELS, whole, whole) or not images.is_floating_point():
-        raise ValueError(f"images are floating, [N, 3, {whole}, {whole}], not {images.dtype} {list(images.shape)}: resize them")
+        raise ValueError(f"images are floating, [N, 3, {whole}, {whole}], not {images.dtype} {list(images.shape)}: "
+                         + _remedy(images, whole))
     if not torch.compiler.is_compiling() and len(images) and not (images.amin() >= 0 and images.amax() <= 1):
         raise ValueError("images lie in [0, 1], as torchvision's ToTensor gives; these reach from "
                          f"{images.amin():g} to {images.amax():g}: normalisation is part of this network")
@@ -47,6 +49,14 @@ def central_crop(images: torch.Tensor, size: int) -> torch.Tensor:
     x = x - x.mean((1, 2, 3), keepdim=True)
     deviation = (x * x).mean((1, 2, 3), keepdim=True).sqrt()
     return x / deviation.clamp(min=(arch.CHANNELS * size ** 2) ** -0.5)
+
+
+def _remedy(images: torch.Tensor, whole: int) -> str:
+    """What makes images [N, 3, whole, whole] in [0, 1] of these."""
+    remedies = {"put channels first (movedim(-1, -3))": images.shape[-3:] == (whole, whole, arch.CHANNELS),
+                "add the axis of the batch (images[None])": images.dim() == 3,
+                "divide them by 255, into [0, 1]": not images.is_floating_point()}
+    return ", ".join(remedy for remedy, helps in remedies.items() if helps) or "resize them"
 
 
 class StandardNetwork(nn.Module):
@@ -59,6 +69,8 @@ class StandardNetwork(nn.Module):
 
     def __init__(self, variant: str, activation: str = "binary", stages: Sequence[Stage] = STAGES):
         super().__init__()
+        if variant not in QUANTISED_CONV:
+            raise ValueError(f"variant {variant!r} is none of {', '.join(QUANTISED_CONV)}")
         self.variant, self.activation, self.stages = variant, activation, tuple(stages)
         self.crop, self.relu = CentralCrop(stages[0].size), nn.ReLU()
         for stage in stages:
@@ -106,6 +118,13 @@ class StandardNetwork(nn.Module):
             _load_batch_norm(getattr(self, stage.bn), values, norms)
         self.output.weight.copy_(torch.as_tensor(values[f"model/{arch.OUTPUT}/W"]).T)
         _load_batch_norm(self.output_bn, values, [f"model/{arch.OUTPUT_BN}"])
+
+
+def from_model(model: Model) -> StandardNetwork:
+    """A trained network, in eval mode."""
+    net = StandardNetwork(model.recipe.variant, model.recipe.activation)
+    net.load_variables(model.values)
+    return net.eval()
 
 
 def _batch_norm(layer: type, channels: int) -> nn.Module:

@@ -42,8 +42,8 @@ class Trainer:
                  teacher: Model = None):
         self.recipe, self.device, self.flip = recipe, device, dataset.flip
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        if (len(dataset.x_train) % recipe.batch_size or recipe.batch_size) < self.world:
-            raise UserError(f"{self.world} processes: an epoch's last batch has fewer images: use fewer processes")
+        if min(len(dataset.x_train) % recipe.batch_size or recipe.batch_size, len(dataset.x_test)) < self.world:
+            raise UserError(f"{self.world} processes: an epoch's last batch, or the test, has fewer images: use fewer processes")
         self.training = Images(dataset.x_train, dataset.y_train, device)
         self.test = Images(dataset.x_test[self.rank::self.world], dataset.y_test[self.rank::self.world], device)
         self.network = Network(recipe.variant, recipe.activation, exact).to(device)

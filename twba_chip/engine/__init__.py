@@ -77,8 +77,27 @@ class Engine:
 
         def load(rows: slice) -> None:
             some = spikes[rows]
-            words[:len(some)] = packing.pack(some[..., packing.bit_order(stage)])
+            words[:len(some)] = packing.pack(some[..., packing.channel_order(stage)])
         return self._run(len(spikes), load, return_spikes)
+
+    def run_lossy(self, spikes: np.ndarray, kept: Dict[str, np.ndarray]) -> np.ndarray:
+        """Logits float32 [N, classes] where some spikes get lost.
+
+        spikes: as run_spikes takes them. kept: name -> bool [N, H, W, C], for each map which of its spikes go on. Raises
+        ValueError for other spikes, for none and for more than CHUNK images.
+        """
+        spikes, number = spiking_network.check_spikes(spikes, self.stages[1]), len(spikes)
+        if not 0 < number <= CHUNK:
+            raise ValueError(f"spikes of 1 to {CHUNK} images are run at a time, not of {number}")
+        library.check_process()
+        with self.lock, self._chosen_threads(number):
+            for struct, (stage, words) in zip(self.network.stages[1:], self.network.spikes.values()):
+                if stage.quantised:
+                    self.library.hidden_by_words(struct, 0, number)
+                else:
+                    words[:number] = packing.pack(spikes[..., packing.channel_order(stage)])
+                words[:number] &= packing.pack(kept[stage.map][..., packing.channel_order(stage)])
+            return spiking_network.classify(self.arrays, packing.unpack(stage, words[:number]), self.stages)
 
     def _run(self, number: int, load: Callable[[slice], Optional[int]],
              return_spikes: bool) -> Union[Output, Tuple[Output, Maps]]:

@@ -47,7 +47,8 @@ def load(*more: Path) -> ctypes.CDLL:
         library = ctypes.CDLL(str(path))
         network = ctypes.POINTER(structs.Network)
         library.forward.argtypes = [network, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
-        library.forward.restype, library.set_threads.restype = ctypes.c_char_p, None
+        library.hidden_by_words.argtypes = [ctypes.POINTER(structs.Stage), ctypes.c_int, ctypes.c_int]
+        library.forward.restype, library.hidden_by_words.restype, library.set_threads.restype = ctypes.c_char_p, None, None
     except (OSError, AttributeError) as error:
         raise UserError(f"{path}: cannot be loaded ({error}): remove it, name gcc in CC, or {ELSEWHERE}")
     return library

@@ -26,6 +26,13 @@ def channel_places(stage: Stage) -> np.ndarray:
     return bits // share * stage.groups * share + np.arange(stage.groups)[:, None] * share + bits % share
 
 
+def channel_order(stage: Stage) -> np.ndarray:
+    """The channel that each bit of a position is, int [C]."""
+    order = np.empty(stage.output_channels, int)
+    order[channel_places(stage)] = np.arange(stage.groups)[:, None] * stage.filters + bit_order(stage)
+    return order
+
+
 def winograd(kernel: np.ndarray) -> np.ndarray:
     """Kernels transformed: [3, 3, channels, filters] -> [36 points, channels, filters] (Lavin and Gray, 2016)."""
     rows = [np.power(point, range(3)) / np.prod([point - other for other in WINOGRAD_POINTS if other != point])
@@ -84,8 +91,8 @@ def _filled(synapses: np.ndarray, never: int) -> np.ndarray:
 
 def pack(bits: np.ndarray) -> np.ndarray:
     """bool [..., 32 n] -> uint32 [..., n], the first bit the lowest."""
-    octets = np.packbits(bits.reshape(bits.shape[:-1] + (-1, 8))[..., ::-1], axis=-1)
-    return octets.reshape(bits.shape[:-1] + (-1,)).view("<u4")
+    octets = bits.reshape(bits.shape[:-1] + (-1, 8))[..., ::-1]
+    return np.packbits(octets.reshape(bits.shape), axis=-1).view("<u4")
 
 
 def unpack(stage: Stage, words: np.ndarray) -> np.ndarray:
@@ -94,4 +101,4 @@ def unpack(stage: Stage, words: np.ndarray) -> np.ndarray:
     bits = np.unpackbits(octets[..., None], axis=-1)[..., ::-1]
     shape = words.shape[:3]
     by_reader = bits.reshape(shape + (stage.reader.groups, stage.groups, -1))
-    return np.moveaxis(by_reader, 3, 5).reshape(shape + (-1,)).astype(bool)
+    return np.moveaxis(by_reader, 3, 5).reshape(shape + (-1,)).view(bool)

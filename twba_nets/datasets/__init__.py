@@ -15,6 +15,6 @@ def load(name: str, data_dir: Union[str, Path] = None) -> Dataset:
             raise UserError("the handwritten digits are scikit-learn's, which is not installed: pip install scikit-learn")
         return digits.load()
     if name != "cifar10":
-        raise ValueError(f"no data set is called {name!r}")
+        raise ValueError(f"no data set is called {name!r}: cifar10 and digits are")
     from twba_nets.datasets import cifar10
     return cifar10.load(data_dir)
