@@ -49,7 +49,7 @@ def read_npz(source: Source, remedy: str) -> Content:
         raise UserError(f"{source}: no such file: {remedy}")
     with open(source, "rb") as file:
         if not zipfile.is_zipfile(file):  # it looks at the end alone: a large file of another kind is not read
-            raise UserError(f"{source}: damaged or no npz file: {remedy}")
+            raise UserError(f"{source}: damaged, truncated or no npz file: {remedy}")
         file.seek(0)
         return Content(source, file.read())
 
