@@ -202,7 +202,8 @@ def draw_curve(folder: Path, recipe: Recipe) -> None:
             axis.set_ylabel(quantity)
             axis.grid(alpha=0.3)
             axis.legend()
-        title = f"{recipe.title}, {Path(*folder.resolve().parts[-2:])}"
+        place = str(Path(*folder.resolve().parts[-2:])).encode("utf-8", "backslashreplace").decode()
+        title = f"{recipe.title}, {place}"
         figure.suptitle(title.replace("$", r"\$"), fontsize="medium")  # what stands between two dollars would be set as a formula
         figure.tight_layout()
         figure.subplots_adjust(top=0.92)
