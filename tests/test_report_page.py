@@ -290,3 +290,16 @@ def test_without_mistakes_or_a_class(tmp_path):
     assert found["robustness"]["standard_error"] == [None] * 8  # one image does not tell
     assert [row[2] for row in rows if row[0] in ("0%", "1%", "50%")] == ["-"] * 3
     assert sum(row[1:] == ["0"] * 10 + ["-"] for row in rows) == 9
+
+
+def test_a_report_without_its_figures(arrays, tmp_path, monkeypatch, capsys):
+    """What cannot be drawn is a warning, and all else is there."""
+    def fail(*_):
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr(page.figures, "svg", fail)
+    spiking_file.save(tmp_path / "net.npz", arrays, "twba", {"card": {"recipe": {"dataset": "digits"}}})
+    report.main([str(tmp_path / "net.npz"), str(tmp_path), "--limit", "3", "--robustness-images", "2"])
+    assert capsys.readouterr().err.count("warning: ") == len(page.CAPTIONS)
+    found = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert found.attributes("figcaption", "id") and json.loads((tmp_path / "report.json").read_text())["images"] == 3

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import REPOSITORY, interrupt_import, process_error, start_python
+from helpers import REPOSITORY, command_error, interrupt_import, process_error, start_python
 
 from twba_chip import evaluate
 from twba_nets import (architecture as arch, card, command_line, datasets, files, journal, npz, places, recipe as recipes,
@@ -282,6 +282,19 @@ def test_a_folder_that_tensorflow_takes_for_a_pattern(training_calls, finished_r
         line = fails(capsys, scripts.train, recipes.paper("twba"), argv=["--output", str(folder)] + flags)
         assert "run[1]: " in line
     assert "rename the folder" in fails(capsys, count, "--checkpoint", folder)
+    assert training_calls == []
+
+
+def test_a_folder_that_tensorflow_cannot_write_down(training_calls, finished_run, tmp_path, monkeypatch, capsys):
+    """Of Latin-1, say: also where one works in it, and names a path within."""
+    folder = Path(shutil.copytree(str(finished_run), str(tmp_path / "l\udce4ufe" / "run")))
+    monkeypatch.chdir(folder.parent)
+    for path in (folder, "run"):
+        for flags in ([], ["--resume"]):
+            line = fails(capsys, scripts.train, recipes.paper("twba"), argv=["--output", str(path)] + flags)
+            assert str(path) in line and "rename the folder" in line
+        assert "rename the folder" in fails(capsys, count, "--checkpoint", path)
+        assert "rename the folder" in command_error(convert.main, path)
     assert training_calls == []
 
 

@@ -289,6 +289,15 @@ def logged(folder):
     return {tag: [(int(row["epoch"]), float(row[tag])) for row in rows] for tag in journal.SCALARS}
 
 
+@pytest.mark.parametrize("name", ["l\u00e4ufe", "\u7f51\u7edc", "l\udce4ufe", "a\nb", "$x^_{\\frac"], ids=ascii)
+def test_a_curve_has_whatever_name_a_folder_has(name, finished_run, tmp_path):
+    folder = tmp_path / name
+    folder.mkdir()
+    shutil.copy(str(finished_run / "log.csv"), str(folder))
+    journal.draw_curve(folder, recipes.paper("twba"))
+    assert (folder / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("flags", [[], ["--epochs", "5"]])
 def test_summaries_that_a_kill_left_out(train, tmp_path, flags):
     """Of a run that is completed, and of one that goes on."""

@@ -13,6 +13,7 @@ import numpy as np
 import twba_nets
 from twba_chip import examples, figures, tables
 from twba_chip.examples import Example
+from twba_nets import streams
 
 CAPTIONS = {
     "firing_rate": "Firing rate of each map; whiskers: one standard deviation over the images.",
@@ -40,7 +41,9 @@ def _read(name: str) -> str:
 
 
 def _figure(name: str, report: dict) -> str:
-    svg = figures.svg(getattr(figures, name), report)
+    svg = ""
+    with streams.optional(f"the figure {name}: is not drawn"):
+        svg = figures.svg(getattr(figures, name), report)
     svg = svg.replace("<svg ", f'<svg role="img" aria-labelledby="{name}-caption" ', 1)
     return f'<figure>\n{svg}<figcaption id="{name}-caption">{CAPTIONS[name]}</figcaption>\n</figure>'
 

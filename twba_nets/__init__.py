@@ -9,6 +9,7 @@ provenance    which epochs were trained where
 arrays        named arrays, checked                   files             written whole or not at all
 command_line  the scripts' flags                      interrupts        one line for Ctrl-C and mistakes
 memory        glibc's allocator                       spike_statistics  the counted maps' figures
-progress      bars on terminals, lines in logs
+progress      bars on terminals, lines in logs        streams           stdout, stderr, warnings
+summaries     TensorBoard's                           drawing           Matplotlib, under our own settings
 """
 __version__ = "1.0.0"

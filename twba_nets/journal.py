@@ -214,8 +214,8 @@ def draw_curve(folder: Path, recipe: Recipe) -> None:
             axis.set_ylabel(quantity)
             axis.grid(alpha=0.3)
             axis.legend()
-        where = Path(*Path(places.recorded(folder.resolve())).parts[-2:])  # from the checkout on, whatever its own name
-        title = f"{recipe.title}, {where}"
+        where = str(Path(*Path(places.recorded(folder.resolve())).parts[-2:]))  # from the checkout on, whatever its own name
+        title = f"{recipe.title}, {where.encode('utf-8', 'backslashreplace').decode()}"
         figure.suptitle(title.replace("$", r"\$"), fontsize="medium")  # what stands between two dollars would be set as a formula
         figure.tight_layout()
         figure.subplots_adjust(top=0.92)

@@ -106,9 +106,12 @@ def read_training(prefix: Path) -> Dict[str, np.ndarray]:
 
 
 def require_plain(path: Path) -> None:
-    """Raise UserError for a path in which TensorFlow would see a pattern, and then not find the checkpoint."""
+    """Raise UserError for a path in which TensorFlow would see a pattern, and then not find the checkpoint, or that it cannot
+    write down."""
     if re.search(r"[][*?\\]", str(path)):
         raise UserError(f"{path}: TensorFlow takes [ ] * ? \\ in a path for a pattern: rename the folder")
+    if re.search("[\ud800-\udfff]", str(path.resolve())):
+        raise UserError(f"{path}: TensorFlow takes no path that is not in UTF-8: rename the folder")
 
 
 def _read_variables(prefix: Path, shapes: Dict[str, Sequence[int]], copy: Optional[Path] = None) -> Dict[str, np.ndarray]:
