@@ -93,10 +93,10 @@ def test_several_pictures(picture, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(": ")[0] for line in lines] == [str(path) for path in (
         picture, folder / "a.JPG", folder / "b.png", folder / "within" / "c.bmp")]
-    engine = twba_chip.load("bwba")
-    logits = engine.run(IMAGES[:1]).logits[0].astype(float)
+    output, maps = twba_chip.load("bwba").run(IMAGES[:1], return_spikes=True)
+    logits = output.logits[0].astype(float)
     chance, spikes = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum(), sum(
-        spikes.sum() for spikes in engine.unpack(1).values())
+        spikes.sum() for spikes in maps.values())
     assert lines[0].endswith(f": {predict.CLASSES['cifar10'][logits.argmax()]} {chance.max():.1%}, {spikes:,} spikes")
     (folder / "aa.png").write_text("no picture")
     assert command_error(predict.main, "bwba", folder).startswith("1 of 4 pictures")
@@ -163,7 +163,7 @@ def test_colours_of_16_bits(tmp_path):
 @pytest.mark.parametrize("kind", [np.int32, np.float32])
 def test_numbers_of_which_nobody_says_what_is_white(kind, tmp_path):
     Image.fromarray(np.full((40, 40), 200, kind)).save(str(tmp_path / "picture.tif"))
-    line = command_error(predict.main, tmp_path / "picture.tif")
+    line = command_error(predict.main, "twba", tmp_path / "picture.tif")
     assert str(tmp_path / "picture.tif") in line and "8 or 16 bits" in line and "convert it" in line
 
 
@@ -190,7 +190,7 @@ def test_a_png_whose_pixels_end_early(interlaced, size, tmp_path):
     last = len(pixels[predict.PASSES[interlaced][-1][1]::predict.PASSES[interlaced][-1][3]])
     for rows in {0, last // 2, last - 1} if last else ():
         path.write_bytes(png(pixels, interlaced=interlaced, rows=rows))
-        assert f"{path}: no picture" in command_error(predict.main, path)
+        assert f"{path}: no picture" in command_error(predict.main, "twba", path)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
@@ -205,7 +205,7 @@ def test_a_picture_of_too_many_pixels(size, mode, tmp_path):
     """A small file: nothing is made of it, by a process with 500 MB."""
     Image.new(mode, size).save(str(tmp_path / "bomb.png"))
     code = "import sys; from twba_chip import predict; predict.main(sys.argv[1:])"
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "bomb.png")], cwd=str(REPOSITORY), stderr=subprocess.PIPE,
+    done = subprocess.run([sys.executable, "-c", code, "twba", str(tmp_path / "bomb.png")], cwd=str(REPOSITORY), stderr=subprocess.PIPE,
                           universal_newlines=True,
                           preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (500 << 20, 500 << 20)))
     line = process_error(done.returncode, done.stderr)
@@ -227,7 +227,7 @@ def test_whatever_a_decoder_raises(error, picture, monkeypatch):
     def fail(*_):
         raise error
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", fail)
-    assert f"{picture}: no picture that Pillow can read" in command_error(predict.main, picture)
+    assert f"{picture}: no picture that Pillow can read" in command_error(predict.main, "twba", picture)
 
 
 def test_a_network_that_the_engine_is_not_written_for(monkeypatch):

@@ -34,7 +34,7 @@ def open_any(source: Union[str, Path]) -> Union[Exported, Model]:
     Raises UserError if there is none, or if it is damaged.
     """
     path = run_folder.locate_npz(places.model(source))
-    content = read_npz(path, "use a copy of it, or make it anew")
+    content = read_npz(path, "so it is no network: name another, use a copy of it, or make it anew")
     if spiking_file.is_exported(content):
         return Exported(*spiking_file.load(content))
     if not card.load_recipe(content):
