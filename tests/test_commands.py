@@ -205,8 +205,8 @@ def test_a_picture_of_too_many_pixels(size, mode, tmp_path):
     """A small file: nothing is made of it, by a process with 500 MB."""
     Image.new(mode, size).save(str(tmp_path / "bomb.png"))
     code = "import sys; from twba_chip import predict; predict.main(sys.argv[1:])"
-    done = subprocess.run([sys.executable, "-c", code, "twba", str(tmp_path / "bomb.png")], cwd=str(REPOSITORY), stderr=subprocess.PIPE,
-                          universal_newlines=True,
+    done = subprocess.run([sys.executable, "-c", code, "twba", str(tmp_path / "bomb.png")], cwd=str(REPOSITORY),
+                          stderr=subprocess.PIPE, universal_newlines=True,
                           preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (500 << 20, 500 << 20)))
     line = process_error(done.returncode, done.stderr)
     assert str(tmp_path / "bomb.png") in line and "pixels" in line and "shrink" in line
