@@ -313,6 +313,8 @@ def test_figure_of_operations(axis):
     assert names(axis) == ["cnn1", "cnn2"] and legend(axis) == ["dense MACs", "synaptic operations"]
     assert {bars.get_label(): heights(bars) for bars in axis.containers} == {
         "dense MACs": [4, 3], "synaptic operations": [1, 2]}
+    places = [[bar.get_x() + bar.get_width() / 2 for bar in bars] for bars in axis.containers]
+    assert places == [pytest.approx([-0.2, 0.8]), pytest.approx([0.2, 1.2])]  # a pair about each tick
     assert "[millions]" in axis.get_ylabel()
 
 
@@ -322,7 +324,7 @@ def test_figure_of_robustness(axis):
     curve, = axis.containers
     assert curve.lines[0].get_xydata() == pytest.approx(np.array([[0, 80], [10, 50], [50, 20]]))
     assert np.array(whiskers(curve)) == pytest.approx(np.array([[76, 45, 16], [84, 55, 24]]))
-    assert axis.lines[-1].get_ydata() == [10, 10] and legend(axis) == ["chance"]
+    assert axis.lines[-1].get_ydata() == [10, 10] and legend(axis) == ["chance"] and axis.get_ylim() == (0, 100)
     assert "dropped" in axis.get_xlabel() and "100 images" in axis.get_ylabel()
 
 

@@ -130,7 +130,7 @@ def test_figures_take_the_pages_colours(html):
     drawn = "".join(re.findall(r"<svg.*?</svg>", html, re.DOTALL))
     variables = set(re.findall(r"var\((--\w+)\)", drawn))
     assert variables == {"--ink", "--muted", "--accent"}
-    assert not re.findall(r"stroke: ?#|<text[^>]*fill: ?#", drawn)
+    assert not re.findall(r"stroke: ?#|<text[^>]*fill: ?#|#ffffff", drawn)
     light, dark = re.search(r":root \{(.*?)\}.*?prefers-color-scheme: dark\) \{\s*:root \{(.*?)\}", html, re.DOTALL).groups()
     for name in variables:
         assert f"{name}:" in light and f"{name}:" in dark
@@ -194,7 +194,7 @@ def test_wide_tables_hint_that_there_is_more(parsed, html):
     assert re.search(r"\.scroll \{ overflow-x: auto;[^}]* local no-repeat,[^}]*linear-gradient\(to left", html)
 
 
-def test_confusion_matrix(arrays, data, parsed, found):
+def test_confusion_matrix(arrays, data, html, parsed, found):
     spikes = spiking_network.encode(arrays, spiking_network.central_crop(data.x_test[:IMAGES]))
     predicted = spiking_network.classify(arrays, spiking_network.forward(arrays, spikes)["cnn11"]).argmax(1)
     labels = data.y_test[:IMAGES]
@@ -203,6 +203,9 @@ def test_confusion_matrix(arrays, data, parsed, found):
     assert found["class_accuracy"] == [(predicted[labels == label] == label).mean() if label in labels else None
                                        for label in range(10)]
     start = parsed.rows.index(["class"] + found["class_names"] + ["right"])
+    shares = [float(share) for share in re.findall('<td style="--share:(.*?)">', html)]
+    assert shares == pytest.approx([count / sum(row) for row in found["confusion"] for count in row if count], abs=6e-4)
+    assert len(set(shares)) > 3
     assert parsed.rows[start + 1:start + 11] == [
         [name, *map(str, row), "-" if accuracy is None else f"{accuracy:.1%}"]
         for name, row, accuracy in zip(found["class_names"], found["confusion"], found["class_accuracy"])]
@@ -228,6 +231,29 @@ def test_scores_mark_the_true_class(html, data, parsed, found):
     assert [example["image"] for example in found["examples"]] == [1, 2, 4, 0, 3]  # every third label is another
 
 
+def test_headings_say_what_became_of_an_image(html, parsed, found):
+    """The first image's maps are open, those of the others are to be opened."""
+    names = found["class_names"]
+    assert re.findall("<h3>(.*?)</h3>", html) == [
+        f"Test image {example['image']}: {names[example['label']]}, " + (
+            "recognised" if number < 3 else f"taken for {names[example['predicted']]}")
+        for number, example in enumerate(found["examples"])]
+    assert ["open" in attributes for tag, attributes in parsed.elements if tag == "details"] == [True] + [False] * 5
+    assert re.findall("<summary>(.*?) in 9 maps</summary>", html) == [
+        f"{sum(example['spikes'].values()):,} spikes" for example in found["examples"]]
+
+
+@pytest.mark.parametrize("shape, size", [
+    ((24, 24, 64), (8 * 25 - 1, 8 * 25 - 1)), ((12, 12, 512), (32 * 13 - 1, 16 * 13 - 1)), ((1, 1, 1024), (32, 32)),
+    ((1, 1, 512), (32, 16)), ((3, 2, 6), (3 * 4 - 1, 2 * 3 - 1))], ids=str)
+def test_the_pictures_of_maps_are_about_square(shape, size):
+    """As many columns as rows of channels, or about half as many, with a pixel between two, and none at the edges."""
+    pixels = examples.tile(np.ones(shape, bool))
+    assert pixels.shape == size + (4,)
+    for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]):
+        assert (edge == examples.SPIKE).all(-1).any()
+
+
 def decoded(uri):
     """The picture in an address as uint8 [h, w, 3 or 4]."""
     pixels = imread(io.BytesIO(base64.b64decode(uri.split(",")[1])))
@@ -249,9 +275,10 @@ def untiled(pixels, shape):
     return spikes
 
 
-def test_pictures_are_the_networks_spikes(arrays, data, parsed, found):
-    """Each picture decodes to the test image, each map's to the spikes of the NumPy reference."""
+def test_pictures_are_the_networks_spikes(arrays, data, html, parsed, found):
+    """Each picture decodes to the test image, each map's to the spikes of the NumPy reference, whose number stands above."""
     pictures = iter(parsed.attributes("img", "src"))
+    captions = iter(re.findall("<figcaption><b>(.*?)</b> (.*?)<br>(.*?)</figcaption>", html))
     for example in found["examples"]:
         image = data.x_test[example["image"]]
         np.testing.assert_array_equal(decoded(next(pictures))[..., :3], image)
@@ -260,6 +287,8 @@ def test_pictures_are_the_networks_spikes(arrays, data, parsed, found):
         for name, shape in arch.map_shapes().items():
             np.testing.assert_array_equal(untiled(decoded(next(pictures)), shape), maps[name][0], name)
             assert example["spikes"][name] == maps[name].sum()
+            assert next(captions) == (name, " &times; ".join(map(str, shape)),
+                                      f"{maps[name].sum():,} spikes, {maps[name].mean():.1%}")
     assert next(pictures, None) is None
 
 

@@ -513,7 +513,7 @@ def test_a_model_that_is_behind_is_brought_up_to_date(without_arithmetic, finish
     (run / ".model.json.tmp").write_text("{")
     without_arithmetic(run, "--resume")
     assert_same_run(run, finished_run)
-    assert "run: completed: \n" in capsys.readouterr().out
+    assert "run: completed: " in capsys.readouterr().out
     without_arithmetic(run, "--resume")
     output = capsys.readouterr().out
     assert "2 of 2 epochs are done" in output and "completed" not in output
