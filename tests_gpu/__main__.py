@@ -30,7 +30,7 @@ def main(argv=None):
         "in the trainer's own precision, then measure its speed: three minutes. Without a GPU it says so.")
     parser.add_argument("--device", help="cuda or cuda:N (default: cuda), or cpu: a rehearsal on few images")
     parser.add_argument("--no-compile", action="store_true", help="without torch.compile, which on a CPU takes minutes")
-    parser.add_argument("--json", type=command_line.path, metavar="FILE", help="also write the figures to this file")
+    parser.add_argument("--json", type=command_line.path, metavar="FILE", help="also write a GPU's figures to this file")
     args = parser.parse_args(argv)
     if args.device is None and not torch.cuda.is_available():
         print(f"no GPU here: nothing is tested (PyTorch {torch.__version__}; --device cpu rehearses)")
@@ -43,7 +43,7 @@ def main(argv=None):
             if not failed:
                 figures = speed.measure(subject)
                 speed.report(figures)
-                if args.json:
+                if args.json and subject.on_gpu:
                     write_json(args.json, figures)
     sys.exit(1 if failed else 0)
 
