@@ -38,7 +38,7 @@ def test_a_closed_stderr(arguments, tmp_path):
 
 
 def test_a_closed_stderr_of_another_program(monkeypatch, capsys):
-    """As a daemon has none, a closed one, or something that writes alone: what is said there is said nowhere, and not to stdout."""
+    """As a daemon has none, a closed one, or something that writes alone: what is said there is not said on stdout."""
     monkeypatch.setattr(progress, "EVERY", 0)
     closed = open(os.devnull, "w")
     closed.close()
