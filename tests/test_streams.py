@@ -4,6 +4,7 @@ import os
 import pty
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from helpers import REPOSITORY, process_error
@@ -37,11 +38,11 @@ def test_a_closed_stderr(arguments, tmp_path):
 
 
 def test_a_closed_stderr_of_another_program(monkeypatch, capsys):
-    """As a daemon has none, or a closed one: what is said there is said nowhere, and not to stdout."""
+    """As a daemon has none, a closed one, or one that only writes: what is said is said nowhere, and not to stdout."""
     monkeypatch.setattr(progress, "EVERY", 0)
-    for stderr in (None, open(os.devnull, "w")):
-        if stderr:
-            stderr.close()
+    closed = open(os.devnull, "w")
+    closed.close()
+    for stderr in (None, closed, SimpleNamespace(write=len)):
         with monkeypatch.context() as without:
             without.setattr(sys, "stderr", stderr)
             streams.tell("warning: of something")

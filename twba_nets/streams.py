@@ -59,14 +59,17 @@ def _to_null(descriptor):
 
 
 def is_terminal() -> bool:
-    """Whether stderr is a terminal. A daemon may have none, or a closed one."""
-    return sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
+    """Whether stderr is a terminal. A daemon may have none, a closed one, or something else in its place."""
+    try:
+        return sys.stderr.isatty()
+    except (AttributeError, ValueError):
+        return False
 
 
 def tell(line: str) -> None:
     """A line on stderr, where there is one."""
     if sys.stderr is not None:
-        with contextlib.suppress(OSError, ValueError):  # it is closed, or its disk is full
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # it has no flush(), a full disk, or is closed
             print(line, file=sys.stderr, flush=True)
 
 
