@@ -372,7 +372,7 @@ def test_what_a_kill_left_undone_is_completed(finished_run, on_few_digits, tmp_p
     (folder / "model_cifar10_advanced.ckpt-0.data-00000-of-00001").write_text("")
     (folder / ".model.npz.tmp").write_text("")
     train("--output", folder, "--resume")
-    assert "completed: " in capsys.readouterr().out
+    assert "completed: model.npz, its card and the learning curve" in capsys.readouterr().out
     names, expected = ({path.name for path in run.iterdir() if "tfevents" not in path.name} for run in (folder, finished_run))
     assert names == expected
     values, expected = (checkpoint.read(run / "model.npz") for run in (folder, finished_run))

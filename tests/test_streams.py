@@ -38,7 +38,7 @@ def test_a_closed_stderr(arguments, tmp_path):
 
 
 def test_a_closed_stderr_of_another_program(monkeypatch, capsys):
-    """As a daemon has none, a closed one, or something that writes alone: what is said there is not said on stdout."""
+    """As a daemon has none, a closed one, or one that only writes: what is said is said nowhere, and not to stdout."""
     monkeypatch.setattr(progress, "EVERY", 0)
     closed = open(os.devnull, "w")
     closed.close()
@@ -119,7 +119,7 @@ def test_a_full_disk_under_stdout():
 
 def test_a_full_disk_under_stderr():
     with open("/dev/full", "w") as full:
-        done = run("evaluate", "--model", "nothing", stderr=full)
+        done = run("evaluate", "nothing", stderr=full)
         assert done.returncode == 1
         assert run("evaluate", *DIGITS, stderr=full).returncode == 0
 

@@ -169,7 +169,7 @@ def test_the_card_names_the_graph(train, tmp_path):
         assert card["provenance"][-1]["versions"]["graph"] == graph
 
 
-def places(folder):
+def told_places(folder):
     """Which epochs were trained by which processor, as the card says."""
     return [(*span["epochs"], span["device"]) for span in card.read(folder / "model.npz")["provenance"]]
 
@@ -181,13 +181,13 @@ def test_the_card_of_a_run_that_went_elsewhere(train, tmp_path, monkeypatch):
     monkeypatch.setattr(card, "cpu_name", lambda: "other")
     train(tmp_path / "new", "--resume", str(tmp_path / "run"), "--epochs", "4")
     train(tmp_path / "run", "--resume", "--epochs", "5")
-    assert places(tmp_path / "run") == [(1, 3, "one"), (4, 5, "other")]
-    assert places(tmp_path / "new") == [(1, 3, "one"), (4, 4, "other")]
+    assert told_places(tmp_path / "run") == [(1, 3, "one"), (4, 5, "other")]
+    assert told_places(tmp_path / "new") == [(1, 3, "one"), (4, 4, "other")]
     seconds = [card.read(tmp_path / name / "model.npz")["training_seconds"] for name in ("run", "new")]
     assert seconds == [pytest.approx(sum(float(row["seconds"]) for row in journal.read_log(tmp_path / "run"))), None]
     (tmp_path / "run" / "provenance.json").unlink()
     train(tmp_path / "run", "--resume", "--epochs", "6")
-    assert places(tmp_path / "run") == [(1, 5, None), (6, 6, "other")]
+    assert told_places(tmp_path / "run") == [(1, 5, None), (6, 6, "other")]
 
 
 def test_a_card_that_another_machine_writes(train, tmp_path, monkeypatch):
@@ -197,7 +197,7 @@ def test_a_card_that_another_machine_writes(train, tmp_path, monkeypatch):
     (tmp_path / "run" / "model.json").unlink()
     monkeypatch.setattr(card, "cpu_name", lambda: "other")
     train(tmp_path / "run", "--resume")
-    assert places(tmp_path / "run") == [(1, 3, "one")]
+    assert told_places(tmp_path / "run") == [(1, 3, "one")]
 
 
 def test_initial_weights_that_are_replaced_while_they_are_read(train, tmp_path, monkeypatch):
@@ -378,8 +378,8 @@ def test_rows_beyond_the_checkpoint_are_dropped(finished_run, tmp_path):
     (lambda text: b"", "its first line is not epoch,step"),
     (lambda text: b"\xff\xfe" + text, "decode"),
     (lambda text: text[:20] + b"\0" + text[20:], "NUL|first line"),
-    (lambda text: text[:-60], "line 3 .*11 fields"),
-    (lambda text: text[:-1] + b",1\n", "line 3 .*11 fields"),
+    (lambda text: text[:-60], "line 3 .*12 fields"),
+    (lambda text: text[:-1] + b",1\n", "line 3 .*12 fields"),
     (lambda text: text.replace(b"\n1,", b"\none,"), "line 2: epoch is 'one'"),
     (lambda text: text.replace(b",0.005,", b",nan,"), "line 2: learning_rate is 'nan'"),
     (lambda text: text.replace(b",0.005,", b",,"), "line 2: learning_rate is ''"),
@@ -435,7 +435,8 @@ def test_a_row(tmp_path):
     """110 images in batches of 50 are three steps an epoch; the seconds are of training and test, the speed of training."""
     row = journal.make_row(recipes.digits("twba"), 3, 110, journal.Trained(2.0, 0.25, 10.0), journal.Tested(2.5, 0.125, 8.0, 1.0))
     assert row._asdict() == dict(epoch=4, step=12, learning_rate=0.0025, train_loss=2.0, train_accuracy=0.25, test_loss=2.5,
-                                 test_accuracy=0.125, spikes_per_image=8.0, images_per_second=11.0, seconds=11.0)
+                                 test_accuracy=0.125, spikes_per_image=8.0, images_per_second=11.0, seconds=11.0,
+                                 precise_batch_norm=0)
 
 
 @pytest.mark.parametrize("flags", [[], ["--resume"]])
