@@ -127,8 +127,8 @@ def test_interrupted_at_the_end_of_a_command_within_another():
     ("numpy", ["-m", "twba_tensorflow.convert", "x"]), ("numpy", ["-m", "twba_chip.report", "x", "y"]),
     ("matplotlib", ["-m", "twba_chip.report", "x", "y"]), ("numpy", ["benchmarks/training.py"]),
     ("numpy", ["benchmarks/inference.py"]),
-    # the first that takes long of Python's own modules
-    *((module, arguments) for module in ("typing", "pathlib") for arguments in (
+    # the first that takes long of Python's own modules; -S, as installed packages may have Python import them at its start
+    *((module, ["-S"] + arguments) for module in ("typing", "pathlib") for arguments in (
         SCRIPTS[:1], SCRIPTS[1:2], ["twba_command.py", "export"], ["-m", "twba_chip.export"],
         ["-m", "twba_tensorflow.convert"]))])
 def test_interrupted_while_importing(package, arguments, signal_number, tmp_path):
