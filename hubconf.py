@@ -19,5 +19,6 @@ def bwba_cifar10(pretrained: bool = True) -> "StandardNetwork":
 
 def _network(name: str, pretrained: bool) -> "StandardNetwork":
     import twba_torch
+    from twba_nets.network.architecture import PAPER
     from twba_torch.standard_network import StandardNetwork
-    return twba_torch.load(name) if pretrained else StandardNetwork(name)
+    return twba_torch.load(name) if pretrained else StandardNetwork(name, PAPER)

@@ -4,7 +4,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-from twba_nets import interrupts
+from twba_nets.system import interrupts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,13 +15,16 @@ COMMANDS = {
     "predict": ("twba_chip.predict", "what a network sees in pictures, and its spikes"),
     "evaluate": ("twba_chip.evaluate", "accuracy and spikes on the test images"),
     "export": ("twba_chip.export", "a model as an exact integer spiking network"),
-    "report": ("twba_chip.report", "what a network costs on a neuromorphic chip"),
-    "to-nir": ("twba_chip.export_nir", "a network as a NIR graph, for simulators and chips"),
-    "to-onnx": ("twba_chip.export_onnx", "a network as an ONNX model"),
-    "to-qonnx": ("twba_chip.export_qonnx", "a network as a QONNX model, for FINN's front end"),
+    "report": ("twba_chip.report.command", "what a network costs on a neuromorphic chip"),
+    "to-nir": ("twba_chip.formats.nir_graph", "a network as a NIR graph, for simulators and chips"),
+    "to-onnx": ("twba_chip.formats.onnx_model", "a network as an ONNX model"),
+    "to-qonnx": ("twba_chip.formats.qonnx_model", "a network as a QONNX model, for FINN's front end"),
+    "to-c": ("twba_chip.formats.c_source", "a network as C99, for a microcontroller"),
+    "to-paicore": ("twba_chip.paicore.command", "a network's hidden stages as frames for a chip PAICORE 2.0"),
     "train": ("twba_torch.train", "train a network, in PyTorch"),
 }
-EXTRAS = {"nir": "nir", "onnx": "onnx", "torch": "torch", "tensorboard": "torch", "matplotlib": "report", "sklearn": "digits"}
+EXTRAS = {"nir": "nir", "onnx": "onnx", "torch": "torch", "tensorboard": "torch", "matplotlib": "report", "jinja2": "report",
+          "sklearn": "digits"}
 
 
 def main(argv: Sequence[str] = None) -> None:
@@ -47,7 +50,7 @@ def usage() -> str:
 
 
 def _run(module: str, argv: Sequence[str]) -> None:
-    from twba_nets import places
+    from twba_nets.system import places
     try:
         importlib.import_module(module).main(argv)
     except ModuleNotFoundError as error:

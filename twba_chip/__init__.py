@@ -3,15 +3,11 @@
     import twba_chip
     twba_chip.load("twba").run(images)  # uint8 [N, 32, 32, 3] -> logits, spikes
 
-exported          a network from whatever names one     folding          batch norm folded into thresholds
-spiking_file      the file of an exported network       spiking_network  that network in NumPy
-engine            the same, compiled from C             report           what it costs on a chip: measurement,
-evaluate, predict by the engine                         synapses, cores, robustness; as text (tables)
-export            model -> exported file                and as a page (page, figures, examples)
-export_nir        NIR, for simulators and chips         export_onnx, export_qonnx
-release           what ships beside a released model
-
-No framework is imported here.
+spiking            its file, its reference in NumPy, batch norm folded into thresholds
+engine             the same in C
+formats, paicore   NIR, ONNX, QONNX; PAICORE's frames
+report             what it costs on a chip
+export, evaluate, predict, release: the commands
 """
 from __future__ import annotations
 
@@ -30,5 +26,5 @@ def load(model: Union[str, Path] = "twba", threads: int = 0) -> "Engine":
     Raises UserError if there is no such model, if its file is damaged, or where there is no C compiler.
     """
     from twba_chip.engine import Engine
-    from twba_chip.exported import open_network
-    return Engine(open_network(model).arrays, threads)
+    from twba_chip.spiking.opening import open_network
+    return Engine(open_network(model), threads)

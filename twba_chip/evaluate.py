@@ -1,23 +1,28 @@
 """Accuracy and spikes on the test images: twba-nets evaluate, or python -m twba_chip.evaluate."""
-from twba_nets import interrupts
+from twba_nets.system import interrupts
 
 if __name__ == "__main__":
     interrupts.exit_at_once()  # the imports below take seconds
 
 import argparse
 import functools
-from typing import Sequence
+from typing import Callable, Sequence
 
-from twba_chip import engine, exported
-from twba_nets import command_line, datasets, places, spike_statistics
+from twba_chip import engine
+from twba_chip.spiking import opening as exported
+from twba_chip.spiking.file import SpikingNetwork
+from twba_nets import command_line, datasets
+from twba_nets.network import quantisers
+from twba_nets.runs import spike_statistics
+from twba_nets.system import places
 
 
 def main(argv: Sequence[str] = None) -> None:
     parser = argparse.ArgumentParser(
         prog="twba-nets evaluate",
         description="Evaluate a network on the test images, each exactly once, and count its spikes in the eight counted "
-        "maps: by the compiled integer engine, CIFAR-10's 10,000 images in three seconds on two cores; networks of published "
-        "(three-level) activations by PyTorch, in half a minute.")
+        "maps: by the compiled integer engine, CIFAR-10's 10,000 images in three seconds on two cores; networks of three-level "
+        "activations by PyTorch, in half a minute.")
     command_line.add_network(parser, places.RELEASED, nargs="?", default="twba")
     command_line.add_evaluation_flags(parser)
     args = parser.parse_args(argv)
@@ -29,15 +34,16 @@ def _evaluate(args: argparse.Namespace) -> None:
     if args.json:
         command_line.check_figures(args.json)
     network = exported.open_any(args.network)
-    variant, activation, dataset = exported.about(network)
-    if activation == "binary":
-        by, evaluate = "the engine", functools.partial(engine.evaluate, exported.fold(network).arrays)
+    about = exported.about(network)
+    evaluate: Callable
+    if isinstance(network, SpikingNetwork) or quantisers.is_binary(about.activation):
+        by, evaluate = "the engine", functools.partial(engine.evaluate, exported.fold(network))
     else:
         by, evaluate = "PyTorch", functools.partial(exported.pytorch(network).evaluate, network)
-    data = datasets.load(args.dataset or dataset, args.data_dir)
+    data = datasets.load(args.data or args.dataset or about.data, about.architecture, args.data_dir)
     result = evaluate(data.x_test[:args.limit], data.y_test[:args.limit], args.threads)
-    summary = spike_statistics.summarise(result, args.batch_size)
-    spike_statistics.report(summary, args.network, variant, activation, data.name, by, args.json)
+    summary = spike_statistics.summarise(result, about.architecture, args.batch_size)
+    spike_statistics.report(summary, args.network, about.variant, about.activation, data.name, by, args.json)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """Export a model as an exact integer spiking network: twba-nets export MODEL OUT, or python -m twba_chip.export."""
-from twba_nets import interrupts
+from twba_nets.system import interrupts
 
 if __name__ == "__main__":
     interrupts.exit_at_once()  # the imports below take seconds
@@ -8,19 +8,23 @@ import argparse
 from pathlib import Path
 from typing import Callable, Sequence
 
-from twba_chip import exported, folding, spiking_file
-from twba_nets import architecture as arch, command_line, npz, places, run_folder
-from twba_nets.arrays import Arrays, read_npz
-from twba_nets.errors import UserError
-from twba_nets.files import Source, make_folder
-from twba_nets.model import open_model
+from twba_chip.spiking import opening as exported, folding, file as spiking_file
+from twba_nets import command_line
+from twba_nets.network import quantisers
+from twba_nets.network.architecture import Architecture
+from twba_nets.runs import npz, run_folder
+from twba_nets.system import places
+from twba_nets.runs.arrays import Arrays, read_npz
+from twba_nets.system.errors import UserError
+from twba_nets.system.files import Source, make_folder
+from twba_nets.runs.model import open_model
 
 
 def main(argv: Sequence[str] = None) -> None:
     args = parser(
         "twba-nets export",
         "Fold batch norm, htanh and sign of each hidden neuron into one integer threshold, in float64, and write the network "
-        "as int8 weights and int16 thresholds to an npz (its layout: twba_chip/spiking_file.py). The first two convolutions "
+        "as int8 weights and int16 thresholds to an npz (its layout: twba_chip/spiking/file.py). The first two convolutions "
         "and the classifier, off chip in the paper, stay float. (python -m twba_tensorflow.export asks TensorFlow for its "
         "decisions in float32, and reads its checkpoints.)", "a run's folder or a model.npz").parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):
@@ -32,18 +36,19 @@ def parser(prog: str, description: str, what: str) -> argparse.ArgumentParser:
     flags = argparse.ArgumentParser(prog=prog, description=description)
     flags.add_argument("checkpoint", metavar="network", type=command_line.model, help=f"twba or bwba, the released ones; {what}")
     flags.add_argument("out", type=command_line.path, help="the file to write")
-    flags.add_argument("--variant", choices=arch.VARIANTS, help="default: what the recipe or card beside the "
+    flags.add_argument("--variant", choices=quantisers.WEIGHTS, help="default: what the recipe or card beside the "
                        "checkpoint says; needed where there is none")
-    flags.add_argument("--activation", choices=arch.ACTIVATIONS, help="likewise; only binary ones can be exported")
+    command_line.add_activation(flags, "likewise; only binary ones can be exported")
     command_line.add_allow_pickle(flags)
     return flags
 
 
-def export(args: argparse.Namespace, fold: Callable[[Arrays, str], Arrays], read: Callable[[Source, bool], Arrays],
-           locate: Callable[[Path], Path]) -> None:
+def export(args: argparse.Namespace, fold: Callable[[Arrays, str, Architecture], Arrays],
+           read: Callable[[Source, Architecture, bool], Arrays], locate: Callable[[Path], Path]) -> None:
     """Export what the flags name.
 
-    fold: from the model's variables and variant to the arrays. read, locate: variables and path of a model, as in open_model.
+    fold: from the model's variables, variant and architecture to the arrays. read, locate: variables and path of a
+    model, as in open_model.
     """
     out, path = args.out, locate(places.model(args.checkpoint))
     source = read_npz(path, npz.REMEDY) if path.suffix == ".npz" else path
@@ -53,13 +58,13 @@ def export(args: argparse.Namespace, fold: Callable[[Arrays, str], Arrays], read
     command_line.check_kind(out, b"PK")
     model = open_model(source, args.variant, args.activation, args.allow_pickle, read)
     exported.require_binary(model)
-    arrays = fold(model.values, model.recipe.variant)
-    meta = exported.describe(model, arrays)
+    arrays = fold(model.values, model.about.variant, model.about.architecture)
+    network = exported.describe(model, arrays)
     make_folder(out.parent)
-    spiking_file.write(out, arrays, meta)
-    filters = sum(stage.output_channels for stage in arch.STAGES if stage.quantised)
-    constant = folding.constant_filters(arrays)
-    print(f"{out}: {meta['variant'].upper()}, {filters} hidden neurons' filters, {out.stat().st_size / 1e6:.2f} MB\n"
+    spiking_file.write(out, network)
+    filters = sum(stage.output_channels for stage in network.architecture.hidden)
+    constant = folding.constant_filters(network)
+    print(f"{out}: {network.variant.upper()}, {filters} hidden neurons' filters, {out.stat().st_size / 1e6:.2f} MB\n"
           f"filters whose neurons always fire: {constant['always']}, never fire: {constant['never']}")
 
 

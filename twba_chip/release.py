@@ -3,7 +3,7 @@
 Its export, NIR and ONNX files, whose digests go into its card, its learning curve and its report.json. No framework is
 imported here.
 """
-from twba_nets import interrupts
+from twba_nets.system import interrupts
 
 if __name__ == "__main__":
     interrupts.exit_at_once("setup-torch")  # the imports below take seconds
@@ -14,11 +14,14 @@ import tempfile
 from pathlib import Path
 from typing import Sequence
 
-from twba_chip import export, export_nir, export_onnx, report
-from twba_nets import card, command_line, journal
-from twba_nets.errors import UserError
-from twba_nets.files import sha256, write_json
-from twba_nets.run_folder import MODEL_NAME
+from twba_chip import export
+from twba_chip.formats import nir_graph as export_nir, onnx_model as export_onnx
+from twba_chip.report import command as report
+from twba_nets import command_line
+from twba_nets.runs import card, journal
+from twba_nets.system.errors import UserError
+from twba_nets.system.files import sha256, write_json
+from twba_nets.runs.run_folder import MODEL_NAME
 
 EXPORTS = {".npz": export, ".nir": export_nir, ".onnx": export_onnx}
 
@@ -39,13 +42,14 @@ def release(folder: Path, *report_flags: str) -> None:
     """Write the files. report_flags: as report.py takes them. Raises UserError where there is no model with its card."""
     model = folder / MODEL_NAME
     recorded, recipe = card.read(model), card.load_recipe(model)
-    if recorded is None:
-        raise UserError(f"{model}: it has no card, {card.path_of(model).name}: name the folder of a finished run")
+    if recorded is None or recipe is None:
+        raise UserError(f"{model}: its card, {card.path_of(model).name}, has no recipe, or is not there: name the folder of a "
+                        "finished run")
     files = {folder / (recipe.variant + suffix): module for suffix, module in EXPORTS.items()}
     for path, module in files.items():
         module.main([str(model), str(path)])
     if (folder / journal.LOG_NAME).exists():  # the curve's title says where it lies
-        journal.draw_curve(folder, card.load_recipe(model))
+        journal.draw_curve(folder, recipe)
     write_json(card.path_of(model), dict(recorded, files={path.name: sha256(path) for path in files}))
     with tempfile.TemporaryDirectory() as scratch:
         report.main([str(model), scratch, *report_flags])

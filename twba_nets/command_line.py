@@ -1,15 +1,19 @@
 """The scripts' flags. No framework is imported, so that --help is there at once."""
 import argparse
 import math
+import os
 from pathlib import Path
-from typing import Sequence, Tuple, Union
+from typing import Iterable, Tuple, Union
 
-from twba_nets import architecture, places, provenance, recipe as recipes
+from twba_nets import datasets
+from twba_nets.network import architecture, quantisers
+from twba_nets.runs import provenance, recipe as recipes
+from twba_nets.system import places
 from twba_nets.datasets.cifar10 import ENVIRONMENT_VARIABLE
-from twba_nets.errors import UserError
-from twba_nets.files import read_json
-from twba_nets.recipe import Recipe
-from twba_nets.run_folder import MODEL_NAME, TRAINING_NAME
+from twba_nets.system.errors import UserError
+from twba_nets.system.files import read_json
+from twba_nets.runs.recipe import Recipe
+from twba_nets.runs.run_folder import MODEL_NAME, TRAINING_NAME
 
 MOST = 2 ** 31 - 1  # of any whole number: as the seed, so that no product of two exceeds 64 bits
 MOST_THREADS = 1024
@@ -44,14 +48,16 @@ def training_parser(recipe: Recipe, resume: Union[bool, str]) -> argparse.Argume
 
 def add_training_flags(parser: argparse.ArgumentParser, recipe: Recipe) -> None:
     """Flags of both frameworks' trainers. One that is not given is None, so that a resumed run keeps its recipe."""
-    _add_data_flags(parser)
-    parser.add_argument("--dataset", choices=sorted(recipes.RECIPES),
-                        help="cifar10, or digits: scikit-learn's 1,797 handwritten digits with a recipe of their own, "
-                        f"to try everything out without a download (default: {recipe.dataset})")
+    add_data_flags(parser, "cifar10, cifar100, or digits: scikit-learn's 1,797 handwritten digits with a recipe of their own, "
+                   f"to try everything out without a download (default: {recipe.dataset})")
+    add_threads(parser)
+    parser.add_argument("--no-mirror", dest="mirror", action="store_false", default=None,
+                        help="do not mirror training images: where left and right matter, as in digits")
     parser.add_argument("--output", type=path, metavar="DIR", help="the run's folder (default: runs/twba or runs/bwba)")
-    parser.add_argument("--activation", choices=architecture.ACTIVATIONS,
-                        help="binary: {0, 1}, as the paper says. published: the three levels {0, 0.5, 1} that the "
-                        f"published binary.py computes (default: {recipe.activation})")
+    parser.add_argument("--network", type=network_file, dest="architecture", metavar="FILE",
+                        help="the network's table, as networks/paper.toml has the paper's (default)")
+    add_activation(parser, "binary: {0, 1}, as the paper says. three-level: {0, 0.5, 1}, which the published binary.py computes "
+                   f"(default: {recipe.activation})")
     parser.add_argument("--epochs", type=positive, metavar="N",
                         help=f"train until N epochs are done (default: {recipe.epochs})")
     parser.add_argument("--batch-size", type=images_of_a_batch, metavar="N",
@@ -78,6 +84,11 @@ def add_training_flags(parser: argparse.ArgumentParser, recipe: Recipe) -> None:
                         "with three), the variant may not")
     parser.add_argument("--seed", type=natural, metavar="N",
                         help=f"decides initial weights, order and augmentation (default: {recipe.seed})")
+
+
+def add_activation(parser: argparse.ArgumentParser, help_text: str) -> None:
+    """The flag --activation."""
+    parser.add_argument("--activation", type=quantisers.canonical, choices=quantisers.ACTIVATIONS, help=help_text)
 
 
 def add_initial_epoch(parser: argparse.ArgumentParser) -> None:
@@ -125,6 +136,19 @@ def path(text: str) -> Path:
     return Path(text)
 
 
+def data_path(text: str) -> Path:
+    """A path of the command line, absolute: so it is the same from every folder, and the name of no data set."""
+    return Path(os.path.abspath(path(text)))
+
+
+def network_file(text: str) -> architecture.Architecture:
+    """The network in a TOML file."""
+    try:
+        return architecture.read(path(text))
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error))
+
+
 def add_graph(parser: argparse._ActionsContainer) -> None:
     """The flag --graph of TensorFlow's scripts."""
     parser.add_argument("--graph", choices=("fast", "published"), default="fast", help="published: the network as the "
@@ -149,9 +173,8 @@ def spikes_parser(variant: str) -> argparse.ArgumentParser:
                         help=f"{', '.join(places.RELEASED)}: the released ones; a run's folder, a TensorFlow checkpoint or an "
                         "npz (default: %(default)s)")
     add_allow_pickle(parser)
-    parser.add_argument("--activation", choices=architecture.ACTIVATIONS,
-                        help="default: what the card or recipe beside the checkpoint says; needed where there is none, "
-                        "as beside the original's")
+    add_activation(parser, "default: what the card or recipe beside the checkpoint says; needed where there is none, as beside "
+                   "the original's")
     add_evaluation_flags(parser)
     how = parser.add_mutually_exclusive_group()
     add_graph(how)
@@ -162,16 +185,16 @@ def spikes_parser(variant: str) -> argparse.ArgumentParser:
 
 def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of every evaluation on test images."""
-    _add_data_flags(parser)
-    parser.add_argument("--dataset", choices=sorted(recipes.RECIPES), help="default: what the model was trained on")
+    add_data_flags(parser)
+    add_threads(parser)
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N test images")
     parser.add_argument("--batch-size", type=images_of_a_batch, default=200, metavar="N",
                         help="images a batch (default: 200)")
     parser.add_argument("--json", type=path, metavar="FILE", help="also write all figures to this file")
 
 
-def add_network(parser: argparse.ArgumentParser, names: Sequence[str] = architecture.VARIANTS, **options) -> None:
-    """The first argument of the commands that need no framework: a network (twba_chip.exported). names: of released ones."""
+def add_network(parser: argparse.ArgumentParser, names: Iterable[str] = tuple(quantisers.WEIGHTS), **options) -> None:
+    """The first argument of the commands that need no framework: a network. names: of released ones."""
     parser.add_argument("network", type=model, help=f"{', '.join(names)}: the released ones; a run's folder, a model.npz, or an "
                         "exported file" + (" (default: %(default)s)" if "default" in options else ""), **options)
 
@@ -187,10 +210,21 @@ def stopped(folder: Path, saved: str) -> str:
     return "stopped; " + (saved if found else "no epoch is saved yet: begin again")
 
 
-def _add_data_flags(parser: argparse.ArgumentParser) -> None:
+def add_data_flags(parser: argparse.ArgumentParser, which: str = "default: what the model was trained on") -> None:
+    """The flags that name a data set."""
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--dataset", choices=sorted(datasets.NAMES), help=which)
+    what.add_argument("--data", type=data_path, metavar="PATH", help="data of one's own: an npz with x_train, x_test (uint8 "
+                      "[N, S, S, C]), y_train, y_test (integers [N]) and, if wanted, class_names; or a folder with pictures in "
+                      "train/CLASS/ and test/CLASS/, which are scaled to the size that the network takes")
     parser.add_argument("--data-dir", type=path, metavar="DIR",
                         help="a folder with cifar-10-batches-py/ or the archive cifar-10-python.tar.gz (default: "
-                        f"${ENVIRONMENT_VARIABLE}, else data/, where the archive is downloaded to)")
+                        f"${ENVIRONMENT_VARIABLE}, else data/, where the archive is downloaded to); for cifar100 one with "
+                        "cifar-100-python/ (default: $CIFAR100_DIR, else data/)")
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """The flag --threads."""
     parser.add_argument("--threads", type=threads, default=0, metavar="N", help="CPU cores to use (default: all)")
 
 

@@ -14,8 +14,8 @@ import os
 import sys
 import warnings
 
-from twba_nets.errors import UserError
-from twba_nets.interrupts import exiting_at_once
+from twba_nets.system.errors import UserError
+from twba_nets.system.interrupts import exiting_at_once
 
 
 def quieten_tensorflow() -> None:

@@ -1,6 +1,6 @@
 """TensorFlow's checkpoints: saved whole or not at all, checked, read and restored.
 
-Where they are in a run's folder, and which is the newest, is in twba_nets/run_folder.py.
+Where they are in a run's folder, and which is the newest, is in twba_nets/runs/run_folder.py.
 """
 import contextlib
 import itertools
@@ -13,28 +13,30 @@ from typing import Dict, Iterable, Iterator, Optional, Sequence, Tuple
 import numpy as np
 import tensorflow as tf
 
-from twba_nets import card, npz
-from twba_nets.architecture import training_variable_shapes, variable_shapes
-from twba_nets.errors import UserError
-from twba_nets.files import Source, path_of, sha256
-from twba_nets.run_folder import (CHECKPOINT_NAME, MODEL_NAME, data_file, epoch_of, index_file, newest, prefix_of,
+from twba_nets.runs import card, npz
+from twba_nets.network.architecture import Architecture
+from twba_nets.system.errors import UserError
+from twba_nets.system.files import Source, path_of, sha256
+from twba_nets.runs.run_folder import (CHECKPOINT_NAME, MODEL_NAME, data_file, epoch_of, index_file, newest, prefix_of,
                                   prefixes)
 
 KEPT = 2  # a kill between the removal of one and the naming of the next leaves the other
 
 
-def save(session: tf.Session, saver: tf.train.Saver, folder: Path, epoch: int, all_params: Sequence[tf.Tensor]) -> str:
+def save(session: tf.Session, saver: tf.train.Saver, folder: Path, epoch: int, all_params: Sequence[tf.Tensor],
+         architecture: Architecture) -> str:
     """Save after `epoch` finished epochs. Returns model.npz's sha256. Raises UserError, the checkpoint before intact, if that
     fails.
 
-    all_params: the 270 tensors of the model as it is evaluated, in the order of variable_shapes().
+    all_params: the tensors of the model as it is evaluated, in the order of architecture.variable_shapes.
     """
     name = f"{CHECKPOINT_NAME}-{epoch}"
     before = newest(folder)
     try:
         saver.save(session, str(folder / CHECKPOINT_NAME), epoch, write_state=False, write_meta_graph=False)
         card.remove(folder)
-        digest = npz.save_model(folder / MODEL_NAME, dict(zip(variable_shapes(), session.run(all_params))))
+        values = dict(zip(architecture.variable_shapes, session.run(all_params)))
+        digest = npz.save_model(folder / MODEL_NAME, values, architecture)
         # the switch: TensorFlow renames a complete file into place; names without a folder, so that it can move
         tf.train.update_checkpoint_state(str(folder.resolve()), name)
     except (tf.errors.OpError, OSError, UserError) as error:
@@ -62,47 +64,48 @@ def _remove(folder: Path, names: Iterable[str]) -> None:
             path.unlink()
 
 
-def restore(session: tf.Session, saver: tf.train.Saver, path: Path) -> None:
+def restore(session: tf.Session, saver: tf.train.Saver, path: Path, architecture: Architecture) -> None:
     """Restore everything, Adam's slots included, to go on training. Raises UserError if anything does not fit."""
     if path.suffix == ".npz":
-        _assign(session, _global_variables(), npz.read_training(path))
+        _assign(session, _global_variables(), npz.read_training(path, architecture))
         return
-    _read_variables(path, {name: variable.shape.as_list() for name, variable in _global_variables().items()})
+    shapes = {name: variable.shape.as_list() for name, variable in _global_variables().items()}
+    _read_variables(path, shapes, architecture)
     with _readable(path):
         saver.restore(session, str(path))
 
 
-def read(source: Source, allow_pickle: bool = False) -> Dict[str, np.ndarray]:
-    """The 270 model variables, name -> array, of a TensorFlow checkpoint or an npz.
+def read(source: Source, architecture: Architecture, allow_pickle: bool = False) -> Dict[str, np.ndarray]:
+    """The model's variables, name -> array, of a TensorFlow checkpoint or an npz.
 
     allow_pickle: also read the original's model.npz, a pickled list. Loading a pickle can run any code.
     Raises UserError if the file is missing, damaged or of another network.
     """
     path = path_of(source)
     if path.suffix == ".npz":
-        return npz.read_model(source, allow_pickle)
-    return _read_variables(path, variable_shapes())
+        return npz.read_model(source, architecture, allow_pickle)
+    return _read_variables(path, architecture.variable_shapes, architecture)
 
 
-def read_latent(path: Path) -> Tuple[Dict[str, np.ndarray], str]:
-    """The 270 model variables before they are quantised, name -> array, of a training.npz or a TensorFlow checkpoint; and the
+def read_latent(path: Path, architecture: Architecture) -> Tuple[Dict[str, np.ndarray], str]:
+    """The model's variables before they are quantised, name -> array, of a training.npz or a TensorFlow checkpoint; and the
     sha256 of the file whose bytes they are.
 
     Raises UserError as read() does, and for a model.npz, which holds quantised weights.
     """
     if path.suffix == ".npz":
-        return npz.read_latent(path)
+        return npz.read_latent(path, architecture)
     with tempfile.TemporaryDirectory() as folder:  # TensorFlow opens its files by name: those of a copy nobody replaces
         copy = Path(folder) / "copy"
         for file in (index_file, data_file):
             with contextlib.suppress(FileNotFoundError):  # of which _read_variables tells
                 shutil.copyfile(str(file(path)), str(file(copy)))
-        return _read_variables(path, variable_shapes(), copy), sha256(data_file(copy))
+        return _read_variables(path, architecture.variable_shapes, architecture, copy), sha256(data_file(copy))
 
 
-def read_training(prefix: Path) -> Dict[str, np.ndarray]:
-    """All 596 variables, name -> array, of a TensorFlow checkpoint. Raises UserError as read() does."""
-    return _read_variables(prefix, training_variable_shapes())
+def read_training(prefix: Path, architecture: Architecture) -> Dict[str, np.ndarray]:
+    """All variables, name -> array, of a TensorFlow checkpoint. Raises UserError as read() does."""
+    return _read_variables(prefix, architecture.training_variable_shapes, architecture)
 
 
 def require_plain(path: Path) -> None:
@@ -114,8 +117,9 @@ def require_plain(path: Path) -> None:
         raise UserError(f"{path}: TensorFlow takes no path that is not in UTF-8: rename the folder")
 
 
-def _read_variables(prefix: Path, shapes: Dict[str, Sequence[int]], copy: Optional[Path] = None) -> Dict[str, np.ndarray]:
-    """copy: the prefix to read from, where it is another."""
+def _read_variables(prefix: Path, shapes: Dict[str, Sequence[int]], architecture: Architecture,
+                    copy: Optional[Path] = None) -> Dict[str, np.ndarray]:
+    """shapes: of those that are wanted. copy: the prefix to read from, where it is another."""
     require_plain(prefix)
     if not index_file(prefix).exists():
         raise UserError(f"{index_file(prefix)}: not there: name another checkpoint")
@@ -127,7 +131,7 @@ def _read_variables(prefix: Path, shapes: Dict[str, Sequence[int]], copy: Option
     with _readable(prefix):  # all, Adam's for an evaluation too: TensorFlow compares a checksum as it reads a variable
         values = {name: reader.get_tensor(name) for name in found}
     values = {name: values[name] for name in shapes}
-    npz.check_values(prefix, values)
+    npz.check_values(prefix, values, architecture)
     return values
 
 

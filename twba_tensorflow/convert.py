@@ -1,5 +1,5 @@
 """Make a TensorFlow checkpoint into training.npz, from which PyTorch's trainer goes on: python -m twba_tensorflow.convert."""
-from twba_nets import interrupts
+from twba_nets.system import interrupts
 
 if __name__ == "__main__":
     interrupts.exit_at_once()  # the imports below take seconds
@@ -8,9 +8,11 @@ import argparse
 from pathlib import Path
 from typing import Optional, Sequence
 
-from twba_nets import card, command_line, npz, provenance, run_folder
-from twba_nets.errors import UserError
-from twba_nets.files import claimed
+from twba_nets import command_line
+from twba_nets.network.architecture import PAPER
+from twba_nets.runs import card, npz, provenance, run_folder
+from twba_nets.system.errors import UserError
+from twba_nets.system.files import claimed
 from twba_tensorflow import quieten_tensorflow
 
 
@@ -49,7 +51,8 @@ def convert(source: Path, output: Optional[Path] = None, initial_epoch: int = 0)
             recipe.save(path.parent)  # first: a training.npz without it would go on by the paper's recipe
         if path.parent.resolve() != prefix.parent.resolve():
             provenance.carry(prefix.parent, path.parent, epoch)
-        npz.save_training(path, checkpoint.read_training(prefix), epoch)
+        architecture = recipe.architecture if recipe else PAPER
+        npz.save_training(path, checkpoint.read_training(prefix, architecture), epoch)
     print(f"{path}: written")
 
 

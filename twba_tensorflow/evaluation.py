@@ -4,33 +4,32 @@ from typing import Dict, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from twba_nets import progress
-from twba_nets.interrupts import exiting_at_once
-from twba_nets.recipe import Recipe
-from twba_nets.spike_statistics import Result
+from twba_nets.system import progress
+from twba_nets.system.interrupts import exiting_at_once
+from twba_nets.runs.about import About
+from twba_nets.runs.spike_statistics import Result
 from twba_tensorflow import checkpoint
 from twba_tensorflow.graphs import GRAPHS
 from twba_tensorflow.pipeline import evaluation_batches
 
 
 class ImageFigures(NamedTuple):
-    """What each image of a batch gives, as tensors or arrays: loss [batch], correct [batch] of bool, spikes [batch, 8]."""
+    """What each image of a batch gives, as tensors or arrays: loss [batch], correct [batch] of bool, spikes [batch, maps]."""
     loss: tf.Tensor
     correct: tf.Tensor
-    spikes: tf.Tensor  # a map has at most 73,728 neurons: each image's sum is exact in float32
+    spikes: tf.Tensor  # the paper's maps have at most 73,728 neurons: each image's sum is exact in float32
 
 
 class Evaluator:
     """An evaluation graph over a set of images; evaluate() sees each image exactly once."""
 
     @exiting_at_once()
-    def __init__(self, x: np.ndarray, y: np.ndarray, batch_size: int, variant: str, activation: str, reuse: bool = False,
-                 graph: str = "fast"):
-        """x: uint8 [N, 32, 32, 3], y: int32 [N]. reuse: share the variables of a network built before. graph: a name of
-        graphs.GRAPHS."""
+    def __init__(self, x: np.ndarray, y: np.ndarray, batch_size: int, about: About, reuse: bool = False, graph: str = "fast"):
+        """x: uint8 [N, S, S, C], y: int32 [N]. about: what the network is. reuse: share the variables of one built before.
+        graph: a name of graphs.GRAPHS."""
         self.images = len(x)
-        self.batches = evaluation_batches(x, y, batch_size)
-        self.net = GRAPHS[graph].build(self.batches.images, variant, activation, is_train=False, reuse=reuse)
+        self.batches = evaluation_batches(x, y, batch_size, about.architecture.image_size)
+        self.net = GRAPHS[graph].build(self.batches.images, about.variant, about.architecture, about.activation, reuse=reuse)
         self.fetches = ImageFigures(cross_entropy(self.net.logits, self.batches.labels),
                                     correct(self.net.logits, self.batches.labels), self.net.spikes)
 
@@ -54,17 +53,17 @@ class Evaluator:
         return Result(float(whole.loss.mean(dtype=np.float64)), float(whole.correct.mean()), whole.spikes.astype(np.float64))
 
 
-def evaluate(values: Dict[str, np.ndarray], recipe: Recipe, x: np.ndarray, y: np.ndarray, batch_size: int, threads: int = 0,
+def evaluate(values: Dict[str, np.ndarray], about: About, x: np.ndarray, y: np.ndarray, batch_size: int, threads: int = 0,
              graph: str = "fast") -> Result:
-    """Evaluate a model's variables (name -> array), built as the recipe says, on images. See Evaluator."""
+    """Evaluate a model's variables (name -> array), on images. See Evaluator."""
     with tf.Graph().as_default(), tf.Session(config=GRAPHS[graph].session_config(threads)) as session:
-        evaluator = Evaluator(x, y, batch_size, recipe.variant, recipe.activation, graph=graph)
+        evaluator = Evaluator(x, y, batch_size, about, graph=graph)
         checkpoint.assign(session, values)
         return evaluator.evaluate(session)
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Softmax cross entropy of each image: logits [batch, 10], labels [batch] -> [batch]."""
+    """Softmax cross entropy of each image: logits [batch, classes], labels [batch] -> [batch]."""
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
 

@@ -1,5 +1,5 @@
 """Export a checkpoint as an exact integer spiking network, by TensorFlow's decisions: python -m twba_tensorflow.export."""
-from twba_nets import interrupts
+from twba_nets.system import interrupts
 
 if __name__ == "__main__":
     interrupts.exit_at_once()  # the imports below take seconds
@@ -8,10 +8,12 @@ from typing import Sequence, Tuple
 
 import numpy as np
 
-from twba_chip import export, folding
-from twba_nets import architecture as arch, run_folder
-from twba_nets.architecture import STAGES, Stage
-from twba_nets.arrays import Arrays
+from twba_chip import export
+from twba_chip.spiking import folding
+from twba_nets.network import architecture as arch
+from twba_nets.runs import run_folder
+from twba_nets.network.architecture import Architecture
+from twba_nets.runs.arrays import Arrays
 from twba_tensorflow import quieten_tensorflow
 
 
@@ -20,7 +22,7 @@ def main(argv: Sequence[str] = None) -> None:
         "python -m twba_tensorflow.export",
         "Fold batch norm, htanh and sign of each hidden neuron into one integer threshold, chosen so that "
         "the neuron decides as TensorFlow does for every sum that it can receive, and write the network as int8 "
-        "weights and int16 thresholds to an npz (its layout: twba_chip/spiking_file.py). The first two convolutions "
+        "weights and int16 thresholds to an npz (its layout: twba_chip/spiking/file.py). The first two convolutions "
         "and the classifier, off chip in the paper, stay float. (python -m twba_chip.export does the same in NumPy, from a "
         "model.npz alone.)", "a run's folder, a TensorFlow checkpoint or a model.npz")
     args = parser.parse_args(argv)
@@ -31,10 +33,11 @@ def main(argv: Sequence[str] = None) -> None:
 
 
 @interrupts.exiting_at_once()
-def fold(values: Arrays, variant: str, stages: Sequence[Stage] = STAGES) -> Arrays:
-    """What twba_chip.folding.fold computes, by TensorFlow's own decisions, scales and offsets in float32."""
+def fold(values: Arrays, variant: str, architecture: Architecture) -> Arrays:
+    """What twba_chip.spiking.folding.fold computes, by TensorFlow's own decisions, scales and offsets in float32."""
     import tensorflow as tf
     from twba_tensorflow import checkpoint
+    stages = architecture.stages
     with tf.Graph().as_default(), tf.Session() as session:
         tensors = [[_group(values, variant, *names) for names in zip(stage.group_names, stage.variable_names)]
                    if stage.quantised else _off_chip(values, stage.variable_names[0][1]) for stage in stages]

@@ -9,8 +9,8 @@ import tensorflow as tf
 import tensorlayer as tl
 from tensorlayer.layers import BatchNormLayer, DenseLayer, InputLayer
 
-from twba_nets import architecture as arch
-from twba_nets.architecture import STAGES, Stage
+from twba_nets.network import architecture as arch
+from twba_nets.network.architecture import Architecture, Stage
 from twba_tensorflow import quantisers
 from twba_tensorflow.fast_stages import StageGraph, fold_batch_norm
 from twba_tensorflow.published_network import Network
@@ -25,38 +25,48 @@ class BatchNorm(NamedTuple):
     moving_variance: tf.Variable
 
 
-def build(x: tf.Tensor, variant: str, activation: str = "binary", is_train: bool = False, reuse: Union[bool, object] = False,
-          stages: Sequence[Stage] = STAGES) -> Network:
-    """Build the network on the images x, [batch, 24, 24, 3], in x's type, float32 or float64.
+def build(x: tf.Tensor, variant: str, architecture: Architecture, activation: str = "binary", is_train: bool = False,
+          reuse: Union[bool, object] = False) -> Network:
+    """Build the network on the images x, [batch, size, size, channels], in x's type, float32 or float64.
 
     The variables live under scope `model` and carry the published code's names. With is_train batch norm
     uses (and updates) the batch's statistics, else the moving ones.
-    Source: the table of the published code; see architecture.py.
+    Source: the table of the published code; see architecture.py. Raises UserError where StageGraph does.
     """
     if x.dtype not in (tf.float32, tf.float64):
         raise ValueError(f"the images are {x.dtype.name}: 16 bits do not hold the sums of two filters in one number, nor the "
                          "count of a batch's pixels")
-    x, maps, spikes, all_params, assignments = x[tf.newaxis], {}, [], [], []
+    graphs = [StageGraph(stage, activation if stage.fires else "relu") for stage in architecture.stages]
+    x, maps, spikes, all_params, assignments = _as_input(x, architecture.stages[0]), {}, [], [], []
     with _scope(x.dtype, reuse):
-        for stage in stages:
+        for stage, graph in zip(architecture.stages, graphs):
             weights, norms = _variables(stage, variant, x.dtype)
             for w, norm in zip(weights, norms):
                 all_params += [w, *norm]
-            graph = StageGraph(stage, activation if stage.fires else "relu")
             x, assigned = (_train if is_train else _evaluate)(graph, x, tf.stack(weights), norms)
             assignments += assigned
             if stage.fires:
                 maps[stage.map] = graph.outputs_in_order(x)
                 spikes.append(_sum_images(x))
 
-        # [1 group, batch, 1, 1, features] -> [batch, features]
-        net = DenseLayer(InputLayer(tf.squeeze(x, [0, 2, 3]), name="input"), arch.CLASSES, b_init=None,
-                         name=arch.OUTPUT, W_init=tf.truncated_normal_initializer(stddev=arch.DENSE_STDDEV))
+        # [1 group, batch, h, w, channels] -> [batch, features]. Where a squeeze does, it stays one: fresh weights follow from
+        # the seed and from how many operations the graph has before them
+        features = tf.squeeze(x, [0, 2, 3]) if x.shape[2:4].as_list() == [1, 1] else tf.reshape(x, [-1, architecture.features])
+        net = DenseLayer(InputLayer(features, name="input"), architecture.classes, b_init=None, name=arch.OUTPUT,
+                         W_init=tf.truncated_normal_initializer(stddev=arch.DENSE_STDDEV))
         net = BatchNormLayer(net, decay=arch.BN_DECAY, epsilon=arch.BN_EPSILON, is_train=is_train, name=arch.OUTPUT_BN)
     with tf.control_dependencies(assignments if is_train else []):
         logits = tf.identity(net.outputs)
     return Network(logits, maps, tf.stack(spikes[:-1], axis=1), all_params + net.all_params,
                    tf.no_op() if is_train else tf.group(assignments))
+
+
+def _as_input(images: tf.Tensor, first: Stage) -> tf.Tensor:
+    """The images as the first stage reads them: [1 group, batch, height, width, channels], in blocks if it has a stride."""
+    if first.stride > 1:
+        margin = [first.margin] * 2
+        images = tf.space_to_depth(tf.pad(images, [[0, 0], margin, margin, [0, 0]]), first.stride)
+    return images[tf.newaxis]
 
 
 def build_neurons(sums: tf.Tensor, bn: str) -> tf.Tensor:

@@ -15,7 +15,8 @@ from typing import Callable, Iterator, List, Tuple
 
 import tensorflow as tf
 
-from twba_nets.architecture import BN_EPSILON, Stage
+from twba_nets.network.architecture import BN_EPSILON, Stage
+from twba_nets.system.errors import UserError
 from twba_tensorflow.quantisers import ACTIVATIONS
 
 # a pair of sums is low + PAIR * high: where none exceeds LARGEST_PAIRED, 24 bits hold both, in halves too
@@ -36,14 +37,15 @@ class StageGraph:
 
     activation: how its neurons fire, a key of quantisers.ACTIVATIONS. In shapes below, `pairs` is 2 where a float holds
     the sums of two filters, else 1; `readers` are the groups of the next stage, each of which reads `per_reader` filters
-    of a group; `next_block` is that stage's stride. Raises ValueError where a stride does not divide kernel and map.
+    of a group; `next_block` is that stage's stride. Raises UserError where a stride does not divide kernel and map.
     """
 
     def __init__(self, stage: Stage, activation: str):
         self.stage, self.activation = stage, activation
         self.fire, self.fire_gradient = ACTIVATIONS[activation]
         if stage.kernel % stage.stride or (stage.size + 2 * stage.margin) % stage.stride:
-            raise ValueError(f"{stage.conv}: stride {stage.stride} does not divide its kernel and its input map")
+            raise UserError(f"{stage.conv}: stride {stage.stride} does not divide its kernel, {stage.kernel}, and its input map, "
+                            f"{stage.size} x {stage.size} with its padding, as the fast graph needs it: use --graph published")
         self.block, self.kernel = stage.stride, stage.kernel // stage.stride
         self.margin = stage.margin if self.block == 1 else 0  # with blocks the stage before has padded
         self.size, self.readers = stage.output_size, stage.reader.groups
@@ -88,11 +90,15 @@ class StageGraph:
         scale, shift = fold_batch_norm(gamma, beta, mean, variance)
 
         def neurons(sums, scale, shift):
-            return self._lay_out(self.fire(self._unpaired(sums) * scale, shift))
+            return self.fire(self._unpaired(sums) * scale, shift)
 
         arguments = [self._sums(x, factors), self._arrange(scale), self._arrange(shift)]
         # ReLU's sum is left to TensorFlow: compiled, it would be rounded once and not twice
-        return self._as_input(neurons(*arguments) if self.activation == "relu" else compiled(neurons, arguments)[0])
+        if self.activation == "relu":
+            outputs = compiled(self._lay_out, [neurons(*arguments)])
+        else:
+            outputs = compiled(lambda *arguments: self._lay_out(neurons(*arguments)), arguments)
+        return self._as_input(outputs[0])
 
     def outputs_in_order(self, x: tf.Tensor) -> tf.Tensor:
         """From the next stage's layout to [batch, height, width, channels], as the published graph has the outputs."""
@@ -129,7 +135,7 @@ class StageGraph:
         if self.next_block == 1:
             return x
         margin = [self.next_margin] * 2
-        x = tf.pad(x, [[0, 0]] * 3 + [margin, margin] + [[0, 0]] * 2)
+        x = tf.pad(x, [[0, 0]] * 3 + [margin, margin] + [[0, 0]] * 2)  # so many axes can be padded by XLA alone
         pairs, readers, _, height, _, groups, per_reader = x.shape.as_list()
         blocks = [height // self.next_block, self.next_block]
         x = tf.reshape(x, [pairs, readers, -1, *blocks, *blocks, groups, per_reader])

@@ -4,12 +4,11 @@ from typing import Callable, Dict, NamedTuple, Optional, Tuple
 import numpy as np
 import tensorflow as tf
 
-from twba_nets.architecture import IMAGE_SIZE
-from twba_nets.recipe import CONTRAST, MAX_BRIGHTNESS, epoch_order
+from twba_nets.runs.recipe import CONTRAST, MAX_BRIGHTNESS, epoch_order
 
 
 class Batches(NamedTuple):
-    """Batches as tensors of a graph: images float32 [batch, 24, 24, 3] and labels int32 [batch].
+    """Batches as tensors of a graph: images float32 [batch, size, size, C] and labels int32 [batch].
 
     start(session, ...) begins a pass; after its last batch, which may be smaller, the tensors raise OutOfRangeError.
     """
@@ -18,15 +17,15 @@ class Batches(NamedTuple):
     start: Optional[Callable]
 
 
-def augment(image: tf.Tensor, uniforms: tf.Tensor, flip: bool) -> tf.Tensor:
+def augment(image: tf.Tensor, uniforms: tf.Tensor, flip: bool, size: int) -> tf.Tensor:
     """Distort a training image: random crop, mirroring, brightness and contrast; then standardise.
 
-    image: uint8 [32, 32, 3]. uniforms: float32 [5] in [0, 1). flip: whether it may be mirrored. Returns float32
-    [24, 24, 3]. Source: the published code's operations (twba_torch/pipeline.py is PyTorch's side).
+    image: uint8 [S, S, C]. uniforms: float32 [5] in [0, 1). flip: whether it may be mirrored. Returns float32
+    [size, size, C]. Source: the published code's operations (twba_torch/pipeline.py is PyTorch's side).
     """
     top, left, side, brightness, contrast = tf.unstack(uniforms)
-    offsets = tf.cast(tf.stack([top, left, 0.0]) * float(int(image.shape[0]) - IMAGE_SIZE + 1), tf.int32)
-    image = tf.cast(tf.slice(image, offsets, [IMAGE_SIZE, IMAGE_SIZE, 3]), tf.float32)
+    offsets = tf.cast(tf.stack([top, left, 0.0]) * float(int(image.shape[0]) - size + 1), tf.int32)
+    image = tf.cast(tf.slice(image, offsets, [size, size, int(image.shape[2])]), tf.float32)
     if flip:
         image = tf.cond(side < 0.5, lambda: tf.image.flip_left_right(image), lambda: image)
     image = tf.image.adjust_brightness(image, (2 * brightness - 1) * MAX_BRIGHTNESS)
@@ -34,20 +33,20 @@ def augment(image: tf.Tensor, uniforms: tf.Tensor, flip: bool) -> tf.Tensor:
     return tf.image.per_image_standardization(image)
 
 
-def augment_by_key(image: tf.Tensor, key: tf.Tensor, flip: bool) -> tf.Tensor:
+def augment_by_key(image: tf.Tensor, key: tf.Tensor, flip: bool, size: int) -> tf.Tensor:
     """Augment a training image by five uniform random numbers that depend on `key`, int64 [2], alone."""
-    return augment(image, tf.random.stateless_uniform([5], seed=key), flip)
+    return augment(image, tf.random.stateless_uniform([5], seed=key), flip, size)
 
 
-def central_crop(image: tf.Tensor) -> tf.Tensor:
-    """An image as it is evaluated: its central 24x24, standardised. uint8 [32, 32, 3] -> float32 [24, 24, 3]."""
-    margin = (int(image.shape[0]) - IMAGE_SIZE) // 2
-    image = tf.slice(image, [margin, margin, 0], [IMAGE_SIZE, IMAGE_SIZE, 3])
+def central_crop(image: tf.Tensor, size: int) -> tf.Tensor:
+    """An image as it is evaluated: its centre, standardised. uint8 [S, S, C] -> float32 [size, size, C]."""
+    margin = (int(image.shape[0]) - size) // 2
+    image = tf.slice(image, [margin, margin, 0], [size, size, int(image.shape[2])])
     return tf.image.per_image_standardization(tf.cast(image, tf.float32))
 
 
-def training_batches(x: np.ndarray, y: np.ndarray, batch_size: int, seed: int, flip: bool) -> Batches:
-    """Every image once an epoch, shuffled and augmented. x: uint8 [N, 32, 32, 3], y: int32 [N].
+def training_batches(x: np.ndarray, y: np.ndarray, batch_size: int, seed: int, flip: bool, size: int) -> Batches:
+    """Every image once an epoch, shuffled and augmented to `size`. x: uint8 [N, S, S, C], y: int32 [N].
 
     start(session, epoch): order and augmentation depend on the seed, the epoch and the image alone, not on
     the number of threads, nor on whether the epochs before were run by the same process.
@@ -57,7 +56,7 @@ def training_batches(x: np.ndarray, y: np.ndarray, batch_size: int, seed: int, f
 
     def augment_batch(images, indices):
         keys = tf.stack([tf.fill(tf.shape(indices), tf.constant(seed, tf.int64)), epoch * len(x) + indices], axis=1)
-        return tf.map_fn(lambda pair: augment_by_key(*pair, flip), (images, keys), tf.float32)
+        return tf.map_fn(lambda pair: augment_by_key(*pair, flip, size), (images, keys), tf.float32)
 
     batches, initialise = _batches(x, y, order, augment_batch, batch_size)
 
@@ -67,10 +66,10 @@ def training_batches(x: np.ndarray, y: np.ndarray, batch_size: int, seed: int, f
     return batches._replace(start=start)
 
 
-def evaluation_batches(x: np.ndarray, y: np.ndarray, batch_size: int) -> Batches:
-    """Every image exactly once, in order. x: uint8 [N, 32, 32, 3], y: int32 [N]. start(session)."""
+def evaluation_batches(x: np.ndarray, y: np.ndarray, batch_size: int, size: int) -> Batches:
+    """Every image exactly once, in order, its centre of `size`. x: uint8 [N, S, S, C], y: int32 [N]. start(session)."""
     def crop_batch(images, _):
-        return tf.map_fn(central_crop, images, tf.float32)
+        return tf.map_fn(lambda image: central_crop(image, size), images, tf.float32)
 
     batches, initialise = _batches(x, y, tf.range(len(x), dtype=tf.int64), crop_batch, batch_size)
     return batches._replace(start=lambda session: initialise(session, {}))
@@ -79,7 +78,7 @@ def evaluation_batches(x: np.ndarray, y: np.ndarray, batch_size: int) -> Batches
 def _batches(x: np.ndarray, y: np.ndarray, order: tf.Tensor, crop: Callable, batch_size: int) -> Tuple[Batches, Callable]:
     """(batches without a start, initialise(session, feed), which begins a pass).
 
-    crop(images uint8 [batch, 32, 32, 3], indices [batch]): a batch's float32 images. It computes them one by one, so that no
+    crop(images uint8 [batch, S, S, C], indices [batch]): a batch's float32 images. It computes them one by one, so that no
     other order of summation rounds otherwise; within one function, as calls cost more than what they do.
     """
     # fed at a pass's start: as constants the 150 MB would be copied into every saved graph

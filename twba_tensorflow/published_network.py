@@ -4,7 +4,7 @@ Read this one first: it is the table of architecture.py, in TernaryConv2d (or Bi
 fast_network.py computes the same in fewer operations, and is the default (--graph). The tests compare the two,
 `make bench-train` times them.
 """
-from typing import Dict, List, NamedTuple, Sequence, Union
+from typing import Dict, List, NamedTuple, Union
 
 import tensorflow as tf
 import tensorlayer as tl
@@ -12,16 +12,16 @@ from tensorlayer.layers import (BatchNormLayer, ConcatLayer, Conv2d, DenseLayer,
                                 LambdaLayer)
 from tensorlayer.layers.binary import BinaryConv2d, SignLayer, TernaryConv2d
 
-from twba_nets import architecture as arch
-from twba_nets.architecture import STAGES, Stage
+from twba_nets.network import architecture as arch
+from twba_nets.network.architecture import Architecture
 
 
 class Network(NamedTuple):
     """A built network.
 
-    logits: [batch, 10]. maps: name -> activations [batch, height, width, channels] of every stage that fires: the counted
-    maps (architecture.COUNTED_MAPS), then cnn11's. spikes: [batch, 8], the sum of each counted map.
-    all_params: the 270 tensors of TensorLayer's list of that name: the *quantised* weights, and all other variables.
+    logits: [batch, classes]. maps: name -> activations [batch, height, width, channels] of every stage that fires: the counted
+    maps (Architecture.counted_maps), then the last one. spikes: [batch, counted maps], the sum of each.
+    all_params: the tensors of TensorLayer's list of that name: the *quantised* weights, and all other variables.
     refresh: an operation to be run before an evaluation, whenever variables have changed; of the fast graph, which
     quantises the weights once.
     """
@@ -33,31 +33,31 @@ class Network(NamedTuple):
 
 
 QUANTISED_CONV = {"twba": TernaryConv2d, "bwba": BinaryConv2d}
+PATCHED_NAMES = {"binary": "binary", "three-level": "published"}  # of the activations, as patches/binary.py has them
 
 
-def build(x: tf.Tensor, variant: str, activation: str = "binary", is_train: bool = False, reuse: Union[bool, object] = False,
-          stages: Sequence[Stage] = STAGES) -> Network:
-    """Build the network on the images x, [batch, 24, 24, 3], in x's type, float32 or float64.
+def build(x: tf.Tensor, variant: str, architecture: Architecture, activation: str = "binary", is_train: bool = False,
+          reuse: Union[bool, object] = False) -> Network:
+    """Build the network on the images x, [batch, size, size, channels], in x's type, float32 or float64.
 
     The variables live under scope `model` and carry the published code's names. With is_train batch norm uses (and
     updates) the batch's statistics, else the moving ones. reuse: share the variables of a network built before.
     """
-    conv, maps = QUANTISED_CONV[variant], {}
-    relu_stage, spike_stage, *hidden_stages = stages
+    maps = {}
     tl.layers.LayersConfig.tf_dtype = x.dtype  # TensorLayer keeps the type of new variables in this global
     with tf.variable_scope("model", reuse=reuse):
         net = InputLayer(x, name="input")
-        net = _batch_norm(_convolve(Conv2d, net, relu_stage, relu_stage.conv), relu_stage.bn, tf.nn.relu, is_train)
-        net = _fire(_convolve(Conv2d, net, spike_stage, spike_stage.conv), spike_stage.bn, activation, is_train)
-        maps[spike_stage.map] = net.outputs
-        for stage in hidden_stages:
+        for stage in architecture.stages:
+            conv = QUANTISED_CONV[variant] if stage.quantised else Conv2d
             groups = [
-                _fire(_convolve(conv, net[:, :, :, i::stage.groups], stage, conv_name), bn_name, activation, is_train)
+                _neurons(_convolve(conv, net[:, :, :, i::stage.groups] if stage.quantised else net, stage, conv_name), stage,
+                         bn_name, activation, is_train)
                 for i, (conv_name, bn_name) in enumerate(stage.group_names)
             ]
-            net = ConcatLayer(groups, name=f"concat_{stage.conv}")
-            maps[stage.map] = net.outputs
-        net = DenseLayer(FlattenLayer(net, name="flatten"), arch.CLASSES, b_init=None, name=arch.OUTPUT,
+            net = ConcatLayer(groups, name=f"concat_{stage.conv}") if stage.quantised else groups[0]
+            if stage.fires:
+                maps[stage.map] = net.outputs
+        net = DenseLayer(FlattenLayer(net, name="flatten"), architecture.classes, b_init=None, name=arch.OUTPUT,
                          W_init=tf.truncated_normal_initializer(stddev=arch.DENSE_STDDEV))
         net = _batch_norm(net, arch.OUTPUT_BN, None, is_train)
     tl.layers.LayersConfig.tf_dtype = tf.float32
@@ -74,8 +74,10 @@ def _batch_norm(net, name, act, is_train):
     return BatchNormLayer(net, decay=arch.BN_DECAY, epsilon=arch.BN_EPSILON, act=act, is_train=is_train, name=name)
 
 
-def _fire(net, bn, activation, is_train):
-    net = SignLayer(_batch_norm(net, bn, tl.act.htanh, is_train), activation=activation)
+def _neurons(net, stage, bn, activation, is_train):
+    if not stage.fires:
+        return _batch_norm(net, bn, tf.nn.relu, is_train)
+    net = SignLayer(_batch_norm(net, bn, tl.act.htanh, is_train), activation=PATCHED_NAMES[activation])
     return LambdaLayer(net, lambda sign: (sign + 1) / 2, name="spikes")
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorlayer.layers.binary import ternarise
 from tensorlayer.layers.utils import quantize
 
-from twba_nets.architecture import PUBLISHED_OFFSET
+from twba_nets.network.quantisers import PUBLISHED_OFFSET
 
 # twba: sign(sign(W + t) + sign(W - t)), t = 0.7 mean|W|; dW = 2 g. bwba: sign(W), 0 at 0; dW = clip(g, -1, 1)
 WEIGHTS = {"twba": ternarise, "bwba": quantize}
@@ -37,7 +37,7 @@ def fire_gradient(potential: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
     return tf.where(tf.abs(potential) <= 1, tf.clip_by_value(gradient / 2, -1, 1), tf.zeros_like(gradient))
 
 
-def fire_published(product: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
+def fire_three_levels(product: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
     """Three levels {0, 1/2, 1} of x = product + shift: (sign(sign(x + 0.4) + sign(x - 0.4)) + 1) / 2, where sign(0) is 0.
 
     That is 0 up to -0.4, 1 from 0.4 on, and 1/2 between them.
@@ -47,7 +47,7 @@ def fire_published(product: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
     return (tf.cast(potential >= PUBLISHED_OFFSET, product.dtype) + tf.cast(potential > -PUBLISHED_OFFSET, product.dtype)) / 2
 
 
-def fire_published_gradient(potential: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+def fire_three_levels_gradient(potential: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
     """Twice that of fire: two inner signs pass the gradient on."""
     return 2 * fire_gradient(potential, gradient)
 
@@ -56,5 +56,5 @@ def fire_published_gradient(potential: tf.Tensor, gradient: tf.Tensor) -> tf.Ten
 ACTIVATIONS = {
     "relu": (relu, relu_gradient),
     "binary": (fire, fire_gradient),
-    "published": (fire_published, fire_published_gradient),
+    "three-level": (fire_three_levels, fire_three_levels_gradient),
 }

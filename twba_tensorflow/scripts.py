@@ -1,15 +1,16 @@
 """What the example scripts do. TensorFlow is imported only once the arguments are in order."""
 import argparse
-import dataclasses
 from typing import Optional, Sequence, Union
 
 import numpy as np
 
-from twba_nets import command_line, datasets, interrupts, places, spike_statistics
-from twba_nets.errors import UserError
-from twba_nets.model import Model, open_model
-from twba_nets.recipe import Recipe
-from twba_nets.spike_statistics import Result
+from twba_nets import command_line, datasets
+from twba_nets.runs import spike_statistics
+from twba_nets.system import interrupts, places
+from twba_nets.system.errors import UserError
+from twba_nets.runs.model import Model, open_model
+from twba_nets.runs.recipe import Recipe
+from twba_nets.runs.spike_statistics import Result
 from twba_tensorflow import quieten_tensorflow
 
 
@@ -35,7 +36,7 @@ def count_spikes(variant: str, argv: Optional[Sequence[str]] = None) -> None:
 
 
 def _train(recipe: Recipe, args: argparse.Namespace) -> None:
-    from twba_nets.training_run import TrainingRun
+    from twba_nets.runs.training_run import TrainingRun
     from twba_tensorflow import checkpoint, training
     checkpoint.require_plain(args.output)
     run = TrainingRun(recipe, args, checkpoint.read_latent)
@@ -56,21 +57,20 @@ def _count_spikes(variant: str, args: argparse.Namespace) -> None:
     if args.json:
         command_line.check_figures(args.json)
     model = open_model(places.model(args.checkpoint), variant, args.activation, args.allow_pickle, checkpoint.read)
-    if args.dataset:
-        model = model._replace(recipe=dataclasses.replace(model.recipe, dataset=args.dataset))
-    data = datasets.load(model.recipe.dataset, args.data_dir)
+    data = datasets.load(args.data or args.dataset or model.about.data, model.about.architecture, args.data_dir)
     result = _evaluate(model, data.x_test[:args.limit], data.y_test[:args.limit], args)
-    spike_statistics.report(spike_statistics.summarise(result, args.batch_size), model.path, model.recipe.variant,
-                            model.recipe.activation, model.recipe.dataset, "the engine" if args.engine else "TensorFlow",
-                            args.json, with_sums=True)
+    summary = spike_statistics.summarise(result, model.about.architecture, args.batch_size)
+    by = "the engine" if args.engine else "TensorFlow"
+    spike_statistics.report(summary, model.path, variant, model.about.activation, data.name, by, args.json, with_sums=True)
 
 
 def _evaluate(model: Model, x: np.ndarray, y: np.ndarray, args: argparse.Namespace) -> Result:
     if args.engine:
-        from twba_chip import engine, exported
+        from twba_chip import engine
+        from twba_chip.spiking import opening as exported
         from twba_tensorflow.training import quantised
         exported.require_binary(model)
-        model = model._replace(values=quantised(model.values, model.recipe.variant))
-        return engine.evaluate(exported.fold(model).arrays, x, y, args.threads)
+        model = model._replace(values=quantised(model.values, model.about.variant))
+        return engine.evaluate(exported.fold(model), x, y, args.threads)
     from twba_tensorflow.evaluation import evaluate
-    return evaluate(model.values, model.recipe, x, y, args.batch_size, args.threads, args.graph)
+    return evaluate(model.values, model.about, x, y, args.batch_size, args.threads, args.graph)

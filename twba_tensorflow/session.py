@@ -3,7 +3,7 @@ import os
 
 import tensorflow as tf
 
-from twba_nets import memory
+from twba_nets.system import memory
 
 # read when XLA compiles for the first time: without these passes it takes half of the time, the code is as fast
 os.environ.setdefault("XLA_FLAGS", "--xla_llvm_disable_expensive_passes=true")

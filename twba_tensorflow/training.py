@@ -6,14 +6,15 @@ from typing import Any, Dict, List, NamedTuple, Optional
 import numpy as np
 import tensorflow as tf
 
-from twba_nets import card, npz, progress, provenance
-from twba_nets.architecture import is_quantised
+from twba_nets.runs import card, npz, provenance
+from twba_nets.system import progress
+from twba_nets.network.architecture import is_quantised
 from twba_nets.datasets.dataset import Dataset
-from twba_nets.interrupts import exiting_at_once
-from twba_nets.journal import Journal, Tested, Trained, make_row, require_finite, require_trained
-from twba_nets.recipe import Recipe
-from twba_nets.run_folder import MODEL_NAME
-from twba_nets.summaries import Summaries
+from twba_nets.system.interrupts import exiting_at_once
+from twba_nets.runs.journal import Journal, Tested, Trained, make_row, require_finite, require_trained
+from twba_nets.runs.recipe import Recipe
+from twba_nets.runs.run_folder import MODEL_NAME
+from twba_nets.runs.summaries import Summaries
 from twba_tensorflow import checkpoint, quantisers
 from twba_tensorflow.evaluation import Evaluator, correct, cross_entropy
 from twba_tensorflow.graphs import GRAPHS
@@ -29,7 +30,7 @@ class StepFigures(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A training step as a graph. images: in an epoch. all_params: the 270 tensors of the model as it is evaluated."""
+    """A training step as a graph. images: in an epoch. all_params: the tensors of the model as it is evaluated."""
     images: int
     batches: Batches
     learning_rate: tf.Tensor
@@ -54,35 +55,36 @@ def train(recipe: Recipe, dataset: Dataset, folder: Path, start: Optional[Path] 
         with tf.Session(config=GRAPHS[graph].session_config(threads)) as session:
             session.run(initialise)
             if start:
-                checkpoint.restore(session, saver, start)
+                checkpoint.restore(session, saver, start, recipe.architecture)
             elif initial:
                 checkpoint.assign(session, initial)
             journal = Journal(folder, recipe, first_epoch, facts(graph))
             variables = {variable.op.name: variable for variable in tf.global_variables()}
+
+            def save(epochs_done: int) -> str:
+                require_trained(session.run(variables), recipe.architecture, epochs_done)
+                return checkpoint.save(session, saver, folder, epochs_done, step.all_params, recipe.architecture)
+
             with TensorFlowSummaries(folder, first_epoch) as summaries:
                 for epoch in range(first_epoch, recipe.epochs):
                     trained = train_epoch(session, step, recipe, epoch)
                     started = time.monotonic()
                     # built only now: the first step need not wait for it
-                    evaluator = evaluator or Evaluator(dataset.x_test, dataset.y_test, recipe.batch_size, recipe.variant,
-                                                       recipe.activation, True, graph)
+                    evaluator = evaluator or Evaluator(dataset.x_test, dataset.y_test, recipe.batch_size, recipe, True, graph)
                     result = evaluator.evaluate(session)
                     spikes = result.spikes.sum() / len(result.spikes)
                     tested = Tested(result.loss, result.accuracy, spikes, time.monotonic() - started)
                     row = make_row(recipe, epoch, step.images, trained, tested)
-                    journal.record(row)
-                    require_trained(session.run(variables), epoch + 1)
-                    sha256 = checkpoint.save(session, saver, folder, epoch + 1, step.all_params)
+                    sha256 = journal.finish_epoch(row, lambda: save(epoch + 1), summaries.update)
                     journal.tell(row)  # only what is saved
-                    journal.draw()
-                    summaries.update()
     journal.finish(sha256)
 
 
 def build_step(recipe: Recipe, dataset: Dataset, graph: str = "fast") -> Step:
-    """One training step as a graph: 596 variables, the model's and Adam's."""
-    batches = training_batches(dataset.x_train, dataset.y_train, recipe.batch_size, recipe.seed, dataset.flip)
-    net = GRAPHS[graph].build(batches.images, recipe.variant, recipe.activation, is_train=True)
+    """One training step as a graph, with the model's and Adam's variables."""
+    batches = training_batches(dataset.x_train, dataset.y_train, recipe.batch_size, recipe.seed, dataset.flip,
+                               recipe.architecture.image_size)
+    net = GRAPHS[graph].build(batches.images, recipe.variant, recipe.architecture, recipe.activation, is_train=True)
     loss = tf.reduce_mean(cross_entropy(net.logits, batches.labels))
     learning_rate = tf.placeholder(tf.float32, [], name="learning_rate")
     update = tf.train.AdamOptimizer(learning_rate).minimize(loss)
@@ -125,7 +127,8 @@ class TensorFlowSummaries(Summaries):
 def complete(recipe: Recipe, folder: Path, start: Path) -> None:
     """Make up for what a kill during the last save, that of the checkpoint `start`, left undone."""
     journal = Journal(folder, recipe, recipe.epochs)
-    sha256 = npz.save_model(folder / MODEL_NAME, quantised(checkpoint.read(start), recipe.variant))
+    values = quantised(checkpoint.read(start, recipe.architecture), recipe.variant)
+    sha256 = npz.save_model(folder / MODEL_NAME, values, recipe.architecture)
     checkpoint.clear(folder, recipe.epochs)
     journal.draw()
     with TensorFlowSummaries(folder, recipe.epochs):  # from the log
@@ -135,7 +138,7 @@ def complete(recipe: Recipe, folder: Path, start: Path) -> None:
 
 @exiting_at_once()
 def quantised(values: Dict[str, np.ndarray], variant: str) -> Dict[str, np.ndarray]:
-    """The 270 variables as they are evaluated, name -> array, from those with latent weights."""
+    """The model's variables as they are evaluated, name -> array, from those with latent weights."""
     quantise = quantisers.WEIGHTS[variant]
     with tf.Graph().as_default(), tf.Session() as session:
         return dict(values, **session.run({name: quantise(tf.constant(value)) for name, value in values.items()

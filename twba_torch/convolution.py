@@ -22,6 +22,8 @@ from torch.library import custom_op
 
 from twba_torch import grouped
 
+MOST_EXACT = 1024  # terms of a sum in halves that float16 holds
+
 CPU_HAS_BFLOAT16 = torch.cpu._is_avx512_bf16_supported()  # asked here: torch.compile cannot trace the question
 
 
@@ -105,7 +107,7 @@ def plain_backward(gradient: Tensor, x: Tensor, weights: Tensor, stride: int, pa
     to_x, to_weights, _ = torch.ops.aten.convolution_backward(
         gradient.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2).to(gradient.dtype), _as_images(weights.to(gradient.dtype)), None,
         [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups, [wanted, True, False])
-    return stored_as_read(to_x.permute(0, 2, 3, 1)) if wanted else None, to_weights
+    return stored_as_read(to_x.permute(0, 2, 3, 1)) if wanted else None, to_weights  # type: ignore[return-value]
 
 
 def _as_images(weights: Tensor) -> Tensor:

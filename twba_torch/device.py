@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import torch
 
-from twba_nets import memory
-from twba_nets.errors import UserError
+from twba_nets.system import memory
+from twba_nets.system.errors import UserError
 
 @contextlib.contextmanager
 def prepared(name: str = None, threads: int = 0) -> Iterator[torch.device]:

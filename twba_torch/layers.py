@@ -15,14 +15,15 @@ the batch, and bfloat16 for mixed precision: float16's GradScaler multiplies the
 import contextlib
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
 
+from twba_nets.network import quantisers as names
 from twba_torch import quantisers
 
-__all__ = ["BinaryConv2d", "QUANTISED_CONV", "Spike", "TernaryConv2d", "to_plain"]
+__all__ = ["BinaryConv2d", "BinaryLinear", "QUANTISED_CONV", "Spike", "TernaryConv2d", "TernaryLinear", "to_plain"]
 
 LATENT, WEIGHT = "latent_weight", "weight"  # the parameter, and what nn.Conv2d and state_dict's keys call it
 ADVICE = ("is quantised from latent_weight, and can only be read: change latent_weight, or take to_plain(), an nn.Conv2d that "
@@ -30,7 +31,7 @@ ADVICE = ("is quantised from latent_weight, and can only be read: change latent_
 CLIPPED = 0.01  # the share of clipped gradients above which a layer warns
 
 
-def _watch(layer: nn.Module, output: torch.Tensor, limit: float) -> None:
+def _watch(layer: "_Quantised | Spike", output: torch.Tensor, limit: float) -> None:
     """In training look at gradients of an output of the layer now and then, and warn if many are beyond the limit, where they
     are clipped.
     """
@@ -73,15 +74,21 @@ class _ReadOnly(torch.Tensor):
         return self.as_subclass(torch.Tensor).__reduce_ex__(protocol)
 
 
-class _QuantisedConv2d(nn.Conv2d):
-    """Its parameter is `latent_weight`. `weight` is what it multiplies by, as everybody takes it to be who meets an nn.Conv2d:
-    exporters, NeuroBench, fuse_conv_bn_eval. It cannot be written to. A parametrisation of PyTorch's own would be the same, but
-    cannot be pickled, loses in silence what is written to `weight` in place, and quantises anew what is assigned to it, so that
-    fusing would lie. State dictionaries have the latent weights under "weight", as before.
+class _Quantised(nn.Module):
+    """Of a convolution or linear layer.
+
+    The parameter is `latent_weight`. `weight` is what the layer multiplies by, as everybody takes it to be who meets an
+    nn.Conv2d: exporters, NeuroBench, fuse_conv_bn_eval. It cannot be written to. A parametrisation of PyTorch's own would be
+    the same, but cannot be pickled, loses in silence what is written to `weight` in place, and quantises anew what is assigned
+    to it, so that fusing would lie. State dictionaries have the latent weights under "weight", as before.
     """
     variant: str
+    groups = 1
     limit: float | None = None  # of the gradients with respect to the quantised weights: beyond it they are clipped
     passes = 0  # forward passes in training
+    latent_weight: torch.Tensor
+    _multiply: Callable[..., torch.Tensor]
+    _plain: Callable[..., tuple[type[nn.Module], dict]]
 
     def __init__(self, *arguments, **named):
         super().__init__(*arguments, **named)
@@ -89,7 +96,7 @@ class _QuantisedConv2d(nn.Conv2d):
 
     @property
     def weight(self) -> torch.Tensor:
-        """The weights that the convolution multiplies by, [O, C / groups, k, k], to be read."""
+        """The weights that the layer multiplies by, to be read: [O, C / groups, k, k], of a linear one [O, C]."""
         weight = self.quantised_weight()
         traced = torch.compiler.is_compiling() or isinstance(weight, torch.fx.Proxy)
         return weight if traced else weight.as_subclass(_ReadOnly)
@@ -102,21 +109,20 @@ class _QuantisedConv2d(nn.Conv2d):
         weight = self.quantised_weight()
         if self.limit:
             _watch(self, weight, self.limit)
-        return self._conv_forward(x, weight, self.bias)
+        return self._multiply(x, weight)
 
-    def to_plain(self) -> nn.Conv2d:
-        """An nn.Conv2d of the quantised weights as they are now. It can be fused, exported and changed as any other."""
+    def to_plain(self) -> nn.Module:
+        """An nn.Conv2d (or nn.Linear) of the quantised weights as they are now. It can be fused, exported and changed as any."""
         weight = self.quantised_weight()
-        plain = nn.utils.skip_init(
-            nn.Conv2d, self.in_channels, self.out_channels, self.kernel_size, self.stride, self.padding, self.dilation,
-            self.groups, self.bias is not None, self.padding_mode, device=weight.device, dtype=weight.dtype)
+        layer, arguments = self._plain()
+        plain = nn.utils.skip_init(layer, **arguments, bias=self.bias is not None, device=weight.device, dtype=weight.dtype)
         plain.load_state_dict({**self.state_dict(), WEIGHT: weight})
         return plain.train(self.training)
 
     def reset_parameters(self) -> None:
-        """Draw new latent weights, as nn.Conv2d does."""
+        """Draw new latent weights, as the plain layer does."""
         with self._as_plain():
-            super().reset_parameters()
+            super().reset_parameters()  # type: ignore[misc]  # nn.Conv2d's, nn.Linear's
 
     def __setattr__(self, name, value):
         if name == WEIGHT and LATENT in self.__dict__.get("_parameters", ()):
@@ -152,6 +158,23 @@ class _QuantisedConv2d(nn.Conv2d):
         self._parameters.update(items)
 
 
+class _QuantisedConv2d(_Quantised, nn.Conv2d):  # type: ignore[override]  # its weight is read alone
+    def _multiply(self, x, weight):
+        return self._conv_forward(x, weight, self.bias)
+
+    def _plain(self):
+        names = "in_channels out_channels kernel_size stride padding dilation groups padding_mode"
+        return nn.Conv2d, {name: getattr(self, name) for name in names.split()}
+
+
+class _QuantisedLinear(_Quantised, nn.Linear):  # type: ignore[override]
+    def _multiply(self, x, weight):
+        return nn.functional.linear(x, weight, self.bias)
+
+    def _plain(self):
+        return nn.Linear, {"in_features": self.in_features, "out_features": self.out_features}
+
+
 class TernaryConv2d(_QuantisedConv2d):
     """nn.Conv2d with weights in {-1, 0, 1}: 0 up to 0.7 times the mean |W| of its group, else W's sign.
 
@@ -168,14 +191,24 @@ class BinaryConv2d(_QuantisedConv2d):
     variant, limit = "bwba", 1
 
 
+class TernaryLinear(_QuantisedLinear):
+    """nn.Linear with weights in {-1, 0, 1}, as TernaryConv2d has them. Source: the published code's TernaryDenseLayer."""
+    variant = "twba"
+
+
+class BinaryLinear(_QuantisedLinear):
+    """nn.Linear with weights in {-1, 1}, as BinaryConv2d has them, clipped gradient and all."""
+    variant, limit = "bwba", 1
+
+
 def to_plain(network: nn.Module) -> nn.Module:
-    """A copy of a network in which each quantised convolution is an nn.Conv2d of the same weights (to_plain())."""
-    if isinstance(network, _QuantisedConv2d):
+    """A copy of a network in which each quantised layer is a plain one of the same weights (to_plain())."""
+    if isinstance(network, _Quantised):
         return network.to_plain()
     network = copy.deepcopy(network)
     for parent in list(network.modules()):
         for name, layer in list(parent._modules.items()):
-            if isinstance(layer, _QuantisedConv2d):
+            if isinstance(layer, _Quantised):
                 setattr(parent, name, layer.to_plain())
     return network
 
@@ -186,13 +219,14 @@ QUANTISED_CONV = {layer.variant: layer for layer in (TernaryConv2d, BinaryConv2d
 class Spike(nn.Module):
     """Spikes of potentials: 1 where x >= 0, else 0. Gradient: clip(g / 2, -1, 1) where |x| <= 1, else 0.
 
-    activation: "binary", or "published" for the published code's three levels {0, 0.5, 1}, with twice that gradient.
+    activation: "binary", or "three-level": the published code's levels {0, 0.5, 1}, with twice that gradient.
     The clip is felt where g, and so the loss, is scaled: the loss is to be the batch's mean.
     """
     passes = 0  # forward passes in training
 
     def __init__(self, activation: str = "binary"):
         super().__init__()
+        activation = names.canonical(activation)
         if activation not in quantisers.ACTIVATIONS:
             raise ValueError(f"activation {activation!r} is none of {', '.join(quantisers.ACTIVATIONS)}")
         self.activation = activation

@@ -1,9 +1,10 @@
-"""The network of twba_nets/architecture.py as a PyTorch module.
+"""The network of twba_nets/network/architecture.py as a PyTorch module.
 
 A stage's outputs are [N, H, W, groups, readers, filters / readers]: the group that computes a channel, and the next stage's
 group (every G-th channel) that reads it. variables.py has the one place where that order meets TensorFlow's.
 """
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -11,44 +12,49 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.library import custom_op
 
-from twba_nets import architecture as arch
-from twba_nets.architecture import STAGES, Stage
+from twba_nets.network import architecture as arch
+from twba_nets.network.architecture import Architecture, Stage
 from twba_torch import quantisers
-from twba_torch.convolution import convolution, exact_convolution
+from twba_torch.convolution import MOST_EXACT, convolution, exact_convolution
 
 # TensorFlow rounds 1 - decay to float32, in a float64 graph too
 MOVING_RATE = torch.tensor(1 - arch.BN_DECAY, dtype=torch.float32).item()
 
 
 class Network(nn.Module):
-    """Images [N, 24, 24, 3] -> (logits [N, 10], the activations of the eight counted maps, [N, H, W, C] each).
+    """Images [N, size, size, channels] -> (logits [N, classes], the activations of the counted maps, [N, H, W, C] each).
 
-    exact: compute the hidden convolutions by ExactConvolution (float32 only), else in the variables' own type.
+    exact: compute the hidden convolutions by ExactConvolution (float32 only) where a neuron has few enough synapses, else in the
+    variables' own type.
     """
 
-    def __init__(self, variant: str, activation: str = "binary", exact: bool = True, stages: Sequence[Stage] = STAGES):
+    norms: Any  # an nn.ModuleDict of BatchNorm
+
+    def __init__(self, variant: str, architecture: Architecture, activation: str = "binary", exact: bool = True):
         super().__init__()
         self.quantise, self.fire = quantisers.WEIGHTS[variant], quantisers.ACTIVATIONS[activation]
-        self.convolve = exact_convolution if exact else convolution
-        self.stages = stages
+        self.exact, self.architecture = exact, architecture
         self.kernels, self.norms = nn.ParameterDict(), nn.ModuleDict()
-        for stage in stages:
+        for stage in architecture.stages:
             shape = (stage.output_channels, stage.channels // stage.groups, stage.kernel, stage.kernel)
             self.kernels[stage.conv] = nn.Parameter(torch.zeros(shape))
             self.norms[stage.bn] = BatchNorm(stage.output_channels)
-        self.kernels[arch.OUTPUT] = nn.Parameter(torch.zeros(arch.features(stages), arch.CLASSES))
-        self.norms[arch.OUTPUT] = BatchNorm(arch.CLASSES)
+        self.kernels[arch.OUTPUT] = nn.Parameter(torch.zeros(architecture.features, architecture.classes))
+        self.norms[arch.OUTPUT] = BatchNorm(architecture.classes)
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        relu_stage, spike_stage, *hidden_stages = self.stages
-        x = torch.relu(self._convolve(images, self.kernels[relu_stage.conv], relu_stage, convolution))
-        x = self.fire.apply(self._convolve(x, self.kernels[spike_stage.conv], spike_stage, convolution))
-        maps = [x]
-        for stage in hidden_stages:
-            weights = self.kernels[stage.conv].unflatten(0, (stage.groups, stage.filters))
-            weights = self.quantise.apply(weights).flatten(0, 1)
-            x = self.fire.apply(self._convolve(x.transpose(3, 4), weights, stage, self.convolve))
-            maps.append(x)
+        convolve: Callable
+        x, maps = images, []
+        for stage in self.architecture.stages:
+            weights, convolve = self.kernels[stage.conv], convolution
+            if stage.quantised:
+                x = x.transpose(3, 4)
+                weights = self.quantise.apply(weights.unflatten(0, (stage.groups, stage.filters))).flatten(0, 1)
+                convolve = exact_convolution if self.exact and stage.fan_in <= MOST_EXACT else convolution
+            x = self._convolve(x, weights, stage, convolve)
+            x = self.fire.apply(x) if stage.fires else torch.relu(x)
+            if stage.fires:
+                maps.append(x)
         logits = (x.flatten(1) @ self.kernels[arch.OUTPUT])[:, None, None]
         return self.norms[arch.OUTPUT](logits).flatten(1), [x.flatten(3) for x in maps[:-1]]
 
@@ -74,6 +80,10 @@ class BatchNorm(nn.Module):
     The moving variance follows the *biased* batch variance. In several processes the statistics are those of the
     global batch.
     """
+
+    moving_mean: Tensor
+    moving_variance: Tensor
+    moving_rate: Tensor
 
     def __init__(self, channels: int):
         super().__init__()

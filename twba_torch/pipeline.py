@@ -3,14 +3,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from twba_nets.architecture import IMAGE_SIZE
-from twba_nets.recipe import CONTRAST, MAX_BRIGHTNESS, epoch_order
+from twba_nets.runs.recipe import CONTRAST, MAX_BRIGHTNESS, epoch_order
 
 BELOW_ONE = 1 - 2 ** -24  # the largest float32 below 1: what is nearer to 1 would be rounded to it
 
 
 class Images:
-    """A data set's images (uint8 [N, 32, 32, 3]) and labels on a device."""
+    """A data set's images (uint8 [N, S, S, C]) and labels on a device."""
 
     def __init__(self, x: np.ndarray, y: np.ndarray, device: torch.device):
         self.x = torch.from_numpy(np.ascontiguousarray(x)).to(device)
@@ -30,15 +29,15 @@ def epoch_numbers(images: int, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
             torch.from_numpy(np.minimum(uniforms, BELOW_ONE).astype(np.float32)))
 
 
-def augment(images: Tensor, uniforms: Tensor, flip: bool) -> Tensor:
+def augment(images: Tensor, uniforms: Tensor, flip: bool, size: int) -> Tensor:
     """Distort training images: random crop, mirroring, brightness and contrast; then standardise.
 
-    images: uint8 [N, 32, 32, 3]. uniforms: [N, 5] in [0, 1). flip: whether they may be mirrored. Returns floats,
-    [N, 24, 24, 3].
+    images: uint8 [N, S, S, C]. uniforms: [N, 5] in [0, 1). flip: whether they may be mirrored. Returns floats,
+    [N, size, size, C].
     Source: the published code's operations, in its order (twba_tensorflow/pipeline.py is TensorFlow's side).
     """
     top, left, side, brightness, contrast = uniforms.unbind(1)
-    x = crop(images, top, left, side < 0.5 if flip else side < 0)
+    x = crop(images, top, left, side < 0.5 if flip else side < 0, size)
     x = brighten(x, (2 * brightness - 1) * MAX_BRIGHTNESS)
     x = stretch_contrast(x, CONTRAST[0] + contrast * (CONTRAST[1] - CONTRAST[0]))
     return standardise(x)
@@ -55,21 +54,20 @@ def stretch_contrast(x: Tensor, factor: Tensor) -> Tensor:
     return (x - mean) * factor[:, None, None, None] + mean
 
 
-def crop(images: Tensor, top: Tensor, left: Tensor, mirrored: Tensor) -> Tensor:
-    """24x24 of each image, from offsets in [0, 1) over the possible ones, mirrored left to right where asked."""
-    offsets = images.shape[1] - IMAGE_SIZE + 1
-    pixels = torch.arange(IMAGE_SIZE, device=images.device)
+def crop(images: Tensor, top: Tensor, left: Tensor, mirrored: Tensor, size: int) -> Tensor:
+    """size x size of each image, from offsets in [0, 1) over the possible ones, mirrored left to right where asked."""
+    offsets = images.shape[1] - size + 1
+    pixels = torch.arange(size, device=images.device)
     rows = (top * offsets).long()[:, None] + pixels
     columns = (left * offsets).long()[:, None] + torch.where(mirrored[:, None], pixels.flip(0), pixels)
     image = torch.arange(len(images), device=images.device)[:, None, None]
     return images[image, rows[:, :, None], columns[:, None, :]].to(torch.get_default_dtype())
 
 
-def central_crop(images: Tensor) -> Tensor:
-    """Images as they are evaluated: the central 24x24, standardised. uint8 [N, 32, 32, 3] -> floats."""
-    margin = (images.shape[1] - IMAGE_SIZE) // 2
-    return standardise(images[:, margin:margin + IMAGE_SIZE, margin:margin + IMAGE_SIZE]
-                       .to(torch.get_default_dtype()))
+def central_crop(images: Tensor, size: int) -> Tensor:
+    """Images as they are evaluated: their centre, standardised. uint8 [N, S, S, C] -> floats [N, size, size, C]."""
+    margin = (images.shape[1] - size) // 2
+    return standardise(images[:, margin:margin + size, margin:margin + size].to(torch.get_default_dtype()))
 
 
 def standardise(x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The quantisers and their straight-through gradients. twba_tensorflow/quantisers.py stands beside.
 
-A NaN does not come out as one, as in TensorFlow's graph: Fire gives 0, FirePublished 1/2, the weights' signs 0. The trainer
+A NaN does not come out as one, as in TensorFlow's graph: Fire gives 0, FireThreeLevels 1/2, the weights' signs 0. The trainer
 checks the loss, and whoever reads variables checks those.
 
 torch.func takes them: grad and vmap as they are, jvp by apply(). In forward mode a slope is what the gradient has where nothing
@@ -9,7 +9,7 @@ is clipped; the clips are of the gradient alone, and no derivative's.
 import torch
 from torch.autograd import Function
 
-from twba_nets.architecture import PUBLISHED_OFFSET, TERNARY_FACTOR
+from twba_nets.network.quantisers import PUBLISHED_OFFSET, TERNARY_FACTOR
 
 
 class _Quantiser(Function):
@@ -83,7 +83,7 @@ class Fire(_Quantiser):
         return 0.5 * (x.abs() <= 1).to(x.dtype)
 
 
-class FirePublished(_Quantiser):
+class FireThreeLevels(_Quantiser):
     """The published file's three levels {0, 0.5, 1}: (sign(sign(x + 0.4) + sign(x - 0.4)) + 1) / 2 of htanh(x).
 
     The outer sign clips the gradient, and each of the two inner ones passes it on: dx = 2 clip(g / 2, -1, 1).
@@ -112,7 +112,7 @@ class FirePublished(_Quantiser):
 
 # the classes, not their .apply: stored as a function it makes torch.compile (2.11) break the graph
 WEIGHTS = {"twba": Ternarise, "bwba": Binarise}
-ACTIVATIONS = {"binary": Fire, "published": FirePublished}
+ACTIVATIONS = {"binary": Fire, "three-level": FireThreeLevels}
 
 
 def _in_forward_mode(function):
@@ -129,7 +129,8 @@ def _in_forward_mode(function):
     return type(function)(function.__name__, (function,), methods)
 
 
-_FORWARD_MODE = {function: _in_forward_mode(function) for function in (*WEIGHTS.values(), *ACTIVATIONS.values())}
+_FORWARD_MODE: dict[type[Function], type[Function]] = {
+    function: _in_forward_mode(function) for function in (*WEIGHTS.values(), *ACTIVATIONS.values())}
 
 
 def apply(function: type[Function], x: torch.Tensor) -> torch.Tensor:

@@ -5,75 +5,80 @@ network.py computes the same for the trainer, in a layout of its own and in inte
 layer, under the published code's names.
 """
 from collections.abc import Sequence
-from typing import Union
+from typing import Any, Union
 
+import numpy as np
 import torch
 from torch import nn
 
-from twba_nets import architecture as arch
-from twba_nets.architecture import STAGES, Stage
-from twba_nets.arrays import Arrays
-from twba_nets.model import Model
+from twba_nets.network import architecture as arch
+from twba_nets.network.architecture import Architecture
+from twba_nets.runs.arrays import Arrays
+from twba_nets.runs.model import Model
 from twba_torch.layers import QUANTISED_CONV, Spike
 
-MARGIN = 4  # pixels on each side that the evaluation leaves out
 PARTS = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
 
 
 class CentralCrop(nn.Module):
-    """Images [N, 3, 32, 32] in [0, 1] -> the central [N, 3, 24, 24], each image at mean 0 and variance 1.
+    """Pictures [N, C, S, S] in [0, 1] -> the central [N, C, size, size], each at mean 0 and variance 1.
 
     Source: tf.image.per_image_standardization of pixels from 0 to 255. Raises ValueError for other sizes, and for other
     values (not where it is compiled or exported): then they were normalised before, which is done here.
     """
 
-    def __init__(self, size: int = arch.IMAGE_SIZE):
+    def __init__(self, picture_size: int = 32, size: int = 24, channels: int = 3):
         super().__init__()
-        self.size = size
+        self.size, self.shape = size, (channels, picture_size, picture_size)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return central_crop(images, self.size)
+        return central_crop(images, self.size, self.shape)
 
 
 @torch.fx.wrap
-def central_crop(images: torch.Tensor, size: int) -> torch.Tensor:
-    """What CentralCrop computes."""
-    whole = size + 2 * MARGIN
-    if images.dim() != 4 or images.shape[1:] != (arch.CHANNELS, whole, whole) or not images.is_floating_point():
-        raise ValueError(f"images are floating, [N, 3, {whole}, {whole}], not {images.dtype} {list(images.shape)}: "
-                         + _remedy(images, whole))
+def central_crop(images: torch.Tensor, size: int, shape: tuple[int, int, int]) -> torch.Tensor:
+    """What CentralCrop computes. shape: (C, S, S)."""
+    if images.dim() != 4 or images.shape[1:] != shape or not images.is_floating_point():
+        wanted = ", ".join(map(str, shape))
+        raise ValueError(f"images are floating, [N, {wanted}], not {images.dtype} {list(images.shape)}: "
+                         + _remedy(images, shape))
     if not torch.compiler.is_compiling() and len(images) and not (images.amin() >= 0 and images.amax() <= 1):
         raise ValueError("images lie in [0, 1], as torchvision's ToTensor gives; these reach from "
                          f"{images.amin():g} to {images.amax():g}: normalisation is part of this network")
-    x = 255 * images[:, :, MARGIN:MARGIN + size, MARGIN:MARGIN + size]
+    margin = (shape[1] - size) // 2
+    x = 255 * images[:, :, margin:margin + size, margin:margin + size]
     x = x - x.mean((1, 2, 3), keepdim=True)
     deviation = (x * x).mean((1, 2, 3), keepdim=True).sqrt()
-    return x / deviation.clamp(min=(arch.CHANNELS * size ** 2) ** -0.5)
+    return x / deviation.clamp(min=(shape[0] * size ** 2) ** -0.5)
 
 
-def _remedy(images: torch.Tensor, whole: int) -> str:
-    """What makes images [N, 3, whole, whole] in [0, 1] of these."""
-    remedies = {"put channels first (movedim(-1, -3))": images.shape[-3:] == (whole, whole, arch.CHANNELS),
+def _remedy(images: torch.Tensor, shape: tuple[int, int, int]) -> str:
+    """What makes images [N, *shape] in [0, 1] of these."""
+    remedies = {"put channels first (movedim(-1, -3))": images.shape[-3:] == (*shape[1:], shape[0]),
                 "add the axis of the batch (images[None])": images.dim() == 3,
                 "divide them by 255, into [0, 1]": not images.is_floating_point()}
     return ", ".join(remedy for remedy, helps in remedies.items() if helps) or "resize them"
 
 
 class StandardNetwork(nn.Module):
-    """Images [N, 3, 32, 32] in [0, 1] -> logits [N, 10]; with return_spikes=True also the nine maps of spikes.
+    """Images [N, C, S, S] in [0, 1] -> logits [N, classes]; with return_spikes=True also the maps of spikes.
 
     Its modules carry the published code's names: crop, cnn00, bn00, relu, cnn0, bn0, spikes0, and for each hidden stage, as
     cnn1: groups1 (which brings together what a group reads), cnn1, bn1, spikes1; at last output, and its batch norm.
+    class_names: of the logits. data: what it was trained on, as datasets.load takes it; "" where nobody said so.
     In training, batch norm follows PyTorch's convention (an unbiased running variance), the published code's the biased one.
     """
+    class_names: tuple[str, ...]
+    output_bn: nn.BatchNorm1d
 
-    def __init__(self, variant: str, activation: str = "binary", stages: Sequence[Stage] = STAGES):
+    def __init__(self, variant: str, architecture: Architecture, activation: str = "binary"):
         super().__init__()
         if variant not in QUANTISED_CONV:
             raise ValueError(f"variant {variant!r} is none of {', '.join(QUANTISED_CONV)}")
-        self.variant, self.activation, self.stages = variant, activation, tuple(stages)
-        self.crop, self.relu = CentralCrop(stages[0].size), nn.ReLU()
-        for stage in stages:
+        self.variant, self.architecture, self.activation = variant, architecture, activation
+        self.crop = CentralCrop(architecture.picture_size, architecture.image_size, architecture.channels)
+        self.relu, self.class_names, self.data = nn.ReLU(), (), ""
+        for stage in architecture.stages:
             number = stage.conv.removeprefix("cnn")
             conv = QUANTISED_CONV[variant] if stage.quantised else nn.Conv2d
             if stage.groups > 1:  # group i reads the channels i, i + groups, ...; PyTorch's read neighbours
@@ -84,8 +89,8 @@ class StandardNetwork(nn.Module):
             if stage.fires:
                 self.add_module(f"spikes{number}", Spike(activation))
         self.flatten = nn.Flatten()
-        self.output = nn.Linear(arch.features(stages), arch.CLASSES, bias=False)
-        self.output_bn = _batch_norm(nn.BatchNorm1d, arch.CLASSES)
+        self.output = nn.Linear(architecture.features, architecture.classes, bias=False)
+        self.output_bn = _batch_norm(nn.BatchNorm1d, architecture.classes)
 
     def forward(self, images: torch.Tensor,
                 return_spikes: bool = False) -> Union[torch.Tensor, tuple[torch.Tensor, dict[str, torch.Tensor]]]:
@@ -94,7 +99,7 @@ class StandardNetwork(nn.Module):
         torch.fx.symbolic_trace takes it as concrete_args={"return_spikes": True}; without, it traces the logits.
         """
         x, maps = self.crop(images), {}
-        for stage in self.stages:
+        for stage in self.architecture.stages:
             number = stage.conv.removeprefix("cnn")
             if stage.groups > 1:
                 x = getattr(self, f"groups{number}")(x)
@@ -109,25 +114,49 @@ class StandardNetwork(nn.Module):
     @torch.no_grad()
     def load_variables(self, values: Arrays) -> None:
         """Take over the model's variables, TensorFlow's name -> array: quantised or latent weights, and batch norm."""
-        for stage in self.stages:
+        for stage in self.architecture.stages:
             kernels, norms = zip(*stage.variable_names)
             kernel = torch.cat([torch.as_tensor(values[name]).float() for name in kernels], dim=3)
             layer = getattr(self, stage.conv)
             parameter = layer.latent_weight if stage.quantised else layer.weight
             parameter.copy_(kernel.permute(3, 2, 0, 1))  # HWIO -> OIHW
             _load_batch_norm(getattr(self, stage.bn), values, norms)
-        self.output.weight.copy_(torch.as_tensor(values[f"model/{arch.OUTPUT}/W"]).T)
+        output = torch.as_tensor(values[f"model/{arch.OUTPUT}/W"]).unflatten(0, self.architecture.stages[-1].map_shape)
+        self.output.weight.copy_(output.permute(3, 2, 0, 1).flatten(1))  # features in the order of HWC -> CHW
         _load_batch_norm(self.output_bn, values, [f"model/{arch.OUTPUT_BN}"])
+
+    @torch.no_grad()
+    def variables(self) -> Arrays:
+        """The inverse of load_variables: the model's variables as they are evaluated, quantised weights as int8."""
+        values: dict[str, torch.Tensor] = {}
+        for stage in self.architecture.stages:
+            layer, norm = getattr(self, stage.conv), getattr(self, stage.bn)
+            kernel = layer.quantised_weight().to(torch.int8) if stage.quantised else layer.weight
+            kernels, norms = zip(*stage.variable_names)
+            values.update(zip(kernels, kernel.permute(2, 3, 1, 0).split(stage.filters, 3)))  # OIHW -> HWIO
+            values.update(_batch_norm_variables(norm, norms))
+        height, width, channels = self.architecture.stages[-1].map_shape
+        output = self.output.weight.unflatten(1, (channels, height, width)).permute(2, 3, 1, 0)  # CHW -> HWC
+        values[f"model/{arch.OUTPUT}/W"] = output.flatten(0, 2)
+        values.update(_batch_norm_variables(self.output_bn, [f"model/{arch.OUTPUT_BN}"]))
+        return {name: np.ascontiguousarray(value.detach().cpu().numpy()) for name, value in values.items()}
+
+
+def _batch_norm_variables(norm: nn.BatchNorm1d | nn.BatchNorm2d, names: Sequence[str]) -> dict[str, torch.Tensor]:
+    filters = norm.num_features // len(names)
+    return {f"{name}/{theirs}": part for own, theirs in PARTS.items()
+            for name, part in zip(names, getattr(norm, own).split(filters))}
 
 
 def from_model(model: Model) -> StandardNetwork:
     """A trained network, in eval mode."""
-    net = StandardNetwork(model.recipe.variant, model.recipe.activation)
+    net = StandardNetwork(model.about.variant, model.about.architecture, model.about.activation)
     net.load_variables(model.values)
+    net.class_names, net.data = model.about.class_names, model.about.data
     return net.eval()
 
 
-def _batch_norm(layer: type, channels: int) -> nn.Module:
+def _batch_norm(layer: type, channels: int) -> Any:
     return layer(channels, eps=arch.BN_EPSILON, momentum=1 - arch.BN_DECAY)
 
 

@@ -1,5 +1,5 @@
 """Train a TWBA-Net or BWBA-Net with PyTorch: python -m twba_torch.train --variant twba. --help lists all flags."""
-from twba_nets import interrupts
+from twba_nets.system import interrupts
 
 if __name__ == "__main__":
     interrupts.exit_at_once("setup-torch")  # the imports below take seconds
@@ -12,11 +12,13 @@ from pathlib import Path
 
 import torch
 
-from twba_nets import architecture, command_line, npz, recipe as recipes, run_folder
+from twba_nets import command_line
+from twba_nets.network import quantisers
+from twba_nets.runs import npz, recipe as recipes, run_folder
 from twba_nets.datasets.dataset import Dataset
-from twba_nets.errors import UserError
-from twba_nets.run_folder import TRAINING_NAME
-from twba_nets.training_run import TrainingRun, epochs_done
+from twba_nets.system.errors import UserError
+from twba_nets.runs.run_folder import TRAINING_NAME
+from twba_nets.runs.training_run import TrainingRun, epochs_done
 from twba_torch import device as devices, training, variables
 
 PRECISIONS = {
@@ -35,7 +37,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--nproc-per-node N -m twba_torch.train ...`. Without further flags the paper's recipe is used, with --resume "
         "the recipe of the run that goes on. The output folder gets training.npz (all variables, Adam's included), "
         "model.npz with its card model.json, recipe.json, log.csv, TensorBoard summaries and learning_curve.png.")
-    parser.add_argument("--variant", choices=architecture.VARIANTS, required=True,
+    parser.add_argument("--variant", choices=quantisers.WEIGHTS, required=True,
                         help="twba: ternary weights; bwba: binary weights")
     command_line.add_training_flags(parser, recipes.paper("twba"))
     parser.add_argument("--resume", nargs="?", const=True, default=False, type=command_line.resume_value,
@@ -71,7 +73,7 @@ def train(args: argparse.Namespace) -> None:
     run = TrainingRun(recipes.paper(args.variant), args, npz.read_latent, locate, chief=os.environ.get("RANK", "0") == "0")
     torch.set_default_dtype(torch.float64 if args.precision == "float64" else torch.float32)
     if run.is_done:
-        run.end_without_training(lambda recipe: training.complete(recipe, run.folder, run.start))
+        run.end_without_training(lambda recipe: training.complete(recipe, run.folder, run.start))  # type: ignore[arg-type]
         return
     run.require_teacher()
     data = run.load_data()
@@ -85,7 +87,7 @@ def _train_on(device: torch.device, run: TrainingRun, data: Dataset) -> None:
     args, recipe = run.args, run.recipe
     trainer = training.Trainer(recipe, data, device, args.precision == "exact", not args.no_compile, run.teacher)
     if run.start:
-        variables.assign(npz.read_training(run.start), trainer.network, trainer.adam)
+        variables.assign(npz.read_training(run.start, run.recipe.architecture), trainer.network, trainer.adam)
     elif run.initial:
         variables.assign(run.initial, trainer.network)
     with run.claimed() if run.chief else contextlib.nullcontext():

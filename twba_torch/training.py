@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -13,14 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from twba_nets import card, npz, progress, provenance
+from twba_nets.runs import card, npz, provenance
+from twba_nets.system import progress
 from twba_nets.datasets.dataset import Dataset
-from twba_nets.errors import UserError
-from twba_nets.journal import Journal, LogRow, Tested, Trained, make_row, require_finite, require_trained
-from twba_nets.model import Model
-from twba_nets.recipe import Recipe
-from twba_nets.run_folder import MODEL_NAME, TRAINING_NAME
-from twba_nets.summaries import Summaries
+from twba_nets.system.errors import UserError
+from twba_nets.runs.journal import Journal, LogRow, Tested, Trained, make_row, require_finite, require_trained
+from twba_nets.runs.model import Model
+from twba_nets.runs.recipe import Recipe
+from twba_nets.runs.run_folder import MODEL_NAME, TRAINING_NAME
+from twba_nets.runs.summaries import Summaries
 from twba_torch import variables
 from twba_torch.adam import Adam
 from twba_torch.network import MOVING_RATE, Network
@@ -40,14 +42,14 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, dataset: Dataset, device: torch.device, exact: bool = True, compiled: bool = True,
                  teacher: Model = None):
-        self.recipe, self.device, self.flip = recipe, device, dataset.flip
+        self.recipe, self.device, self.flip, self.size = recipe, device, dataset.flip, recipe.architecture.image_size
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         if min(len(dataset.x_train) % recipe.batch_size or recipe.batch_size, len(dataset.x_test)) < self.world:
             raise UserError(f"{self.world} processes: an epoch's last batch, or the test, has fewer images: use fewer processes")
         self.training = Images(dataset.x_train, dataset.y_train, device)
         self.test = Images(dataset.x_test[self.rank::self.world], dataset.y_test[self.rank::self.world], device)
-        self.network = Network(recipe.variant, recipe.activation, exact).to(device)
-        variables.assign(variables.initial(recipe.seed), self.network)
+        self.network = Network(recipe.variant, recipe.architecture, recipe.activation, exact).to(device)
+        variables.assign(variables.initial(recipe.seed, recipe.architecture), self.network)
         self.teacher = self._fixed(teacher, exact) if teacher else None
         self.adam = Adam(self.network.parameters(), compiled)
         self.model = DistributedDataParallel(self.network) if self.world > 1 else self.network
@@ -55,7 +57,7 @@ class Trainer:
                          for function in (self.training_step, self.statistics_step, self.evaluation_step)}
 
     def _fixed(self, model: Model, exact: bool) -> Network:
-        network = Network(model.recipe.variant, model.recipe.activation, exact).to(self.device)
+        network = Network(model.about.variant, model.about.architecture, model.about.activation, exact).to(self.device)
         variables.assign(model.values, network)
         return network.eval().requires_grad_(False)
 
@@ -66,7 +68,7 @@ class Trainer:
         PyTorch lacks that option; on a CPU it does not choose so.
         """
         alone = self.world == 1
-        options = {"triton.cudagraphs": alone and self.device.type == "cuda"}
+        options: dict[str, Any] = {"triton.cudagraphs": alone and self.device.type == "cuda"}
         if "deterministic" in torch._inductor.list_options():
             options["deterministic"] = True
         return torch.compile(function, dynamic=False, fullgraph=alone, options=options)
@@ -82,7 +84,7 @@ class Trainer:
 
     def training_step(self, images: Tensor, uniforms: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """(summed loss, float64 [2]: the same, and how many are classified rightly) of a batch of uint8 images."""
-        x = augment(images, uniforms, self.flip)
+        x = augment(images, uniforms, self.flip, self.size)
         logits, _ = self.model(x)
         loss = F.cross_entropy(logits, labels, reduction="sum")
         if self.teacher:
@@ -93,11 +95,11 @@ class Trainer:
 
     def statistics_step(self, images: Tensor, uniforms: Tensor) -> None:
         """Bring batch norm's moving statistics nearer to those of a batch of uint8 images."""
-        self.network(augment(images, uniforms, self.flip))
+        self.network(augment(images, uniforms, self.flip, self.size))
 
     def evaluation_step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """float64 [2 + 8]: summed loss, images classified rightly, and the sums of the counted maps."""
-        logits, maps = self.network(central_crop(images))
+        """float64 [2 + maps]: summed loss, images classified rightly, and the sums of the counted maps."""
+        logits, maps = self.network(central_crop(images, self.size))
         # an image's sum is exact in float32, a batch's in float64
         sums = [spikes.sum((1, 2, 3)).double().sum() for spikes in maps]
         loss = F.cross_entropy(logits, labels, reduction="sum").double()
@@ -138,8 +140,8 @@ class Trainer:
         return totals
 
     def _epoch_numbers(self, epoch: int) -> tuple[Tensor, Tensor]:
-        numbers = epoch_numbers(len(self.training), self.recipe.seed, epoch)
-        return tuple(tensor.to(self.device) for tensor in numbers)
+        order, uniforms = epoch_numbers(len(self.training), self.recipe.seed, epoch)
+        return order.to(self.device), uniforms.to(self.device)
 
     @torch.no_grad()
     def estimate_statistics(self) -> float:
@@ -197,12 +199,12 @@ class Trainer:
         It returns the sha256 of model.npz. On a CPU training goes on with the arrays that it writes: call it first.
         """
         values, model = variables.read(self.network, self.adam), variables.quantised(self.network)
-        require_trained(values, epoch)
+        require_trained(values, self.recipe.architecture, epoch)
 
         def save() -> str:
             npz.save_training(folder / TRAINING_NAME, values, epoch)
             card.remove(folder)
-            return npz.save_model(folder / MODEL_NAME, model)
+            return npz.save_model(folder / MODEL_NAME, model, self.recipe.architecture)
         return save
 
 
@@ -221,12 +223,14 @@ def train(trainer: Trainer, folder: Path, first_epoch: int, minutes: float | Non
     Returns how many epochs are done; all of them are saved. Another thread writes what an epoch leaves in the folder, while
     a GPU trains the next ones; a CPU waits for it.
     """
+    summaries: Any  # a TorchSummaries, of the chief alone
+    done: Future
     epochs, chief, started, saved = trainer.recipe.epochs, trainer.rank == 0, time.monotonic(), -math.inf
     if chief:
         journal = Journal(folder, trainer.recipe, first_epoch, facts(trainer.device, trainer.world))
     with TorchSummaries(folder, first_epoch) if chief else contextlib.nullcontext() as summaries, \
             ThreadPoolExecutor(1) as writer:
-        written = deque()  # the writer's epochs that are not told yet
+        written: deque[tuple[LogRow, Future]] = deque()  # the writer's epochs that are not told yet
         for epoch in range(first_epoch, epochs):
             row = trainer.train_and_test(epoch)
             last = epoch + 1 == epochs or trainer.any_process(minutes and time.monotonic() - started > 60 * minutes)
@@ -237,7 +241,7 @@ def train(trainer: Trainer, folder: Path, first_epoch: int, minutes: float | Non
                 if save:
                     saving, saved = trainer.saving(folder, epoch + 1), time.monotonic()
                 before = written[-1][1] if written else None
-                done = writer.submit(_write, before, journal, row, saving, summaries)
+                done = writer.submit(_finish_epoch, before, journal, row, saving, summaries.update)
                 written.append((row, done))
                 _tell(journal, written, wait=last or trainer.device.type == "cpu")
             if last:
@@ -247,20 +251,11 @@ def train(trainer: Trainer, folder: Path, first_epoch: int, minutes: float | Non
     return epoch + 1
 
 
-def _write(before: Future | None, journal: Journal, row: LogRow, save: Callable[[], str] | None,
-           summaries: Summaries) -> str | None:
-    """What an epoch leaves in its run's folder, unless the one before failed. Returns what `save` does.
-
-    save: as of Trainer.saving, None where no checkpoint is due.
-    """
+def _finish_epoch(before: Future | None, journal: Journal, *epoch) -> str | None:
+    """Journal.finish_epoch, unless the epoch before failed."""
     if before:
         before.result()
-    journal.record(row)
-    sha256 = save() if save else None
-    if save:
-        journal.draw()
-    summaries.update()
-    return sha256
+    return journal.finish_epoch(*epoch)
 
 
 def _tell(journal: Journal, written: deque, wait: bool) -> None:
@@ -286,9 +281,9 @@ class TorchSummaries(Summaries):
 def complete(recipe: Recipe, folder: Path, start: Path) -> None:
     """Make up for what a kill during the last save, that of the training.npz `start`, left undone."""
     journal = Journal(folder, recipe, recipe.epochs)
-    network = Network(recipe.variant, recipe.activation)
-    variables.assign(npz.read_training(start), network)
-    sha256 = npz.save_model(folder / MODEL_NAME, variables.quantised(network))
+    network = Network(recipe.variant, recipe.architecture, recipe.activation)
+    variables.assign(npz.read_training(start, recipe.architecture), network)
+    sha256 = npz.save_model(folder / MODEL_NAME, variables.quantised(network), recipe.architecture)
     journal.draw()
     with TorchSummaries(folder, recipe.epochs):  # from the log
         pass

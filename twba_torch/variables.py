@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from twba_nets import architecture as arch
-from twba_nets.architecture import STAGES, Stage
-from twba_nets.arrays import Arrays
+from twba_nets.network import architecture as arch
+from twba_nets.network.architecture import Architecture
+from twba_nets.runs.arrays import Arrays
 from twba_torch.adam import Adam
 from twba_torch.network import BatchNorm, Network
 
@@ -17,7 +17,7 @@ def entries(network: Network) -> Iterator[tuple[torch.Tensor, list[str], int]]:
     readers: the groups of the next stage. TensorFlow's filter q * readers + r of a group, which reader r reads, is here
     at r * (filters / readers) + q.
     """
-    for stage in network.stages:
+    for stage in network.architecture.stages:
         kernels, norms = zip(*stage.variable_names)
         yield network.kernels[stage.conv], list(kernels), stage.reader.groups
         for part, tensor in _parts(network.norms[stage.bn]):
@@ -51,7 +51,7 @@ def from_tensorflow(values: Arrays, names: Sequence[str], readers: int) -> torch
 
 
 def read(network: Network, adam: Adam = None) -> Arrays:
-    """All variables by TensorFlow's names: the model's 270 and, with `adam`, all 596."""
+    """All variables by TensorFlow's names: the model's and, with `adam`, its own."""
     values = {}
     for tensor, names, readers in entries(network):
         values.update(to_tensorflow(tensor, names, readers))
@@ -78,7 +78,7 @@ def assign(values: Arrays, network: Network, adam: Adam = None) -> None:
 
 
 def quantised(network: Network) -> Arrays:
-    """The 270 variables as they are evaluated: what model.npz holds."""
+    """The model's variables as they are evaluated: what model.npz holds."""
     values = read(network)
     for name, value in values.items():
         if arch.is_quantised(name):
@@ -86,10 +86,10 @@ def quantised(network: Network) -> Arrays:
     return values
 
 
-def initial(seed: int, stages: Sequence[Stage] = STAGES) -> Arrays:
-    """Fresh values of the 270 variables: truncated normal kernels, gamma normal about 1, as the published code's."""
+def initial(seed: int, architecture: Architecture) -> Arrays:
+    """Fresh values of the model's variables: truncated normal kernels, gamma normal about 1, as the published code's."""
     generator, values = torch.Generator().manual_seed(seed), {}
-    for name, shape in arch.variable_shapes(stages).items():
+    for name, shape in architecture.variable_shapes.items():
         value = torch.zeros(shape)
         if name.endswith(("kernel", "W_conv2d", "W")):
             stddev = arch.DENSE_STDDEV if name.endswith("/W") else arch.CONV_STDDEV

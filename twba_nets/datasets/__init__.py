@@ -1,20 +1,40 @@
-"""The data sets by name. No framework is imported here."""
+"""The data sets: by name, or of one's own."""
 from pathlib import Path
 from typing import Union
 
-from twba_nets.datasets.dataset import Dataset
-from twba_nets.errors import UserError
+from twba_nets.datasets.dataset import CIFAR10, DIGITS, Dataset
+from twba_nets.network.architecture import Architecture
+from twba_nets.system import places
+from twba_nets.system.errors import UserError
+
+NAMES = {"cifar10": CIFAR10, "cifar100": None, "digits": DIGITS}  # -> the classes; CIFAR-100's are in its files
 
 
-def load(name: str, data_dir: Union[str, Path] = None) -> Dataset:
-    """The data set `name` ("cifar10" or "digits"); `data_dir` is CIFAR-10's, see cifar10.load."""
-    if name == "digits":
+def load(source: Union[str, Path], architecture: Architecture, data_dir: Union[str, Path] = None) -> Dataset:
+    """A data set for a network of this architecture.
+
+    source: one of NAMES; or a path, of an npz or a folder of pictures (own.load). data_dir: the folder of CIFAR's files
+    (cifar10.load, cifar100.load). Raises UserError if it is damaged, or if it does not fit the network.
+    """
+    if not source:
+        raise UserError("nothing says what the network was trained on: name its data with --data or --dataset")
+    data = _load(source, architecture, data_dir)
+    for images in (data.x_train, data.x_test):
+        if images.shape[1:] != architecture.picture_shape or len(data.class_names) != architecture.classes:
+            raise UserError("{}: has {}x{}x{} pictures of {} classes, and the network, {}, takes others: name one that fits "
+                            "with --network".format(source, *images.shape[1:], len(data.class_names), architecture))
+    return data
+
+
+def _load(source: Union[str, Path], architecture: Architecture, data_dir: Union[str, Path, None]) -> Dataset:
+    if source == "digits":
         try:
             from twba_nets.datasets import digits
         except ModuleNotFoundError:
-            raise UserError("the handwritten digits are scikit-learn's, which is not installed: pip install scikit-learn")
+            raise UserError(f"the handwritten digits are scikit-learn's, which is not installed: {places.install('digits')}")
         return digits.load()
-    if name != "cifar10":
-        raise ValueError(f"no data set is called {name!r}: cifar10 and digits are")
-    from twba_nets.datasets import cifar10
-    return cifar10.load(data_dir)
+    if source in ("cifar10", "cifar100"):
+        from twba_nets.datasets import cifar10, cifar100
+        return (cifar10 if source == "cifar10" else cifar100).load(data_dir)
+    from twba_nets.datasets import own
+    return own.load(Path(source), architecture)

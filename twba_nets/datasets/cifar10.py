@@ -1,4 +1,4 @@
-"""CIFAR-10: found, downloaded, unpacked and checked. No framework is imported here.
+"""CIFAR-10: found, downloaded, unpacked and checked.
 
 Source of the data: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
 """
@@ -19,14 +19,14 @@ import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import BinaryIO, Dict, List, Tuple, Union
+from typing import Any, BinaryIO, Callable, ClassVar, Dict, List, Tuple, Union
 
 import numpy as np
 from tqdm import tqdm
 
-from twba_nets import places, streams
-from twba_nets.datasets.dataset import Dataset
-from twba_nets.errors import UserError, reads
+from twba_nets.system import places, streams
+from twba_nets.datasets.dataset import CIFAR10, Dataset
+from twba_nets.system.errors import UserError, reads
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 MD5 = "c58f30108f718f92721af3b95e74349a"
@@ -78,7 +78,7 @@ def read(folder: Path) -> Tuple[Dataset, Dict[str, str]]:
     x_train, y_train = (np.concatenate(arrays) for arrays in zip(*batches))
     check_balance(folder / TEST_FILE, y_test)
     check_balance(folder, y_train)
-    return Dataset("cifar10", x_train, y_train, x_test, y_test, flip=True), digests
+    return Dataset("cifar10", x_train, y_train, x_test, y_test, flip=True, class_names=CIFAR10), digests
 
 
 def find(data_dir: Union[str, Path, None]) -> Path:
@@ -169,7 +169,7 @@ def unpack(archive: Path, folder: Path) -> None:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _decompressed(file: BinaryIO) -> BinaryIO:
+def _decompressed(file: io.BufferedReader) -> BinaryIO:
     """The tar in this file, which may be compressed."""
     magic = file.peek(6)
     for prefix, module in ((b"\x1f\x8b", gzip), (b"BZh", bz2), (b"\xfd7zXZ", lzma)):
@@ -195,7 +195,7 @@ class _Bounded:
 def _extract(stream: _Bounded, folder: Path) -> None:
     """Write the batch files of a tar to the folder."""
     missing = set(FILES)
-    with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as tar:
+    with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as tar:  # type: ignore[call-overload]  # read() will do
         for number, member in enumerate(tar):
             if number >= MAX_MEMBERS:
                 raise ValueError(f"it holds more than {MAX_MEMBERS} files")
@@ -239,8 +239,8 @@ class _BatchUnpickler(pickle._Unpickler):  # the one in Python: no index or leng
         pickle.SHORT_BINUNICODE, pickle.BINUNICODE8, pickle.BINBYTES, pickle.SHORT_BINBYTES, pickle.BINBYTES8,
         pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.EMPTY_LIST, pickle.APPEND,
         pickle.APPENDS, pickle.EMPTY_DICT, pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.REDUCE))
-    dispatch = {code: pickle._Unpickler.dispatch[code] for code in OPCODES}
-    dispatch[0x96] = pickle._Unpickler.load_binbytes8  # protocol 5's BYTEARRAY8, which Python 3.7 does not know: bytes do
+    dispatch: ClassVar[Dict[int, Callable[[Any], None]]] = {code: pickle._Unpickler.dispatch[code] for code in OPCODES}
+    dispatch[0x96] = dispatch[pickle.BINBYTES8[0]]  # protocol 5's BYTEARRAY8, which Python 3.7 does not know: bytes do
 
     def load_proto(self):
         self.read(1)  # the protocol's number, of which Python 3.7 knows no 5: the opcodes tell
@@ -318,26 +318,45 @@ STAND_INS = {("numpy", "ndarray"): _Array, ("numpy", "dtype"): _Uint8, ("_codecs
 
 def read_batch(path: Path) -> Tuple[np.ndarray, np.ndarray, str]:
     """Read and check one file of 10,000 images. Returns uint8 [10000, 32, 32, 3], int32 [10000] and the file's md5."""
+    batch = unpickle(path, MAX_BATCH_BYTES, REMEDY)
+    images = images_of(batch, path, BATCH_IMAGES, REMEDY)
+    labels = labels_of(batch.get("labels"), path, BATCH_IMAGES, CLASSES, REMEDY)
+    _check_title(path, batch.get("batch_label"))
+    return images, labels, batch["md5"]
+
+
+def unpickle(path: Path, most_bytes: int, remedy: str) -> Dict[str, Any]:
+    """What a file of CIFAR's holds, a dictionary; and `md5`, of the file. Raises UserError if it cannot be read."""
     if not path.is_file():
-        raise UserError(f"{path}: not there: {REMEDY}")
+        raise UserError(f"{path}: not there: {remedy}")
     try:
         with open(path, "rb") as file:
-            content = file.read(MAX_BATCH_BYTES + 1)
-        if len(content) > MAX_BATCH_BYTES:
-            raise ValueError(f"more than {MAX_BATCH_BYTES} bytes")
-        batch = _BatchUnpickler(_FewSteps(content), encoding="latin1").load()
-        data, labels, title = batch["data"].array, batch["labels"], batch.get("batch_label")
+            content = file.read(most_bytes + 1)
+        if len(content) > most_bytes:
+            raise ValueError(f"more than {most_bytes} bytes")
+        found = _BatchUnpickler(_FewSteps(content), encoding="latin1").load()
+        return dict(found, md5=hashlib.md5(content).hexdigest())
     except Exception as error:  # a damaged pickle can raise anything
-        raise UserError(f"{path}: not a readable CIFAR-10 batch ({error or type(error).__name__}): {REMEDY}")
-    if data.shape != (BATCH_IMAGES, 3072):
-        raise UserError(f"{path}: holds images of shape {data.shape}, not (10000, 3072): {REMEDY}")
+        raise UserError(f"{path}: not a readable file of CIFAR's ({str(error) or type(error).__name__}): {remedy}")
+
+
+def images_of(found: Dict[str, Any], path: Path, images: int, remedy: str) -> np.ndarray:
+    """The images in what unpickle gives, so many: uint8 [N, 32, 32, 3]."""
+    data = found.get("data")
+    if not isinstance(data, _Array):
+        raise UserError(f"{path}: not a readable file of CIFAR's (it holds no array of images): {remedy}")
+    if data.array.shape != (images, 3072):
+        raise UserError(f"{path}: holds images of shape {data.array.shape}, not {(images, 3072)}: {remedy}")
+    return data.array.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+
+
+def labels_of(labels: Any, path: Path, images: int, classes: int, remedy: str) -> np.ndarray:
+    """Labels of so many images: int32 [N]."""
     labels = labels.array.tolist() if isinstance(labels, _Array) else labels
-    if (not isinstance(labels, list) or len(labels) != BATCH_IMAGES
-            or not all(type(label) is int and 0 <= label < CLASSES for label in labels)):
-        raise UserError(f"{path}: its labels are not 10,000 integers from 0 to 9: {REMEDY}")
-    _check_title(path, title)
-    images = data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    return images, np.array(labels, np.int32), hashlib.md5(content).hexdigest()
+    if (not isinstance(labels, list) or len(labels) != images
+            or not all(type(label) is int and 0 <= label < classes for label in labels)):
+        raise UserError(f"{path}: its labels are not {images:,} integers from 0 to {classes - 1}: {remedy}")
+    return np.array(labels, np.int32)
 
 
 def _check_title(path, title):
@@ -350,7 +369,7 @@ def _check_title(path, title):
 
 def check_distinct(folder: Path, batches: List[Tuple[np.ndarray, np.ndarray]]) -> None:
     """No two files may hold the same images."""
-    seen = {}
+    seen: Dict[str, str] = {}
     for name, (images, _) in zip(FILES, batches):
         first = seen.setdefault(hashlib.md5(images[:100].tobytes()).hexdigest(), name)
         if first != name:

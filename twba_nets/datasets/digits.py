@@ -3,7 +3,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from twba_nets.datasets.dataset import Dataset
+from twba_nets.datasets.dataset import DIGITS, Dataset
 
 TEST_IMAGES = 360
 
@@ -21,4 +21,4 @@ def load() -> Dataset:
     labels = digits.target.astype(np.int32)
     x_train, x_test, y_train, y_test = train_test_split(images, labels, test_size=TEST_IMAGES, stratify=labels,
                                                         random_state=0)
-    return Dataset("digits", x_train, y_train, x_test, y_test, flip=False)
+    return Dataset("digits", x_train, y_train, x_test, y_test, flip=False, class_names=DIGITS)

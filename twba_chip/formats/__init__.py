@@ -1,0 +1,1 @@
+"""The exported network in other tools' formats."""

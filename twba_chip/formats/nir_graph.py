@@ -1,0 +1,119 @@
+"""Write an exported network as a NIR graph, for simulators and chips: python -m twba_chip.formats.nir_graph NETWORK OUT.
+
+NIR is the Neuromorphic Intermediate Representation, https://neuroir.org. An image is one time step, and no layer delays its
+spikes: a simulator that delays them by a step would add the biases (below) in steps of their own. docs/readers.md says which
+simulators have been tried. Of the ways to write this network in NIR, the one here is what all of them agree on:
+
+- Groups are zeros in dense kernels. Some readers refuse Conv2d's groups or pass them on wrongly, and NIR has no word
+  for groups that read the channels i, i + G, i + 2G, ...
+- Every IF node has the one threshold 0.5, r = 1, and a neuron's own threshold T is in the convolution's bias, 1 - T:
+  some readers take one threshold a node only. Potentials are integers, so that v > v_threshold, as NIR has it, and
+  v >= v_threshold, as some readers have it, are the same.
+- A potential is reset to 0, which NIR takes for granted where a file has no v_reset. So the file has none: readers built
+  on nir 1.0.4 do not know it.
+- There is no classifier, which the paper has off chip. It would take a Flatten node, and readers differ in whether
+  that counts the batch axis.
+"""
+from twba_nets.system import interrupts
+
+if __name__ == "__main__":
+    interrupts.exit_at_once("setup-torch")  # the imports below take seconds
+
+import argparse
+import io
+import json
+from pathlib import Path
+from typing import Any, Dict, Sequence
+
+import nir
+import numpy as np
+
+from twba_chip.spiking.opening import open_network
+from twba_nets import command_line
+from twba_nets.system import places
+from twba_nets.network.architecture import Stage
+from twba_chip.spiking.file import SpikingNetwork
+from twba_nets.runs.arrays import Arrays
+from twba_nets.system.files import atomic_write, make_folder
+
+THRESHOLD = 0.5
+
+
+def main(argv: Sequence[str] = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="twba-nets to-nir",
+        description="Write the on-chip part of an exported network as a NIR graph: from the input spikes (bn0's map, "
+        "NCHW 64x24x24) through the stages cnn1 ... cnn11, a Conv2d and an IF node each, to cnn11's spikes (512x1x1). "
+        "An image is one time step from v = 0; a simulator's state is to be reset after it. The first two "
+        "convolutions and the classifier are off chip and stay in the exported network "
+        "(twba_chip.spiking.reference: encode, classify).")
+    command_line.add_network(parser)
+    parser.add_argument("out", type=command_line.path, help="the file to write, as in twba.nir")
+    args = parser.parse_args(argv)
+    with interrupts.one_line_for_mistakes("stopped"):
+        _export(args.network, args.out)
+
+
+def _export(network: Path, out: Path) -> None:
+    command_line.check_out(out, places.model(network))
+    command_line.check_kind(out, b"\x89HDF")
+    opened = open_network(network)
+    graph = build(opened)
+    make_folder(out.parent)
+    buffer = io.BytesIO()  # on a full disk HDF5 crashes
+    nir.write(buffer, graph)
+    with atomic_write(out) as file:
+        file.write(buffer.getbuffer())
+    print(f"{out}: NIR {nir.version}, {len(opened.architecture.hidden)} stages of Conv2d and IF, "
+          f"{out.stat().st_size / 1e6:.2f} MB")
+
+
+class IF(nir.IF):
+    """nir's node of this name, which is the type that a file states; written without v_reset."""
+
+    def to_dict(self) -> Dict[str, Any]:
+        return {name: value for name, value in super().to_dict().items() if name != "v_reset"}
+
+
+def build(network: SpikingNetwork) -> nir.NIRGraph:
+    """The graph of a network: nodes input, cnn1, cnn1_spikes, cnn2, ..., output.
+
+    Its metadata are the variant, and where the network comes from (JSON).
+    """
+    architecture, meta = network.architecture, network.meta
+    nodes = {"input": nir.Input({"input": _shape(architecture.encoder)})}
+    for stage in architecture.hidden:
+        nodes[stage.conv] = _convolution(network.arrays, stage)
+        nodes[f"{stage.conv}_spikes"] = IF(r=np.ones(_shape(stage), np.float32),
+                                           v_threshold=np.full(_shape(stage), THRESHOLD, np.float32))
+    nodes["output"] = nir.Output({"output": _shape(architecture.stages[-1])})
+    names = list(nodes)
+    return nir.NIRGraph(nodes, list(zip(names, names[1:])),
+                        metadata={"variant": meta["variant"], "source": json.dumps(meta["source"])})
+
+
+def _shape(stage: Stage) -> np.ndarray:
+    """(C, H, W) of a stage's output map."""
+    height, width, channels = stage.map_shape
+    return np.array([channels, height, width])
+
+
+def _convolution(arrays: Arrays, stage: Stage) -> nir.Conv2d:
+    """The node that adds up a stage's potentials less threshold, plus 1."""
+    return nir.Conv2d(
+        input_shape=(stage.size, stage.size), weight=dense(arrays[f"{stage.conv}/weights"], stage), dilation=(1, 1), groups=1,
+        stride=(stage.stride, stage.stride), padding=(stage.margin, stage.margin),
+        bias=1 - arrays[f"{stage.conv}/thresholds"].astype(np.float32))
+
+
+def dense(weights: np.ndarray, stage: Stage) -> np.ndarray:
+    """A grouped kernel, int8 [k, k, C / groups, O], without groups: float32 [O, C, k, k], with zeros in it."""
+    kernel = np.zeros((stage.output_channels, stage.channels, stage.kernel, stage.kernel), np.float32)
+    for group in range(stage.groups):
+        neurons = slice(group * stage.filters, (group + 1) * stage.filters)
+        kernel[neurons, group::stage.groups] = weights[..., neurons].transpose(3, 2, 0, 1)  # HWIO -> OIHW
+    return kernel
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""Write an exported network, whole, as an ONNX model: python -m twba_chip.formats.onnx_model NETWORK OUT.
+
+There are two forms of the spikes, and both lose no decision of a hidden stage. Integers: one QLinearConv a stage, integers
+throughout. Floats (--float), for runtimes without QLinearConv: a Conv and a Clip to [0, 1] a stage, whose sums are integers
+that float32 holds exactly in any order. Batch norm of the three float layers is folded into their kernels, which a runtime
+would do too.
+
+Values are named after the maps of spikes, bn0, cnn1, ..., cnn11 (NCHW; 0 or 255, or with --float 0 or 1), and value_info
+lists just these nine.
+"""
+from twba_nets.system import interrupts
+
+if __name__ == "__main__":
+    interrupts.exit_at_once("setup-torch")  # the imports below take seconds
+
+import abc
+import argparse
+import functools
+import json
+from pathlib import Path
+from typing import Any, Callable, Sequence, Union
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from twba_chip.spiking.opening import open_network
+from twba_nets import command_line
+from twba_nets.network import architecture as arch
+from twba_nets.system import places
+from twba_nets.network.architecture import Architecture, Stage
+from twba_chip.spiking.file import SpikingNetwork
+from twba_nets.runs.arrays import Arrays
+from twba_nets.system.files import atomic_write, make_folder
+
+OPSET, IR_VERSION = 17, 8  # of 2022: old enough for most runtimes
+
+
+def main(argv: Sequence[str] = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="twba-nets to-onnx",
+        description="Write an exported network as an ONNX model, from images (uint8 [N, 32, 32, 3] as CIFAR-10 has "
+        "them; crop and standardisation are in the model) to logits (float32 [N, 10]). Given the same input spikes, "
+        "the hidden stages spike exactly as twba_chip.spiking.reference has it.")
+    command_line.add_network(parser)
+    parser.add_argument("out", type=command_line.path, help="the file to write, as in twba.onnx")
+    parser.add_argument("--float", action="store_true",
+                        help="spikes as float32 0 and 1, by Conv and Clip, for runtimes without QLinearConv")
+    args = parser.parse_args(argv)
+    with interrupts.one_line_for_mistakes("stopped"):
+        write(args.network, args.out, functools.partial(build, form=Floats() if args.float else Integers()))
+
+
+def write(network: Union[str, Path], out: Path, build_model: Callable[[SpikingNetwork], onnx.ModelProto]) -> None:
+    """Write the model that is built of a network, and a line that says so."""
+    command_line.check_out(out, places.model(network))
+    command_line.check_kind(out, b"\x08")  # the field of the format's version
+    model = build_model(open_network(network))
+    make_folder(out.parent)
+    with atomic_write(out) as file:
+        file.write(model.SerializeToString())
+    print(f"{out}: ONNX, opset {OPSET}, {len(model.graph.node)} nodes, {out.stat().st_size / 1e6:.2f} MB")
+
+
+class Graph:
+    """Nodes and constants, in the order in which they are added."""
+
+    def __init__(self):
+        self.nodes, self.constants = [], []
+
+    def add(self, operator: str, output: str, *inputs: Any, **attributes) -> str:
+        """Add a node; returns its output's name. inputs: names, or arrays, which become constants."""
+        names = []
+        for index, value in enumerate(inputs):
+            names.append(value if isinstance(value, str) else f"{output}/{index}")
+            if not isinstance(value, str):
+                self.constants.append(onnx.numpy_helper.from_array(np.array(value, order="C"), names[-1]))
+        self.nodes.append(helper.make_node(operator, names, [output], name=output, **attributes))
+        return output
+
+
+class Form(abc.ABC):
+    """What a spike is, and how a model computes it. Each method adds nodes and returns the name of their output."""
+    spike_type: type
+    batch: Union[str, int] = "N"
+    domains: Sequence[str] = ("",)  # of its operators
+
+    @abc.abstractmethod
+    def encode(self, graph: Graph, stage: Stage, potentials: str) -> str:
+        """The input spikes: one where a potential, float [N, C, H, W], is at least 0."""
+
+    @abc.abstractmethod
+    def fire(self, graph: Graph, stage: Stage, spikes: str, weights: np.ndarray, thresholds: np.ndarray) -> str:
+        """A hidden stage's spikes. weights: int8 [O, C / groups, k, k]. thresholds: int32 [O]."""
+
+    @abc.abstractmethod
+    def as_float(self, graph: Graph, spikes: str) -> str:
+        """Spikes as float 0 and 1."""
+
+
+class Integers(Form):
+    """A spike is the uint8 255, of scale 1/255, and a weight an int8 of scale 1.
+
+    A threshold T is the bias 255 * (1 - T): what the convolution adds up, 255 * (potential - T + 1), is at least 255 where
+    the neuron fires and at most 0 elsewhere, and it stays as it is (the scales cancel to 1) but for the saturation to
+    uint8, which is thus the threshold.
+    """
+    spike_type = np.uint8
+    SPIKE = 255
+    SPIKE_SCALE = (np.float32(1 / SPIKE), np.uint8(0))  # and zero point
+    WEIGHT_SCALE = (np.float32(1), np.int8(0))
+
+    def encode(self, graph, stage, potentials):
+        fires = graph.add("GreaterOrEqual", "fires", potentials, np.float32(0))
+        return graph.add("Where", stage.map, fires, np.uint8(self.SPIKE), np.uint8(0))
+
+    def fire(self, graph, stage, spikes, weights, thresholds):
+        spikes = _gather_groups(graph, stage, spikes)
+        return graph.add("QLinearConv", stage.map, spikes, *self.SPIKE_SCALE, weights, *self.WEIGHT_SCALE, *self.SPIKE_SCALE,
+                         self.SPIKE * (1 - thresholds), **geometry(stage))
+
+    def as_float(self, graph, spikes):
+        return graph.add("DequantizeLinear", "spikes", spikes, *self.SPIKE_SCALE)
+
+
+class Floats(Form):
+    """A spike is the float32 1. With the bias 1 - T a stage's sum is an integer, at least 1 where the neuron fires and at
+    most 0 elsewhere, and Clip is the threshold.
+    """
+    spike_type = np.float32
+    UNIT = (np.float32(0), np.float32(1))
+
+    def encode(self, graph, stage, potentials):
+        """floor(clip(x, -1, 0)) is 0 for all x >= 0, -0.0 included, and -1 for all x < 0, however small."""
+        below = graph.add("Floor", "below", graph.add("Clip", "negative", potentials, np.float32(-1), np.float32(0)))
+        return graph.add("Add", stage.map, below, np.float32(1))
+
+    def fire(self, graph, stage, spikes, weights, thresholds):
+        spikes = _shuffle_groups(graph, stage, spikes)
+        sums = graph.add("Conv", f"{stage.conv}/sums", spikes, weights.astype(np.float32), (1 - thresholds).astype(np.float32),
+                         **geometry(stage))
+        return graph.add("Clip", stage.map, sums, *self.UNIT)
+
+    def as_float(self, graph, spikes):
+        return spikes
+
+
+def build(network: SpikingNetwork, form: Form = Integers()) -> onnx.ModelProto:
+    """The model of a network. Its properties are the variant and the source (JSON)."""
+    graph, (architecture, arrays, meta) = Graph(), network
+    x = _central_crop(graph, "images", architecture)
+    for stage in architecture.stages:
+        x = _hidden(graph, arrays, stage, x, form) if stage.quantised else _float_stage(graph, arrays, stage, x, form)
+    _classify(graph, arrays, architecture, form.as_float(graph, x))
+    maps = [_value(name, form.spike_type, form.batch, channels, height, width)
+            for name, (height, width, channels) in architecture.map_shapes.items()]
+    proto = helper.make_graph(
+        graph.nodes, "twba_nets", [_value("images", np.uint8, form.batch, *architecture.picture_shape)],
+        [_value("logits", np.float32, form.batch, architecture.classes)], graph.constants, value_info=maps)
+    opsets = [helper.make_opsetid(domain, 1 if domain else OPSET) for domain in form.domains]
+    model = helper.make_model(proto, opset_imports=opsets, ir_version=IR_VERSION)
+    helper.set_model_props(model, {"variant": meta["variant"], "source": json.dumps(meta["source"])})
+    return model
+
+
+def _gather_groups(graph: Graph, stage: Stage, spikes: str) -> str:
+    """ONNX's groups read adjacent channels: bring i, i + groups, i + 2 groups, ... together."""
+    if stage.groups == 1:
+        return spikes
+    order = np.arange(stage.channels).reshape(-1, stage.groups).T.ravel()
+    return graph.add("Gather", f"{stage.conv}/groups", spikes, order, axis=1)
+
+
+def _shuffle_groups(graph: Graph, stage: Stage, spikes: str) -> str:
+    """The same as it is written for a channel shuffle: ncnn's converter takes a Gather's first channel alone."""
+    if stage.groups == 1:
+        return spikes
+    name, size = f"{stage.conv}/groups", [stage.size] * 2
+    x = graph.add("Reshape", f"{name}/apart", spikes, np.array([-1, stage.channels // stage.groups, stage.groups, *size]))
+    x = graph.add("Transpose", f"{name}/turned", x, perm=[0, 2, 1, 3, 4])
+    return graph.add("Reshape", name, x, np.array([-1, stage.channels, *size]))
+
+
+def geometry(stage: Stage) -> dict:
+    """The attributes of a stage's convolution."""
+    return {"group": stage.groups, "kernel_shape": [stage.kernel] * 2, "strides": [stage.stride] * 2, "pads": [stage.margin] * 4}
+
+
+def _value(name: str, dtype: type, *shape: Union[str, int]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
+
+
+def _central_crop(graph: Graph, images: str, architecture: Architecture) -> str:
+    """reference.central_crop. Returns the name of a float [N, C, size, size]."""
+    size = architecture.image_size
+    margin, pixels = (architecture.picture_size - size) // 2, size ** 2 * architecture.channels
+    x = graph.add("Slice", "crop", images, [margin] * 2, [margin + size] * 2, [1, 2])
+    x = graph.add("Transpose", "crop/nchw", x, perm=[0, 3, 1, 2])
+    x = graph.add("Cast", "pixels", x, to=onnx.TensorProto.FLOAT)
+    mean = graph.add("ReduceMean", "mean", x, axes=[1, 2, 3])
+    square = graph.add("ReduceMean", "mean_square", graph.add("Mul", "squares", x, x), axes=[1, 2, 3])
+    variance = graph.add("Sub", "variance", square, graph.add("Mul", "square_mean", mean, mean))
+    # rounding can make a grey image's variance negative; the lower bound 1 / pixels is TensorFlow's
+    deviation = graph.add("Sqrt", "deviation", graph.add("Max", "bounded", variance, np.float32(1 / pixels)))
+    return graph.add("Div", "standardised", graph.add("Sub", "centred", x, mean), deviation)
+
+
+def _float_stage(graph: Graph, arrays: Arrays, stage: Stage, x: str, form: Form) -> str:
+    """The second one makes the input spikes. Returns the name of its outputs."""
+    kernel = arrays[f"{stage.conv}/kernel"] * arrays[f"{stage.conv}/scale"]
+    x = graph.add("Conv", stage.conv, x, kernel.transpose(3, 2, 0, 1), arrays[f"{stage.conv}/offset"], **geometry(stage))
+    return form.encode(graph, stage, x) if stage.fires else graph.add("Relu", "relu", x)
+
+
+def _hidden(graph: Graph, arrays: Arrays, stage: Stage, spikes: str, form: Form) -> str:
+    """A hidden stage. Returns the name of its spikes."""
+    weights = arrays[f"{stage.conv}/weights"].transpose(3, 2, 0, 1)  # HWIO -> OIHW
+    return form.fire(graph, stage, spikes, weights, arrays[f"{stage.conv}/thresholds"].astype(np.int32))
+
+
+def _classify(graph: Graph, arrays: Arrays, architecture: Architecture, spikes: str) -> None:
+    """reference.classify: from the last map's spikes, as float, to the logits."""
+    x = graph.add("Flatten", "features", spikes)
+    kernel = arrays[f"{arch.OUTPUT}/kernel"] * arrays[f"{arch.OUTPUT}/scale"]
+    kernel = kernel.reshape(architecture.stages[-1].map_shape + (-1,)).transpose(2, 0, 1, 3)  # HWC -> CHW, as Flatten has it
+    graph.add("Gemm", "logits", x, kernel.reshape(-1, architecture.classes), arrays[f"{arch.OUTPUT}/offset"])
+
+
+if __name__ == "__main__":
+    main()

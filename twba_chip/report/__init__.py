@@ -1,0 +1,1 @@
+"""What an exported network costs on a neuromorphic chip."""

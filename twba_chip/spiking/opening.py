@@ -1,0 +1,89 @@
+"""An exported network, from whatever names one: a file that was exported, a model, a run, a released model's name.
+"""
+from pathlib import Path
+from types import ModuleType
+from typing import Union
+
+from twba_chip.spiking import folding, file as spiking_file
+from twba_chip.spiking.file import SpikingNetwork
+from twba_nets import datasets
+from twba_nets.network import quantisers
+from twba_nets.runs import card, run_folder
+from twba_nets.runs.about import About
+from twba_nets.system import places
+from twba_nets.runs.arrays import Arrays, read_npz
+from twba_nets.system.errors import UserError, reads
+from twba_nets.runs.model import Model, open_model
+
+
+@reads
+def open_network(source: Union[str, Path]) -> SpikingNetwork:
+    """The network that `source` names: an exported file, else what model.open_model takes, with batch norm folded.
+
+    Raises UserError if there is none, if it is damaged, or if its activations are not binary.
+    """
+    return fold(open_any(source))
+
+
+def open_any(source: Union[str, Path]) -> Union[SpikingNetwork, Model]:
+    """The network of an exported file, else the model that `source` names, whatever its activations.
+
+    Raises UserError if there is none, or if it is damaged.
+    """
+    path = run_folder.locate_npz(places.model(source))
+    content = read_npz(path, "so it is no network: name another, use a copy of it, or make it anew")
+    if spiking_file.is_exported(content):
+        return spiking_file.load(content)
+    if not card.about_beside(path, card.read(content)):
+        raise UserError(f"{path}: is no exported network, and neither card nor recipe beside it says what model it is: export "
+                        "it (twba-nets export --variant ... --activation ...)")
+    return open_model(content)
+
+
+def fold(model: Union[SpikingNetwork, Model]) -> SpikingNetwork:
+    """The exported network of what open_any gives. Raises UserError if its activations are not binary."""
+    if isinstance(model, SpikingNetwork):
+        return model
+    require_binary(model)
+    return describe(model, folding.fold(model.values, model.about.variant, model.about.architecture))
+
+
+def describe(model: Model, arrays: Arrays) -> SpikingNetwork:
+    """The network that a model's arrays make. Raises UserError if their values are no network's."""
+    # without the digests of a release's files: this one cannot hold its own
+    recorded = model.card and {key: value for key, value in model.card.items() if key != "files"}
+    about = model.about
+    source = {"checkpoint": model.path.name, "dataset": about.data, "class_names": list(about.class_names), "card": recorded,
+              "commit": card.commit()}
+    network = spiking_file.describe(about.architecture, arrays, about.variant, source)
+    spiking_file.check_network(model.path, network)
+    return network
+
+
+def require_binary(model: Model) -> None:
+    """Raise UserError for a model whose activations are no spikes."""
+    if not quantisers.is_binary(model.about.activation):
+        raise UserError(f"{model.path}: its activations are {model.about.activation}, {{0, 0.5, 1}}, not binary: no spiking "
+                        "network with one threshold a neuron computes them: name a binary one, as twba or bwba")
+
+
+def about(network: Union[SpikingNetwork, Model]) -> About:
+    """Of what open_any gives. The first files name their data set in the card; without one it is CIFAR-10."""
+    if isinstance(network, Model):
+        return network.about
+    source, classes = network.meta["source"], network.architecture.classes
+    recorded = (source.get("card") or {}).get("recipe", {})
+    data = source.get("dataset", recorded.get("dataset", "cifar10"))
+    names = source.get("class_names") or datasets.NAMES.get(data) or ()
+    return About(network.variant, "binary", network.architecture, data,
+                 tuple(names) if len(names) == classes else tuple(map(str, range(classes))))
+
+
+def pytorch(model: Model) -> ModuleType:
+    """twba_torch.evaluation, which runs models of three-level activations. Raises UserError where PyTorch is not installed."""
+    try:
+        from twba_torch import evaluation  # only now: PyTorch takes seconds to import, and most networks do without
+    except ModuleNotFoundError as error:
+        raise UserError(f"{model.path}: its activations are {model.about.activation}, {{0, 0.5, 1}}: PyTorch computes them, and "
+                        f"{error.name} is not installed: {places.install('torch')}")
+    return evaluation

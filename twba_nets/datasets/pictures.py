@@ -1,0 +1,110 @@
+"""Pictures of any kind, read as arrays of one size. Pillow reads them."""
+import struct
+import warnings
+import zlib
+from pathlib import Path
+from typing import List
+
+import numpy as np
+
+from twba_nets.system import places
+from twba_nets.system.errors import UserError, reads
+
+JPEG_SIZE = 1024  # a large JPEG is decoded at a fraction of its size, which is at least this
+ORIENTATION = 0x0112  # Exif's tag
+# a PNG's passes, by its interlace method: where the first pixel is, x and y, and how far the next ones are, across and down
+PASSES = [[(0, 0, 1, 1)], [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]]
+
+
+def require_pillow() -> None:
+    """Raise UserError where Pillow is not installed."""
+    try:
+        import PIL  # noqa: F401
+    except ImportError:
+        raise UserError(f"Pillow, which reads pictures, is not installed: {places.install('picture')}")
+
+
+def find_pictures(path: Path) -> List[Path]:
+    """The picture itself, or all in a folder and the folders in it, in order. Raises UserError where there is none."""
+    if not path.is_dir():
+        return [path]
+    from PIL import Image
+    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
+    if not found:
+        raise UserError(f"{path}: no picture in this folder: name another folder, or a file")
+    return found
+
+
+@reads
+def read_picture(path: Path, size: int, channels: int = 3) -> np.ndarray:
+    """A picture's central square as uint8 [size, size, channels], turned as its camera says, on white where it is transparent.
+
+    A square of that size stays as it is. channels: 3, or 1 for greys.
+
+    Of 16 bits the upper 8 count, of greys as of colours. Raises UserError if it is no picture, or not a whole one; if its
+    numbers are of 32 bits or floating, of which nobody says what is white; if it has more pixels than Pillow takes for
+    harmless, 89 million.
+    """
+    from PIL import Image, ImageOps
+    if not path.is_file():  # to open a pipe would wait for ever
+        raise UserError(f"{path}: no such file: name a picture")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is odd in a file
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                picture.draft(None, (JPEG_SIZE, JPEG_SIZE))
+                if picture.format == "PNG" and _inflated_bytes(path) < _png_bytes(path):  # Pillow takes what lacks for black
+                    raise ValueError("its pixels end early")
+                square = ImageOps.fit(_eight_bits(picture), (size, size), Image.LANCZOS)  # type: ignore[attr-defined]
+                orientation = Image.Exif()
+                orientation[ORIENTATION] = picture.getexif().get(ORIENTATION, 1)
+        square.info["exif"] = orientation.tobytes()
+        square = ImageOps.exif_transpose(square)  # only now: it copies
+        on_white = Image.alpha_composite(Image.new("RGBA", square.size, "white"), square.convert("RGBA"))
+        pixels = np.asarray(on_white.convert("RGB" if channels == 3 else "L"))
+        return pixels.reshape(size, size, channels)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise UserError(f"{path}: has more than {Image.MAX_IMAGE_PIXELS:,} pixels: shrink it first")
+    except Exception as error:  # a decoder can raise anything
+        text = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise UserError(f"{path}: no picture that Pillow can read ({text}): name another file, or convert it first")
+
+
+def _eight_bits(picture):
+    """A Pillow image as RGB, or as RGBA where it is transparent."""
+    from PIL import Image
+    if picture.mode.startswith("I;16") or picture.mode == "I" and picture.format in ("PNG", "PPM"):  # which are of 16 bits
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
+    if picture.mode in ("I", "F"):
+        raise ValueError(f"its numbers are not of 8 or 16 bits, mode {picture.mode}")
+    is_transparent = picture.mode[-1] in "Aa" or "transparency" in picture.info
+    mode = "RGBA" if is_transparent else "RGB"
+    return picture if picture.mode == mode else picture.convert(mode)  # which would copy it
+
+
+def _inflated_bytes(path: Path) -> int:
+    """How many bytes of pixels a PNG holds. Source: the PNG specification, chapters 5 and 10."""
+    inflate, total = zlib.decompressobj(), 0
+    with open(path, "rb") as file:
+        file.seek(8)  # the signature
+        for header in iter(lambda: file.read(8), b""):
+            length, kind = struct.unpack(">I4s", header)
+            if kind == b"IEND":
+                break
+            data = file.read(length)
+            while kind == b"IDAT" and data:
+                total += len(inflate.decompress(data, 1 << 20))
+                data = inflate.unconsumed_tail
+            file.seek(4, 1)  # the checksum
+    return total
+
+
+def _png_bytes(path: Path) -> int:
+    """How many it has to hold: of each row of each pass a byte, its filter, and its pixels. Source: the same, 7 and 8."""
+    with open(path, "rb") as file:
+        width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", file.read(29)[16:])
+    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    sizes = [(-(-(width - x) // across), -(-(height - y) // down)) for x, y, across, down in PASSES[interlaced]]
+    return sum(rows * (1 + -(-bits * columns // 8)) for columns, rows in sizes if columns > 0)

@@ -1,0 +1,1 @@
+"""What a network is: its architecture and its quantisers."""

@@ -1,0 +1,329 @@
+"""A network's architecture: a table of rows and a few sizes, and what follows from them.
+
+PAPER is the network of the paper ("Model-2"). Layout is NHWC. The first stages are float and turn an image into spikes, off chip.
+The hidden stages are quantised. The classifier is a float dense layer, off chip.
+"""
+import dataclasses
+import itertools
+import re
+import sys
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Tuple
+
+import numpy as np
+
+from twba_nets.system import places
+from twba_nets.system.errors import UserError
+
+OUTPUT = "output"  # the classifier: dense, no bias
+OUTPUT_BN = "bn8"  # its batch norm; the groups of the paper's stage cnn8 have bn8_1 ... bn8_8
+LARGEST = 1 << 16  # of any number in a table
+
+BN_DECAY = 0.9
+BN_EPSILON = 1e-5
+ADAM_SLOTS = ("Adam", "Adam_1")  # TensorFlow's names of the first and second moment
+CONV_STDDEV = 0.02  # of the truncated normal initialiser
+GAMMA_STDDEV = 0.002  # of a normal distribution about 1
+DENSE_STDDEV = 0.1
+
+Shape = Tuple[int, ...]
+SIZES = ("picture_size", "image_size", "channels", "classes", "float_stages")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of the table: a convolution with its batch norm.
+
+    With groups > 1 it holds that many convolutions, named conv_1 ... conv_G, and as many batch norms.
+    Group i (from 0) reads the input channels i, i + G, i + 2G, ...; the outputs are concatenated in order.
+    filters counts one group's. kernel and stride are square. padding is TensorFlow's, SAME or VALID.
+    """
+    conv: str
+    bn: str
+    groups: int
+    filters: int
+    kernel: int
+    stride: int
+    padding: str
+
+
+class Reader(NamedTuple):
+    """What reads a stage's output map: the stage after it, or the classifier, which counts as one group."""
+    groups: int = 1
+    stride: int = 1
+    margin: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage(Row):
+    """A row of the table with its place in the network. Maps are square.
+
+    size, channels: of its input map. margin: how many zeros pad that on each side. output_size: of its output map.
+    quantised: whether its weights are. fires: whether its outputs are spikes (else they are ReLU's floats).
+    """
+    size: int
+    channels: int
+    margin: int
+    output_size: int
+    quantised: bool
+    fires: bool
+    reader: Reader
+
+    @property
+    def output_channels(self) -> int:
+        """Channels of its output map: the filters of all groups."""
+        return self.groups * self.filters
+
+    @property
+    def map(self) -> str:
+        """The name of its output map."""
+        return self.conv if self.quantised else self.bn
+
+    @property
+    def map_shape(self) -> Tuple[int, int, int]:
+        """(height, width, channels) of its output map."""
+        return self.output_size, self.output_size, self.output_channels
+
+    @property
+    def kernel_shape(self) -> Tuple[int, int, int, int]:
+        """Of one group's kernel, HWIO."""
+        return self.kernel, self.kernel, self.channels // self.groups, self.filters
+
+    @property
+    def fan_in(self) -> int:
+        """Synapses of a neuron, those of weight zero and those that see padding included."""
+        return self.kernel ** 2 * self.channels // self.groups
+
+    @property
+    def group_names(self) -> List[Tuple[str, str]]:
+        """The (convolution, batch norm) names of its groups; a hidden stage's are numbered even where there is one."""
+        if not self.quantised:
+            return [(self.conv, self.bn)]
+        return [(f"{self.conv}_{i + 1}", f"{self.bn}_{i + 1}") for i in range(self.groups)]
+
+    @property
+    def kernel_name(self) -> str:
+        """What TensorLayer calls the kernel in the scope of a convolution."""
+        return "W_conv2d" if self.quantised else "kernel"
+
+    @property
+    def variable_names(self) -> List[Tuple[str, str]]:
+        """The names of its groups' variables: (kernel, the scope of its batch norm's four)."""
+        return [(f"model/{conv}/{self.kernel_name}", f"model/{bn}") for conv, bn in self.group_names]
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """A network.
+
+    rows: its table. picture_size: of the pictures that it is given, squares. image_size: of the part that its first stage reads,
+    at a random place in training, else the central one. channels: of both. classes: of its logits. float_stages: how many of
+    the first rows have float weights: the last of them makes the input spikes, those before have ReLU.
+    stages: the rows with their places (derived).
+    Raises ValueError, which names row and field, for what is no network.
+    """
+    rows: Tuple[Row, ...]
+    picture_size: int
+    image_size: int
+    channels: int
+    classes: int
+    float_stages: int
+    stages: Tuple[Stage, ...] = dataclasses.field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in SIZES:
+            _check_number(name, getattr(self, name), 2 if name == "classes" else 1)
+        if self.image_size > self.picture_size:
+            raise ValueError(f"image_size {self.image_size} is larger than picture_size {self.picture_size}")
+        for number, row in enumerate(self.rows, 1):
+            _check_row(number, row)
+        if not self.float_stages < len(self.rows):
+            raise ValueError(f"float_stages is {self.float_stages}, and there are {len(self.rows)} rows: a quantised one must "
+                             "follow")
+        object.__setattr__(self, "stages", _stages(self))
+        self._check_names()
+
+    def _check_names(self) -> None:
+        names = [name for stage in self.stages for names in stage.group_names for name in names] + [OUTPUT, OUTPUT_BN]
+        names += [stage.conv for stage in self.stages if stage.quantised]  # as their maps and arrays are called
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"{twice[0]} is the name of two layers")
+
+    @property
+    def hidden(self) -> Tuple[Stage, ...]:
+        """The quantised stages, which lie on a chip."""
+        return self.stages[self.float_stages:]
+
+    @property
+    def encoder(self) -> Stage:
+        """The stage that makes the input spikes."""
+        return self.stages[self.float_stages - 1]
+
+    @property
+    def largest_inputs(self) -> np.ndarray:
+        """The largest absolute value of each input channel, float64 [channels]: an image is standardised, at mean square 1."""
+        return np.full(self.channels, (self.image_size ** 2 * self.channels) ** 0.5)
+
+    @property
+    def picture_shape(self) -> Tuple[int, int, int]:
+        """(height, width, channels) of the pictures that it is given."""
+        return self.picture_size, self.picture_size, self.channels
+
+    @property
+    def features(self) -> int:
+        """How many spikes the classifier reads."""
+        return self.stages[-1].output_size ** 2 * self.stages[-1].output_channels
+
+    @property
+    def map_shapes(self) -> Dict[str, Tuple[int, int, int]]:
+        """Name -> (height, width, channels) of the maps of spikes, in network order."""
+        return {stage.map: stage.map_shape for stage in self.stages if stage.fires}
+
+    @property
+    def counted_maps(self) -> Tuple[str, ...]:
+        """The maps whose spikes are counted: all but the last, which the paper computes off chip with the classifier."""
+        return tuple(self.map_shapes)[:-1]
+
+    @property
+    def variable_shapes(self) -> Dict[str, Shape]:
+        """The model's variables, name -> shape, in the order of the graph (and of the original's model.npz): PAPER's 270."""
+        layers: List[Tuple[str, str, Shape]] = [
+            (*names, stage.kernel_shape) for stage in self.stages for names in stage.variable_names]
+        layers.append((f"model/{OUTPUT}/W", f"model/{OUTPUT_BN}", (self.features, self.classes)))
+        shapes: Dict[str, Shape] = {}
+        for kernel, bn, shape in layers:
+            shapes[kernel] = shape
+            for name in ("beta", "gamma", "moving_mean", "moving_variance"):
+                shapes[f"{bn}/{name}"] = shape[-1:]
+        return shapes
+
+    @property
+    def training_variable_shapes(self) -> Dict[str, Shape]:
+        """A training run's variables, name -> shape: the model's, and Adam's under TensorFlow's names: PAPER's 596."""
+        shapes = self.variable_shapes
+        for name, shape in self.variable_shapes.items():
+            if "/moving_" not in name:
+                shapes.update({f"{name}/{slot}": shape for slot in ADAM_SLOTS})
+        shapes.update(beta1_power=(), beta2_power=())
+        return shapes
+
+    def __str__(self) -> str:
+        size = "x".join(map(str, self.picture_shape))
+        return f"{self.rows[0].conv} ... {self.rows[-1].conv} ({len(self.rows)} rows, {size} to {self.classes} classes)"
+
+    def difference(self, other: "Architecture") -> str:
+        """Where another network first differs from this one, to be read."""
+        ours, theirs = ([f"{name} {getattr(network, name)}" for name in SIZES] + [str(row) for row in network.to_json()["rows"]]
+                        for network in (self, other))
+        return next(f"{one}, not {two}" for one, two in itertools.zip_longest(ours, theirs, fillvalue="no row") if one != two)
+
+    def to_json(self) -> Dict[str, Any]:
+        """What from_json takes: the sizes, and `rows`, a list of values a row in the order of Row's fields."""
+        sizes = {name: getattr(self, name) for name in SIZES}
+        return dict(sizes, rows=[list(dataclasses.astuple(row)) for row in self.rows])
+
+
+def from_json(found: Any) -> Architecture:
+    """The architecture that a JSON or TOML document describes (Architecture.to_json). Raises ValueError where it is none."""
+    if not isinstance(found, dict) or set(found) != {*SIZES, "rows"}:
+        raise ValueError(f"a network has the fields {', '.join(SIZES)} and rows, and no other")
+    if not isinstance(found["rows"], (list, tuple)):
+        raise ValueError("rows is no list")
+    fields = [field.name for field in dataclasses.fields(Row)]
+    for number, row in enumerate(found["rows"], 1):
+        if not isinstance(row, (list, tuple)) or len(row) != len(fields):
+            raise ValueError(f"row {number} is not [{', '.join(fields)}]")
+    return Architecture(tuple(Row(*row) for row in found["rows"]), *(found[name] for name in SIZES))
+
+
+def read(path: Path) -> Architecture:
+    """The architecture in a TOML file. Raises UserError, which names file, row and field, where there is none."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return from_json(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError) as error:  # the last: of a file of brackets
+        text = error.strerror if isinstance(error, OSError) else error
+        example = places.recorded(places.NETWORKS / "paper.toml")
+        raise UserError(f"{path}: describes no network ({text}): {example} is one that does")
+
+
+def to_toml(architecture: Architecture) -> str:
+    """The text of a TOML file that read() takes."""
+    columns = ", ".join(field.name for field in dataclasses.fields(Row))
+    rows = ["  [{}],".format(", ".join(f'"{value}"' if isinstance(value, str) else str(value) for value in row))
+            for row in architecture.to_json()["rows"]]
+    return "\n".join([f"{name} = {getattr(architecture, name)}" for name in SIZES]
+                     + [f"rows = [  # {columns}", *rows, "]", ""])
+
+
+def is_quantised(name: str) -> bool:
+    """Whether the network quantises this variable before it uses it."""
+    return name.endswith("/W_conv2d")
+
+
+def _check_number(name: str, value: Any, least: int = 1) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LARGEST:
+        raise ValueError(f"{name} {value!r} is no whole number from {least} to {LARGEST}")
+
+
+def _check_row(number: int, row: Row) -> None:
+    for name in ("conv", "bn"):
+        value = getattr(row, name)
+        # a number last: so it is no other attribute of a module that has it
+        if not isinstance(value, str) or not re.match(r"(?!groups|spikes)[A-Za-z]+[0-9]+\Z", value):
+            raise ValueError(f"row {number}: {name} {value!r} is no name of letters and a number, as cnn1 (nor groups1, spikes1)")
+    where = f"row {number} ({row.conv})"
+    for name in ("groups", "filters", "kernel", "stride"):
+        _check_number(f"{where}: {name}", getattr(row, name))
+    if row.padding not in ("SAME", "VALID"):
+        raise ValueError(f"{where}: padding {row.padding!r} is neither SAME nor VALID")
+
+
+def _stages(architecture: Architecture) -> Tuple[Stage, ...]:
+    stages: List[Stage] = []
+    size, channels = architecture.image_size, architecture.channels
+    for index, row in enumerate(architecture.rows):
+        where = f"row {index + 1} ({row.conv})"
+        margin, output_size = _extent(where, row, size)
+        quantised = index >= architecture.float_stages
+        if not quantised and row.groups > 1:
+            raise ValueError(f"{where}: groups {row.groups}, and a float stage has one")
+        if channels % row.groups:
+            raise ValueError(f"{where}: groups {row.groups} do not share {channels} channels evenly")
+        if stages and stages[-1].filters % row.groups:
+            raise ValueError(f"{where}: groups {row.groups} do not share the {stages[-1].filters} filters of a group of "
+                             f"{stages[-1].conv} evenly")
+        stages.append(Stage(**dataclasses.asdict(row), size=size, channels=channels, margin=margin, output_size=output_size,
+                            quantised=quantised, fires=index + 1 >= architecture.float_stages, reader=Reader()))
+        size, channels = output_size, row.groups * row.filters
+    readers = [Reader(stage.groups, stage.stride, stage.margin) for stage in stages[1:]] + [Reader()]
+    return tuple(dataclasses.replace(stage, reader=reader) for stage, reader in zip(stages, readers))
+
+
+def _extent(where: str, row: Row, size: int) -> Tuple[int, int]:
+    """(zeros on each side, size of the output map) for an input map of this size, as TensorFlow pads."""
+    covered = size if row.padding == "SAME" else size - row.kernel + 1
+    output_size = -(-covered // row.stride)
+    zeros = max((output_size - 1) * row.stride + row.kernel - size, 0)
+    if zeros % 2 or output_size < 1:
+        raise ValueError(f"{where}: kernel {row.kernel}, stride {row.stride} and padding {row.padding} would pad a map of "
+                         f"{size} x {size} on one side alone, or leave nothing of it")
+    return zeros // 2, output_size
+
+
+PAPER = Architecture((
+    Row("cnn00", "bn00", 1, 32, 3, 1, "SAME"),  # float, then ReLU
+    Row("cnn0", "bn0", 1, 64, 3, 1, "SAME"),  # float, then sign: the input spikes
+    Row("cnn1", "bn1", 2, 128, 4, 2, "SAME"),  # from here on quantised weights, then sign: the hidden stages
+    Row("cnn2", "bn2", 8, 64, 3, 1, "SAME"),
+    Row("cnn4", "bn4", 4, 128, 2, 2, "SAME"),
+    Row("cnn6", "bn6", 16, 128, 3, 1, "VALID"),
+    Row("cnn7", "bn7", 4, 256, 1, 1, "SAME"),
+    Row("cnn8", "bn8", 8, 128, 2, 2, "SAME"),
+    Row("cnn10", "bn10", 8, 128, 2, 1, "VALID"),
+    Row("cnn11", "bn11", 1, 512, 1, 1, "VALID"),
+), picture_size=32, image_size=24, channels=3, classes=10, float_stages=2)

@@ -1,0 +1,1 @@
+"""A training run, and what it leaves behind: recipe, checkpoints, log, card."""

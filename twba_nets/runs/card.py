@@ -1,0 +1,124 @@
+"""The card beside a finished run's model.npz, model.json: what it is, how it came about, its digest.
+"""
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Dict, Optional, Sequence, Union
+
+from twba_nets.runs import about as abouts, recipe as recipes
+from twba_nets.runs.about import About
+from twba_nets.system import places
+from twba_nets.system.errors import UserError
+from twba_nets.system.files import Source, path_of as file_of, read_json, sha256, write_json
+from twba_nets.runs.run_folder import MODEL_NAME
+
+CODE = ("*.py", "*.c", "*.h", "*.html", "*.css", "*.js", "*.lock")  # in whatever folder
+
+
+def path_of(model: Path) -> Path:
+    """The card's path beside a model's npz."""
+    return model.with_suffix(".json")
+
+
+def write(folder: Path, recipe: recipes.Recipe, row: Dict[str, str], spans: Sequence[Dict], sha256: str) -> None:
+    """Write the card of a finished run, from its recipe and its log's last row (journal.read_log).
+
+    spans: which epochs were trained where (provenance.whole). sha256: of model.npz as it was written.
+    """
+    seconds = [span["seconds"] for span in spans]
+    write_json(path_of(folder / MODEL_NAME), {
+        "sha256": sha256,
+        "recipe": recipe.to_json(),
+        "epochs": int(row["epoch"]),
+        "test_accuracy": float(row["test_accuracy"]),
+        "test_loss": float(row["test_loss"]),
+        "spikes_per_image": float(row["spikes_per_image"]),
+        "training_seconds": None if None in seconds else sum(seconds),
+        "provenance": spans,
+    })
+
+
+def write_saved(model: Path, about: About, sha256: str) -> None:
+    """Write the card of a network that no run of this project trained."""
+    write_json(path_of(model), {"sha256": sha256, "network": about.to_json()})
+
+
+def remove(folder: Path) -> None:
+    """Remove the card of a run that goes on: its model is about to change."""
+    path = path_of(folder / MODEL_NAME)
+    if path.exists():
+        path.unlink()
+
+
+def read(source: Source) -> Optional[Dict]:
+    """The card beside a model's npz, or None where there is none. Raises UserError if it is not that model's."""
+    model = file_of(source)
+    path = path_of(model)
+    if model.suffix != ".npz" or not os.path.exists(path):  # False where the card's name would be too long
+        return None
+    try:
+        card = read_json(path)
+        digest = card["sha256"]
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise UserError(f"{path}: not the card of a model ({error!r}): restore it, or move it away")
+    if (source is not model or model.exists()) and sha256(source) != digest:
+        raise UserError(f"{model}: its sha256 is not the one in {path.name}: it was changed or damaged: restore it (git "
+                        "checkout), or move the card away")
+    return card
+
+
+def load_recipe(source: Source) -> Optional[recipes.Recipe]:
+    """The recipe of a checkpoint: in the card beside it, else in its folder's recipe.json, else None.
+
+    Raises UserError, which names the file, if it cannot be read, or if the card is another file's.
+    """
+    described = _described(file_of(source), read(source))
+    return described if isinstance(described, recipes.Recipe) else None
+
+
+def about_beside(checkpoint: Path, found: Optional[Dict]) -> Optional[About]:
+    """What a checkpoint is: its card, once that is found (read), or its folder's recipe.json says so; else None."""
+    described = _described(checkpoint, found)
+    return described.about if isinstance(described, recipes.Recipe) else described
+
+
+def _described(checkpoint: Path, found: Optional[Dict]) -> Union[recipes.Recipe, About, None]:
+    path = checkpoint.parent / recipes.FILE_NAME
+    if found:
+        path = path_of(checkpoint)
+    elif not path.exists():
+        return None
+    try:
+        if found and "network" in found:
+            return abouts.from_json(found["network"])
+        return recipes.from_json(found["recipe"] if found else read_json(path))
+    except (UserError, ValueError, TypeError, AttributeError, KeyError, OSError) as error:
+        raise UserError(f"{path}: not a recipe of this project ({error}): restore it, or move it away")
+
+
+def cpu_name() -> str:
+    """The processor as the operating system calls it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown"
+
+
+def commit() -> Optional[str]:
+    """The commit of the code, marked where code differs from it; None outside a git checkout.
+
+    A model, figures or texts that are not committed yet are no code: they leave no mark.
+    """
+    if not (places.IS_CHECKOUT and (places.HOME / ".git").exists()):  # a package or source archive in somebody else's checkout
+        return None
+    try:
+        return _git("rev-parse", "HEAD") + "-changed" * bool(_git("diff", "--name-only", "HEAD", "--", *CODE))
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.check_output(["git", *arguments], cwd=str(places.HOME), stderr=subprocess.DEVNULL,
+                                   universal_newlines=True).strip()

@@ -1,0 +1,77 @@
+"""Opening a trained model: where it is, what it is, its variables."""
+import dataclasses
+from pathlib import Path
+from typing import Callable, Dict, NamedTuple, Optional, Union
+
+import numpy as np
+
+from twba_nets.runs import card, npz, recipe as recipes, run_folder
+from twba_nets.network.architecture import PAPER
+from twba_nets.runs.about import About
+from twba_nets.runs.arrays import read_npz
+from twba_nets.system.errors import UserError, reads
+from twba_nets.system.files import Content, Source, path_of
+
+
+class Model(NamedTuple):
+    """A checkpoint that is open.
+
+    path: of the checkpoint. about: what it is; where nothing beside the checkpoint says so, the paper's network of the variant
+    and activation that were asked for. values: the model's variables, name -> array. card: the one beside it, which has its
+    digest, or None.
+    """
+    path: Path
+    about: About
+    values: Dict[str, np.ndarray]
+    card: Optional[dict] = None
+
+
+@reads
+def open_model(source: Union[str, Source], variant: Optional[str] = None, activation: Optional[str] = None,
+               allow_pickle: bool = False, read: Callable[..., Dict[str, np.ndarray]] = npz.read_model) -> Model:
+    """Open the model that `source` names (run_folder.locate), or an npz whose content was read. An npz is read once.
+
+    variant, activation: what it must be; needed where neither card nor recipe beside it says what it is.
+    allow_pickle: also read the original's pickled model.npz. Loading a pickle can run any code.
+    read: gives the variables of a (source, architecture, allow_pickle): npz.read_model of an npz, twba_tensorflow's
+    checkpoint.read also of a TensorFlow checkpoint. Where nothing beside the checkpoint says so, the network is the paper's.
+    Raises UserError if the model is missing, damaged or something else than asked for.
+    """
+    source = source if isinstance(source, Content) else run_folder.locate(source)
+    path = path_of(source)
+    if path.suffix == ".npz":
+        source = read_npz(source, npz.REMEDY)
+    recorded = card.read(source)
+    about = card.about_beside(path, recorded)
+    if about:
+        require_same(about, path, variant=variant, activation=activation)
+        variant = about.variant
+    elif not variant:
+        raise UserError(f"{path}: neither card nor recipe beside it says what it is: add --variant twba or bwba, and "
+                        "--activation")
+    values = read(source, about.architecture if about else PAPER, allow_pickle)
+    npz.check_variant(values, variant, path)
+    if not about:
+        about = dataclasses.replace(recipes.paper(variant), activation=require_activation(path, activation)).about
+    return Model(path, about, values, recorded)
+
+
+def require_same(recorded: Union[recipes.Recipe, About], path: Path, **asked) -> None:
+    """Raise UserError if something else than None is asked for (field=value) that stands otherwise beside a checkpoint."""
+    for name, value in asked.items():
+        found = getattr(recorded, name)
+        if value is None or value == found:
+            continue
+        if name == "architecture":
+            raise UserError(f"{path}: is of another network, which has {found.difference(value)}: name its table with --network, "
+                            "or another file or folder")
+        raise UserError(f"{path}: its {name} is {found}, not {value}: ask for {found}, or name another file or folder")
+
+
+def require_activation(path: Path, activation: Optional[str]) -> str:
+    """The activation. Raises UserError unless the command line says what nothing beside a checkpoint does."""
+    if activation is None:
+        raise UserError(f"{path}: neither card nor recipe beside it says with which activations it was trained: add "
+                        "--activation binary ({0, 1}) or --activation three-level ({0, 0.5, 1}, which the published code "
+                        "computes)")
+    return activation

@@ -1,0 +1,253 @@
+"""How a network is trained, in one object."""
+import dataclasses
+from pathlib import Path
+from typing import Any, Dict, Optional, Set, Tuple
+
+import numpy as np
+
+from twba_nets.datasets import NAMES
+from twba_nets.datasets.dataset import Dataset
+from twba_nets.network import architecture as arch
+from twba_nets.network.architecture import PAPER, Architecture
+from twba_nets.network.quantisers import ACTIVATIONS, WEIGHTS, canonical
+from twba_nets.system.errors import UserError
+from twba_nets.system.files import write_json
+from twba_nets.runs.about import About
+from twba_nets.runs.run_folder import data_file
+
+FILE_NAME = "recipe.json"
+REPORTED = {"twba": 0.8819, "bwba": 0.8650}  # test accuracy on CIFAR-10, by the paper, after 600 epochs
+LARGEST = 2 ** 31 - 1  # of every whole number in a recipe: what an int32 holds
+MOST_EPOCHS = 100000  # twice the published code's
+MOST_IMAGES = 50000  # in a batch, and to be limited to: as many as CIFAR-10 has
+MAX_BRIGHTNESS = 63.0  # training images: added, between plus and minus this, of 255
+CONTRAST = (0.2, 1.8)  # training images: the range of factors about each channel's mean
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A training recipe; its defaults are the paper's, for its network and CIFAR-10.
+
+    The published code starts at learning rate 0.01; every 200 epochs its user divides that by ten by hand
+    and restarts from the checkpoint. Here the same schedule is `learning_rate_steps`: (epoch, rate) pairs,
+    each rate in force from its epoch (counted from 0) until the next pair's. with_learning_rate and
+    with_linear_decay make other schedules.
+
+    initial_weights: None for fresh weights, else the checkpoint whose model variables training began with, as
+    {"file": its folder and name, "sha256": its digest}. limit_train: None for all training images, else only the first
+    so many, at least a batch. limit_test: None for all test images, else the test after each epoch takes the first so many.
+    hold_out: None, else so many training images, the last ones, are not trained on; the run is tested on them, and not on the
+    test images. mirror: whether training mirrors images; None: as the data set has it.
+
+    dataset: a name of datasets.NAMES; or that of one's own data, and then data says which: {"path": where they were, "sha256":
+    their digest}. class_names: of the labels 0, 1, ...; None: those of that name.
+
+    PyTorch's trainer alone has the following. teacher: None, else the checkpoint from whose logits the network learns beside
+    the labels, as initial_weights. precise_batch_norm: whether batch norm's statistics are estimated once more after the last
+    epoch, over all training images. Source: Hinton, Vinyals and Dean, 2015; Wu and Johnson, 2021, section 3.
+    """
+    variant: str
+    activation: str = "binary"
+    dataset: str = "cifar10"
+    epochs: int = 600
+    batch_size: int = 200
+    learning_rate_steps: Tuple[Tuple[int, float], ...] = ((0, 0.01), (200, 0.001), (400, 0.0001))
+    seed: int = 0
+    initial_weights: Optional[Dict[str, str]] = None
+    limit_train: Optional[int] = None
+    limit_test: Optional[int] = None
+    hold_out: Optional[int] = None
+    teacher: Optional[Dict[str, str]] = None
+    precise_batch_norm: bool = False
+    architecture: Architecture = PAPER
+    data: Optional[Dict[str, str]] = None
+    class_names: Optional[Tuple[str, ...]] = None
+    mirror: Optional[bool] = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "activation", canonical(self.activation))
+        # JSON knows no tuples
+        object.__setattr__(self, "learning_rate_steps", tuple(sorted((epoch, rate) for epoch, rate in
+                                                                     self.learning_rate_steps)))
+        if self.class_names is not None:
+            object.__setattr__(self, "class_names", tuple(self.class_names))
+        self._check()
+
+    def _check(self) -> None:
+        for name, known in (("variant", WEIGHTS), ("activation", ACTIVATIONS)):
+            if getattr(self, name) not in known:
+                raise UserError(f"{name} {getattr(self, name)!r} is none of {', '.join(known)}")
+        self._check_data()
+        for name, least, most in (("epochs", 1, MOST_EPOCHS), ("batch_size", 1, MOST_IMAGES), ("seed", 0, LARGEST)):
+            if not _is_integer(getattr(self, name), least, most):
+                raise UserError(f"{name} {getattr(self, name)!r} is no whole number from {least} to {most}")
+        limit = self.limit_train
+        if limit is not None and not _is_integer(limit, self.batch_size, MOST_IMAGES):
+            raise UserError(f"limit_train {limit!r} is no whole number from the batch size, {self.batch_size}, to {MOST_IMAGES}: "
+                            "take more images or smaller batches")
+        for name in ("limit_test", "hold_out"):
+            value = getattr(self, name)
+            if value is not None and not _is_integer(value, 1, MOST_IMAGES):
+                raise UserError(f"{name} {value!r} is no whole number from 1 to {MOST_IMAGES}")
+        if not isinstance(self.precise_batch_norm, bool):
+            raise UserError(f"precise_batch_norm {self.precise_batch_norm!r} is neither true nor false")
+        self._check_rates()
+        for name in ("initial_weights", "teacher"):
+            source = getattr(self, name)
+            if source is not None and not _is_record(source, {"file", "sha256"}):
+                raise UserError(f"{name} {source!r} is not {{file, sha256}}")
+
+    def _check_data(self) -> None:
+        if not isinstance(self.dataset, str) or self.data is None and self.dataset not in NAMES:
+            raise UserError(f"dataset {self.dataset!r} is none of {', '.join(NAMES)}")
+        if self.data is not None and not _is_record(self.data, {"path", "sha256"}):
+            raise UserError(f"data {self.data!r} is not {{path, sha256}}")
+        names = self.class_names
+        if names is not None and not (len(names) == self.architecture.classes and all(isinstance(name, str) for name in names)):
+            raise UserError(f"class_names {names!r:.80} are not {self.architecture.classes} texts")
+        if not isinstance(self.mirror, (bool, type(None))):
+            raise UserError(f"mirror {self.mirror!r} is neither true nor false")
+
+    def _check_rates(self) -> None:
+        epochs = [epoch for epoch, _ in self.learning_rate_steps]
+        if not all(_is_integer(epoch, 0) for epoch in epochs) or epochs[:1] != [0] or len(set(epochs)) < len(epochs):
+            raise UserError("the learning rate's steps must begin at epoch 0 and name each epoch once, as in 0:0.01 "
+                            "200:0.001")
+        for _, rate in self.learning_rate_steps:
+            # what float32 can hold; a NaN lies in no range
+            if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 1e-37 < rate < 1e38:
+                raise UserError(f"learning rate {rate!r} is no number above 0")
+
+    @property
+    def source(self) -> str:
+        """What datasets.load takes: the data set's name, or where one's own data were."""
+        return self.data["path"] if self.data else self.dataset
+
+    @property
+    def names(self) -> Tuple[str, ...]:
+        """Of the classes; their numbers where nothing names them."""
+        return self.class_names or NAMES.get(self.dataset) or tuple(map(str, range(self.architecture.classes)))
+
+    @property
+    def about(self) -> About:
+        """What a network of this recipe is."""
+        return About(self.variant, self.activation, self.architecture, self.source, self.names)
+
+    def with_data(self, path: Path) -> "Recipe":
+        """The same recipe for one's own data, which are not read yet."""
+        return dataclasses.replace(self, dataset=path.stem, data={"path": str(path), "sha256": ""}, class_names=None)
+
+    def with_loaded(self, data: Dataset, source: str) -> "Recipe":
+        """The same recipe once its data are read, from this source. Raises UserError if they are others than they were."""
+        if not self.data:
+            known = NAMES.get(self.dataset) == data.class_names
+            return self if known else dataclasses.replace(self, class_names=data.class_names)
+        sha256 = data.sha256
+        if self.data["sha256"] not in ("", sha256):
+            raise UserError(f"{source}: holds other data than this run was begun with: name those with --data, or begin "
+                            "another run")
+        return dataclasses.replace(self, dataset=data.name, data={"path": source, "sha256": sha256}, class_names=data.class_names)
+
+    @property
+    def title(self) -> str:
+        """What is trained on what, to be read."""
+        limits = [text for text, limit in ((f"first {self.limit_train} training images", self.limit_train),
+                                           (f"tested on {self.hold_out} held-out training images", self.hold_out),
+                                           (f"first {self.limit_test} test images", self.limit_test)) if limit]
+        images = f" ({', '.join(limits)})" if limits else ""
+        return f"{self.variant.upper()} on {self.dataset}{images}, {self.activation} activations"
+
+    def learning_rate(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 0."""
+        return [rate for start, rate in self.learning_rate_steps if start <= epoch][-1]
+
+    def estimates_statistics_after(self, epoch: int) -> bool:
+        """Whether batch norm's statistics are estimated once more between this epoch, counted from 0, and its test."""
+        return self.precise_batch_norm and epoch + 1 == self.epochs
+
+    def with_learning_rate(self, rate: float, epoch: int) -> "Recipe":
+        """The same recipe with a constant rate from that epoch on: what the original's users edit by hand."""
+        return self._from_epoch(epoch, ((epoch, rate),))
+
+    def with_linear_decay(self, rate: float, epoch: int = 0) -> "Recipe":
+        """The same recipe with a rate that falls in a line: `rate` in that epoch, and 0 after the last one.
+
+        The rates are rounded to 12 digits, to be read: 0.0081 in place of 0.008100000000000001.
+        """
+        left = self.epochs - epoch
+        return self._from_epoch(epoch, tuple((epoch + i, float(f"{rate * (1 - i / left):.12g}")) for i in range(left)))
+
+    def with_initial_weights(self, path: Path, sha256: str) -> "Recipe":
+        """The same recipe, begun with the weights of this checkpoint: a training.npz or a TensorFlow checkpoint's prefix.
+
+        sha256: of the bytes that the weights were read from.
+        """
+        return dataclasses.replace(self, initial_weights=_source(path, sha256))
+
+    def with_teacher(self, path: Path, sha256: str) -> "Recipe":
+        """The same recipe with the teacher of this npz. sha256: of the bytes that it was read from."""
+        return dataclasses.replace(self, teacher=_source(path, sha256))
+
+    def _from_epoch(self, epoch: int, steps: Tuple) -> "Recipe":
+        past = tuple(step for step in self.learning_rate_steps if step[0] < epoch)
+        return dataclasses.replace(self, learning_rate_steps=past + steps)
+
+    def save(self, folder: Path) -> None:
+        """Write the recipe into a run's folder."""
+        write_json(folder / FILE_NAME, self.to_json())
+
+    def to_json(self) -> Dict[str, Any]:
+        """What from_json takes."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return dict(fields, architecture=self.architecture.to_json())
+
+
+def from_json(found: Dict[str, Any]) -> Recipe:
+    """The recipe that a JSON object describes; its network is the paper's where it names none, as earlier ones.
+
+    Raises ValueError, TypeError or UserError where it is none.
+    """
+    architecture = found.get("architecture")
+    return Recipe(**dict(found, architecture=PAPER if architecture is None else arch.from_json(architecture)))
+
+
+def _source(path: Path, sha256: str) -> Dict[str, str]:
+    """How a recipe names a checkpoint: an npz, or a TensorFlow checkpoint's prefix."""
+    file = path if path.suffix == ".npz" else data_file(path)
+    return {"file": f"{file.resolve().parent.name}/{file.name}", "sha256": sha256}
+
+
+def _is_record(value: object, keys: Set[str]) -> bool:
+    return isinstance(value, dict) and set(value) == keys and all(isinstance(text, str) for text in value.values())
+
+
+def _is_integer(value: object, least: int, most: int = LARGEST) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def epoch_order(images: int, seed: int, epoch: int) -> np.ndarray:
+    """The order in which an epoch (counted from 0) sees the training images, int64 [images]: from seed and epoch alone."""
+    return np.random.RandomState([seed, epoch]).permutation(images)
+
+
+def paper(variant: str) -> Recipe:
+    """The paper's recipe: CIFAR-10, 600 epochs.
+
+    Reported: TWBA 88.19 %, BWBA 86.50 %. What a released network has shown, and by which recipe, is in its card
+    (TWBA/model.json); REPRODUCTION.md has the whole story.
+    """
+    return Recipe(variant)
+
+
+def digits(variant: str) -> Recipe:
+    """A recipe for scikit-learn's handwritten digits: minutes on a CPU, to try everything out.
+
+    Shown: TWBA 98.6 % of the held-out digits (two cores of an AMD EPYC, TensorFlow 1.15, 100 seconds).
+    """
+    return Recipe(variant, dataset="digits", epochs=6, batch_size=50,
+                  learning_rate_steps=((0, 0.005), (3, 0.0025), (5, 0.0005)))
+
+
+def of(variant: str, dataset: str) -> Recipe:
+    """The recipe for a data set: digits has one of its own, others have the paper's."""
+    return digits(variant) if dataset == "digits" else Recipe(variant, dataset=dataset)

@@ -1,0 +1,242 @@
+"""How both trainers begin a run, go on with one, refuse to, and end.
+
+A trainer makes a TrainingRun of its command line. Then it either calls end_without_training(), if is_done, or trains:
+
+    data = run.load_data()
+    with run.claimed():
+        run.begin()
+        ...
+"""
+import argparse
+import contextlib
+import dataclasses
+from pathlib import Path
+from typing import Callable, Iterator, NamedTuple, Optional, Tuple
+
+from twba_nets import datasets
+from twba_nets.runs import card, journal, npz, provenance, recipe as recipes, run_folder
+from twba_nets.system import files, places
+from twba_nets.runs.arrays import Arrays, read_npz
+from twba_nets.datasets.dataset import Dataset
+from twba_nets.network.architecture import Architecture
+from twba_nets.system.errors import UserError
+from twba_nets.runs.model import Model, open_model, require_activation, require_same
+from twba_nets.runs.recipe import Recipe
+
+
+class Found(NamedTuple):
+    """What a trainer finds when it looks for a place to start.
+
+    start: the checkpoint to go on from, None for a fresh start. epoch: its number of finished epochs, None where it holds
+    none, as the original's. newest: the newest checkpoint in the output folder, None if there is none.
+    """
+    start: Optional[Path]
+    epoch: Optional[int]
+    newest: Optional[Path]
+
+
+class TrainingRun:
+    """A run, from the flags that both trainers have to its folder.
+
+    folder: where it is written. start: the checkpoint that it goes on from, or None. first_epoch: the first to train,
+    counted from 0. initial: the model's variables that it begins with, name -> array, of the checkpoint that
+    --initial-weights names, or None. teacher: the model that --teacher names, or None. recipe: the run's. chief: whether this
+    is the one of several processes that writes and prints.
+    """
+
+    def __init__(self, recipe: Recipe, args: argparse.Namespace, read_latent: Callable[[Path, Architecture], Tuple[Arrays, str]],
+                 locate: Callable[[Path], Path] = run_folder.locate, chief: bool = True):
+        """recipe: where neither the checkpoint nor the command line (args) says otherwise.
+
+        read_latent: a checkpoint's variables, and the sha256 of their file (npz.read_latent).
+        locate: the checkpoint that a path names, in a form from which this framework can go on; raises UserError.
+        Raises UserError if the run cannot be begun, or gone on with, in this folder.
+        """
+        self.args, self.folder, self.locate, self.chief = args, args.output, locate, chief
+        self.found = self._look()
+        self.start = self.found.start
+        self.first_epoch = self._first_epoch()
+        weights = locate(args.initial_weights) if args.initial_weights else None
+        self.recipe, self.initial = choose_recipe(recipe, self.start, args, self.first_epoch, weights), None
+        if weights:
+            self.initial, sha256 = read_latent(weights, self.recipe.architecture)
+            self.recipe = self.recipe.with_initial_weights(weights, sha256)
+        self.teacher = self._open_teacher()
+        journal.read_log(self.folder)  # damage is better found now
+        for folder in (self.folder, self.start.parent if self.start else self.folder):
+            provenance.read(folder)
+
+    def _look(self) -> Found:
+        newest = run_folder.newest(self.folder)
+        start = self._starting_point(newest)
+        return Found(start, run_folder.epoch_of(start) if start else None, newest)
+
+    def _starting_point(self, newest: Optional[Path]) -> Optional[Path]:
+        resume = self.args.resume  # True, False or a path
+        if resume is True:
+            if newest is None:
+                raise UserError(f"{self.folder}: no checkpoint to go on from: leave --resume out to begin")
+            return self.locate(self.folder)
+        start = self.locate(resume) if resume else None
+        if newest and not (start and self._is_in_folder(start)):
+            raise UserError(f"{self.folder}: holds a run already ({newest.name}): go on with --resume, or name another folder "
+                            "with --output")
+        if not newest and (self.folder / run_folder.MODEL_NAME).exists():
+            raise UserError(f"{self.folder}: holds a model already ({run_folder.MODEL_NAME}): name another folder with "
+                            "--output")
+        return start
+
+    def _is_in_folder(self, path: Path) -> bool:
+        return path.parent.resolve() == self.folder.resolve()
+
+    def _first_epoch(self) -> int:
+        if self.start is None:
+            return 0
+        if self.found.epoch is not None:
+            return self.found.epoch
+        if self.chief:
+            print(f"note: {self.start} holds no epoch, as the original's checkpoints: going on from epoch "
+                  f"{self.args.initial_epoch} (--initial-epoch)")
+        return self.args.initial_epoch
+
+    def _open_teacher(self) -> Optional[Model]:
+        """The model that --teacher, a flag of PyTorch's trainer, names, which the recipe then names too.
+
+        Raises UserError if it is not the one of the run that goes on.
+        """
+        named, stored = getattr(self.args, "teacher", None), self.recipe.teacher
+        if not named:
+            return None
+        content = read_npz(run_folder.locate_npz(places.model(named)), npz.REMEDY)
+        sha256 = files.sha256(content)
+        self.recipe = self.recipe.with_teacher(content.path, sha256)
+        if self.start and (stored or {}).get("sha256") != sha256:
+            raise UserError(f"{content.path}: is not the teacher of {self.start}, a run that goes on: name the same one, or "
+                            "begin another run")
+        model = open_model(content)
+        for name in ("image_size", "channels", "classes"):
+            theirs, ours = (getattr(recipe.architecture, name) for recipe in (model.about, self.recipe))
+            if theirs != ours:
+                raise UserError(f"{content.path}: is no teacher of this network: its {name} is {theirs}, not {ours}: "
+                                "name another")
+        return model
+
+    def require_teacher(self) -> None:
+        """Raise UserError where the recipe has a teacher and the command line names none."""
+        if self.recipe.teacher and not self.teacher:
+            raise UserError(f"{self.start}: learns from a teacher ({self.recipe.teacher['file']}): name it with --teacher")
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is no epoch left to train."""
+        return self.first_epoch >= self.recipe.epochs
+
+    def end_without_training(self, complete: Callable[[Recipe], None]) -> None:
+        """End a run that is done, after what a kill during its last save left undone has been completed.
+
+        complete(recipe) writes model.npz, the learning curve and the card of a run of that recipe.
+        """
+        if not self.chief:
+            return
+        recipe = self._cut_short()
+        if recipe:
+            with self.claimed():
+                complete(recipe)
+            print(f"{self.folder}: completed: model.npz, its card and the learning curve")
+        print(f"{epochs_done(self.start, self.first_epoch, self.recipe)}; to train longer, give a higher --epochs")
+
+    def _cut_short(self) -> Optional[Recipe]:
+        """The recipe of a run whose last save was cut short, else None. Its own: flags change no run that is trained."""
+        recipe, newest = card.load_recipe(self.start) if self.start else None, self.found.newest
+        if not self.start or not recipe or recipe.epochs != self.first_epoch or not newest or not self._is_in_folder(self.start):
+            return None
+        is_newest = run_folder.epoch_of(newest) == self.found.epoch
+        return recipe if is_newest and journal.is_cut_short(self.folder, self.first_epoch) else None
+
+    def load_data(self) -> Dataset:
+        """The recipe's data set, with those images that the recipe trains and tests on. Raises UserError if it has fewer."""
+        source = str(self.args.data or self.recipe.source)
+        data = datasets.load(source, self.recipe.architecture, self.args.data_dir)
+        self.recipe = recipe = self.recipe.with_loaded(data, source)
+        if recipe.mirror is not None:
+            data = data._replace(flip=recipe.mirror)
+        if recipe.hold_out:
+            left = len(data.x_train) - recipe.hold_out
+            if left < recipe.batch_size:
+                raise UserError(f"--hold-out {recipe.hold_out}: {recipe.dataset} has {len(data.x_train)} training images, and a "
+                                f"batch has {recipe.batch_size}: hold out fewer")
+            data = data._replace(x_train=data.x_train[:left], y_train=data.y_train[:left],
+                                 x_test=data.x_train[left:], y_test=data.y_train[left:])
+        limits = {"train": recipe.limit_train, "test": recipe.limit_test}
+        for part, limit in limits.items():
+            images = len(getattr(data, f"x_{part}"))
+            if limit and limit > images:
+                raise UserError(f"--limit-{part} {limit}: {recipe.dataset} has {images} such images: leave it out for all")
+        return data._replace(**{f"{array}_{part}": getattr(data, f"{array}_{part}")[:limit]
+                                for part, limit in limits.items() for array in "xy"})
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keep the folder from other processes that train. Raises UserError where one has trained into it until now."""
+        with files.claimed(self.folder):
+            if self._look() != self.found:
+                raise UserError(f"{self.folder}: another process has trained into this folder just now: start again")
+            yield
+
+    def begin(self, *details: object) -> None:
+        """Write the recipe, and print how the run is trained. details: what else there is to say of it."""
+        recipe = self.recipe
+        recipe.save(self.folder)
+        if self.start:
+            provenance.carry(self.start.parent, self.folder, self.first_epoch)
+        print(f"{self.folder}: {recipe.title}, epochs {self.first_epoch + 1} to {recipe.epochs}, batch size "
+              f"{recipe.batch_size}, seed {recipe.seed}" + "".join(f", {detail}" for detail in details), flush=True)
+
+
+def epochs_done(path: Optional[Path], epochs: int, recipe: Recipe) -> str:
+    """What is said at the end of a run, or of a part of it."""
+    return f"{path}: {epochs} of {recipe.epochs} epochs are done"
+
+
+def choose_recipe(recipe: Recipe, start: Optional[Path], args: argparse.Namespace, first_epoch: int,
+                  weights: Optional[Path] = None) -> Recipe:
+    """The recipe of the run that goes on, else the data set's, else the script's; with the command line's changes.
+
+    start: the checkpoint of the run that goes on, or None. weights: the checkpoint that --initial-weights names, or None.
+    Raises UserError if the command line contradicts the checkpoint's recipe.
+    """
+    variant, stored = recipe.variant, card.load_recipe(start) if start else None
+    if start and stored:
+        require_same(stored, start, variant=variant, activation=args.activation, dataset=args.dataset, seed=args.seed,
+                     limit_train=args.limit_train, limit_test=args.limit_test, hold_out=args.hold_out,
+                     architecture=args.architecture)
+        recipe = stored
+    elif args.dataset:
+        recipe = recipes.of(variant, args.dataset)
+    if start and not stored:
+        require_activation(start, args.activation)
+    given = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(Recipe)
+             if field.name not in ("variant", "dataset", "data", "initial_weights", "teacher")}
+    recipe = dataclasses.replace(recipe, **{name: value for name, value in given.items() if value is not None})
+    if args.data and stored and not stored.data:
+        raise UserError(f"{start}: was trained on {stored.dataset}, not on data of one's own: leave --data out, or begin another "
+                        "run")
+    if args.data and not stored:
+        recipe = recipe.with_data(args.data)
+    if args.learning_rate is not None:
+        recipe = recipe.with_learning_rate(args.learning_rate, first_epoch)
+    if args.linear_decay is not None:
+        recipe = recipe.with_linear_decay(args.linear_decay, first_epoch)
+    if weights:
+        _check_weights(weights, recipe, start)
+    return recipe
+
+
+def _check_weights(weights: Path, recipe: Recipe, start: Optional[Path]) -> None:
+    """Raise UserError where a run cannot begin with the weights of this checkpoint."""
+    if start:
+        raise UserError(f"{weights}: --initial-weights begins a run, and {start} is one that goes on: leave out one of the "
+                        "two, or name another folder with --output")
+    stored = card.load_recipe(weights)
+    if stored:
+        require_same(stored, weights, variant=recipe.variant, architecture=recipe.architecture)

@@ -1,0 +1,1 @@
+"""What all programs need of the system: files, streams, signals, memory."""
