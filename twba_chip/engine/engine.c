@@ -5,30 +5,67 @@
 #include "vectors.h"
 #include "words.h"
 
+/* The last float stage, whose spikes the hidden stages read. */
+static Stage *encoder(const Network *network) { return network->stages + network->float_stages - 1; }
+
+static Stage *last_stage(const Network *network) { return network->stages + network->number_of_stages - 1; }
+
+static const char *check_images(const Network *network) {
+    int64_t size = network->picture_size;
+    if (size < 1 || network->channels < 1 || network->image_bytes != size * size * network->channels)
+        return "an image has no pixels, or other bytes than pixels";
+    if (network->image_size < 1 || network->image_size > size || network->image_margin < 0)
+        return "the part of an image that is read is none";
+    return NULL;
+}
+
+/* Of a stage's output. */
+static const char *check_map(const Stage *s) {
+    const Geometry *g = &s->geometry;
+    if (g->size < 1 || g->margin < 0 || g->positions != (int64_t)g->size * g->size)
+        return "a map has no positions, or another number than rows and columns";
+    int64_t rows = g->size + 2 * (int64_t)g->margin;
+    if (g->output_position < 1 || g->output_row != rows * g->output_position || g->output_image != rows * g->output_row)
+        return "a map is not square";
+    return NULL;
+}
+
+/* Of the output of a stage that fires. */
+static const char *check_spikes(const Stage *s) {
+    const Geometry *g = &s->geometry;
+    if (g->groups < 1 || g->output_position * (int64_t)8 != (int64_t)g->groups * g->filters || g->output_image % 8)
+        return "a map's positions have other bits than neurons, or it is no multiple of 64 bits";
+    return NULL;
+}
+
 static const char *check_hidden_stage(const Stage *s) {
     const Geometry *g = &s->geometry, *before = &s[-1].geometry;
-    if (g->groups < 1 || g->groups * g->channels * 32 != before->groups * before->filters)
+    if (g->groups < 1 || (int64_t)g->groups * g->channels * 32 != (int64_t)before->groups * before->filters)
         return "a hidden stage reads another number of channels than the stage before gives";
+    if (g->fan_in < 1 || g->fan_in != (int64_t)g->kernel * g->kernel * g->channels)
+        return "a hidden neuron has no synapses, or another number than its kernel";
     const char *mistake = check_words(s);
-    mistake = mistake ? mistake : check_planes(s);
-    return mistake ? mistake : check_map(s);
+    return mistake ? mistake : check_spikes(s);
 }
 
 /* What is wrong with a size that Python knows too, or NULL. */
 static const char *check(const Network *network, int number) {
     if (network->network_bytes != sizeof(Network) || network->stages_bytes != network->number_of_stages * (int64_t)sizeof(Stage))
         return "the structs have other sizes in Python than in network.h";
-    if (network->image_bytes != IMAGE * IMAGE * CHANNELS)
-        return "images have another size than floats.c reads";
     if (network->chunk != IMAGES || number < 1 || number > IMAGES || network->part < 1 || network->part > IMAGES)
         return "a call has no images, or more than a plane";
-    if (network->number_of_stages <= FLOAT_STAGES)
-        return "there is no hidden stage";
-    const Stage *stages = network->stages, *last = stages + network->number_of_stages - 1;
-    const char *mistake = check_float_stages(stages);
-    mistake = mistake ? mistake : check_map(stages + 1);
-    for (const Stage *s = stages + FLOAT_STAGES; s <= last && !mistake; s++)
+    if (network->float_stages < 1 || network->number_of_stages <= network->float_stages)
+        return "there is no float stage, or no hidden one";
+    const Stage *last = last_stage(network);
+    const char *mistake = check_images(network);
+    for (const Stage *s = network->stages; s <= last && !mistake; s++)
+        mistake = check_map(s);
+    mistake = mistake ? mistake : check_float_stages(network);
+    mistake = mistake ? mistake : check_spikes(encoder(network));
+    for (const Stage *s = encoder(network) + 1; s <= last && !mistake; s++)
         mistake = check_hidden_stage(s);
+    if (network->many <= IMAGES && !mistake)
+        mistake = check_planes(encoder(network), last);
     return mistake ? mistake : check_classifier(&network->classifier, last);
 }
 
@@ -40,20 +77,20 @@ static double add_time(Stage *s, double started) {
 }
 
 /* Images [first, last) to the input spikes. */
-static void encode(Stage *stages, const uint8_t *images, int first, int last) {
+static void encode(Network *network, const uint8_t *images, int first, int last) {
     for (int i = first; i < last; i++)
-        standardise(stages, images + (ptrdiff_t)i * IMAGE * IMAGE * CHANNELS, i);
+        standardise(network, images + (ptrdiff_t)i * network->image_bytes, i);
     double time = omp_get_wtime();
-    relu_stage(stages, first, last);
-    time = add_time(stages, time);
-    spike_stage(stages + 1, first, last);
-    add_time(stages + 1, time);
+    for (Stage *s = network->stages; s <= encoder(network); s++) {
+        float_stage(s, first, last, s == encoder(network));
+        time = add_time(s, time);
+    }
 }
 
 /* The input spikes of images [first, last) through all hidden stages. */
 static void hidden_stages_by_words(Network *network, int first, int last) {
     double time = omp_get_wtime();
-    for (Stage *s = network->stages + FLOAT_STAGES; s < network->stages + network->number_of_stages; s++) {
+    for (Stage *s = encoder(network) + 1; s <= last_stage(network); s++) {
         hidden_by_words(s, first, last);
         time = add_time(s, time);
     }
@@ -62,7 +99,7 @@ static void hidden_stages_by_words(Network *network, int first, int last) {
 /* The same for all images of the chunk. The last map comes back from planes, for the classifier; the others where they are
    wanted. */
 static void hidden_stages_by_planes(Network *network, int unpacked) {
-    Stage *input = network->stages + 1, *last = network->stages + network->number_of_stages - 1;
+    Stage *input = encoder(network), *last = last_stage(network);
     to_planes(input->output, input->geometry.output_image, input->planes.output);
     double time = omp_get_wtime();
     for (Stage *s = input + 1; s <= last; s++) {
@@ -75,10 +112,10 @@ static void hidden_stages_by_planes(Network *network, int unpacked) {
 
 /* Spikes of the stages' output maps but the last, whose spikes the classifier reads. spikes: [image][map]. */
 static void count_spikes(const Network *network, int number, int by_planes, double *spikes) {
-    int maps = network->number_of_stages - FLOAT_STAGES;
+    int maps = network->number_of_stages - network->float_stages;
 #pragma omp parallel for schedule(dynamic)
     for (int map = 0; map < maps; map++) {
-        const Stage *s = network->stages + 1 + map;
+        const Stage *s = encoder(network) + map;
         int bytes = s->geometry.output_image;
         if (by_planes)
             count_by_planes(s->planes.output, bytes, number, spikes + map, maps);
@@ -99,14 +136,14 @@ const char *forward(Network *network, const uint8_t *images, int number, int unp
     for (int first = 0; first < number; first += network->part) {
         int last = first + network->part < number ? first + network->part : number;
         if (images)
-            encode(network->stages, images, first, last);
+            encode(network, images, first, last);
         if (!by_planes)
             hidden_stages_by_words(network, first, last);
     }
     if (by_planes)
         hidden_stages_by_planes(network, unpacked);
     const Classifier *classifier = &network->classifier;
-    const uint64_t *features = (const uint64_t *)network->stages[network->number_of_stages - 1].output;
+    const uint64_t *features = (const uint64_t *)last_stage(network)->output;
 #pragma omp parallel for schedule(static)
     for (int i = 0; i < number; i++)
         classify(classifier, features + i * (classifier->features / 64), logits + i * classifier->classes);

@@ -5,44 +5,63 @@
 #include "vectors.h"
 
 enum { ACROSS = LANES == 16 ? 12 : 6 }; /* positions whose sums registers hold, two vectors each */
-enum { KERNEL = 3, INPUTS = 32, OUTPUTS = 64 }; /* of the second stage, which the first one's outputs are INPUTS of */
+enum { FILTERS = 32 };                  /* a multiple of them, so of two vectors, is in each stage */
 
-/* What the first stage computes at ACROSS positions of a row x 2 LANES filters. */
-static void relu_block(const Stage *s, int first, int filter) {
+/* Writes LANES filters' values at a position: which of them spike, or what ReLU makes of them. */
+static inline void put(const Stage *s, int position, int filter, floats value, int fires) {
+    uint8_t *y = s->output + s->geometry.output_starts[position];
+    if (fires) {
+        uint16_t bits = not_negative(value);
+        memcpy(y + filter / 8, &bits, LANES / 8);
+    } else {
+        value = (floats)((masks)value & (value > 0));
+        memcpy(y + filter * sizeof(float), &value, sizeof value);
+    }
+}
+
+/* What a stage computes at ACROSS positions x 2 LANES filters. Where fewer positions are left, the last one several times. */
+static void compute_block(const Stage *s, const int *positions, int filter, int fires) {
     const Geometry *g = &s->geometry;
     floats sums[ACROSS][2] = {0};
-    const float *x = (const float *)s->input + g->input_starts[first], *weights = s->floats.weights + filter;
+    const float *x[ACROSS], *weights = s->floats.weights + filter;
+    for (int i = 0; i < ACROSS; i++)
+        x[i] = (const float *)s->input + g->input_starts[positions[i]];
     for (int row = 0; row < g->kernel; row++)
-        for (int k = 0; k < g->kernel * g->channels; k++, weights += g->filters) {
-            const float *at = x + row * g->input_row + k;
+        for (int k = row * g->input_row; k < row * g->input_row + g->kernel * g->channels; k++, weights += g->filters) {
             floats both[2] = {load_floats(weights), load_floats(weights + LANES)};
 #pragma GCC unroll 12
             for (int i = 0; i < ACROSS; i++)
                 for (int j = 0; j < 2; j++)
-                    sums[i][j] += at[i * g->channels] * both[j];
+                    sums[i][j] += x[i][k] * both[j];
         }
-    for (int i = 0; i < ACROSS; i++)
-        for (int j = 0; j < 2; j++) {
-            int at = filter + j * LANES;
-            floats value = sums[i][j] * load_floats(s->floats.scale + at) + load_floats(s->floats.offset + at);
-            value = (floats)((masks)value & (value > 0));
-            memcpy(s->output + g->output_starts[first + i] + at * sizeof(float), &value, sizeof value);
-        }
+    for (int j = 0; j < 2; j++) {
+        int at = filter + j * LANES;
+        floats scale = load_floats(s->floats.scale + at), offset = load_floats(s->floats.offset + at);
+        for (int i = 0; i < ACROSS; i++)
+            put(s, positions[i], at, sums[i][j] * scale + offset, fires);
+    }
 }
 
-void relu_stage(const Stage *s, int first, int last) {
+/* Images [first, last) of any stage. */
+static void compute(const Stage *s, int first, int last, int fires) {
     const Geometry *g = &s->geometry;
+    int end = last * g->positions;
 #pragma omp parallel for schedule(static)
-    for (int position = first * g->positions; position < last * g->positions; position += ACROSS)
+    for (int position = first * g->positions; position < end; position += ACROSS) {
+        int positions[ACROSS];
+        for (int i = 0; i < ACROSS; i++)
+            positions[i] = position + i < end ? position + i : end - 1;
         for (int filter = 0; filter < g->filters; filter += 2 * LANES)
-            relu_block(s, position, filter);
+            compute_block(s, positions, filter, fires);
+    }
 }
 
-/* The second stage by Winograd's F(4x4, 3x3) (Lavin and Gray, 2016): a tile of 6x6 inputs gives 4x4 outputs by 36 products,
+/* The paper's second stage by Winograd's F(4x4, 3x3) (Lavin and Gray, 2016): a tile of 6x6 inputs gives 4x4 outputs by 36 products,
    where 144 are usual. Its points are 0, A, -A, B, -B and infinity: with 3/4 and 3/2 the root mean square of its errors is twice
    that of the usual sums, with the usual 1 and 2 it is three and a half times as large. */
 
-enum { TILE = 4, EDGE = TILE + 2, POINTS = EDGE * EDGE, TILES = CROP / TILE };
+enum { KERNEL = 3, SIZE = 24, INPUTS = 32, OUTPUTS = 64 }; /* of the stage */
+enum { TILE = 4, EDGE = TILE + 2, POINTS = EDGE * EDGE, TILES = SIZE / TILE };
 enum { VECTORS = LANES == 16 ? 4 : 2 }; /* of outputs, whose sums over a row of tiles registers hold */
 static const float A = 0.75f, B = 1.5f, AA = 0.5625f, BB = 2.25f;
 
@@ -126,10 +145,10 @@ static void fire_tile(const Stage *s, floats (*sums)[TILES][VECTORS], int tile, 
 }
 
 /* A step is a row of tiles: four rows of outputs. */
-void spike_stage(const Stage *s, int first, int last) {
+static void compute_by_winograd(const Stage *s, int first, int last) {
     const Geometry *g = &s->geometry;
 #pragma omp parallel for schedule(static)
-    for (int position = first * g->positions; position < last * g->positions; position += TILE * CROP) {
+    for (int position = first * g->positions; position < last * g->positions; position += TILE * SIZE) {
         float inputs[POINTS][TILES][INPUTS];
         transform_inputs((const float *)s->input + g->input_starts[position], g->input_row, inputs);
         for (int output = 0; output < OUTPUTS; output += VECTORS * LANES) {
@@ -143,24 +162,33 @@ void spike_stage(const Stage *s, int first, int last) {
     }
 }
 
-void standardise(const Stage *s, const uint8_t *image, int i) {
-    const Geometry *g = &s->geometry;
-    /* what the first position sees begins one row and one column before the first pixel */
-    float *input = (float *)s->input + g->input_starts[i * g->positions] + g->input_row + CHANNELS;
-    const float pixels = CROP * CROP * CHANNELS;
-    int sum = 0, squares = 0;
-    image += (IMAGE + 1) * ((IMAGE - CROP) / 2) * CHANNELS;
-    for (int row = 0; row < CROP; row++)
-        for (int k = 0; k < CROP * CHANNELS; k++) {
-            int pixel = image[row * IMAGE * CHANNELS + k];
+void float_stage(const Stage *s, int first, int last, int fires) {
+    if (s->floats.winograd)
+        compute_by_winograd(s, first, last);
+    else
+        compute(s, first, last, fires);
+}
+
+void standardise(const Network *network, const uint8_t *image, int i) {
+    const Geometry *g = &network->stages->geometry;
+    int channels = network->channels, picture_row = network->picture_size * channels, row_length = network->image_size * channels;
+    /* what the first position sees begins with the zeros around the image */
+    float *input = (float *)network->stages->input + g->input_starts[i * g->positions];
+    input += network->image_margin * (g->input_row + channels);
+    image += (network->picture_size - network->image_size) / 2 * (ptrdiff_t)(picture_row + channels);
+    float pixels = (float)network->image_size * row_length;
+    int64_t sum = 0, squares = 0;
+    for (int row = 0; row < network->image_size; row++)
+        for (int k = 0; k < row_length; k++) {
+            int pixel = image[(ptrdiff_t)row * picture_row + k];
             sum += pixel;
             squares += pixel * pixel;
         }
     float mean = sum / pixels, variance = squares / pixels - mean * mean;
     float deviation = sqrtf(variance > 1 / pixels ? variance : 1 / pixels);
-    for (int row = 0; row < CROP; row++)
-        for (int k = 0; k < CROP * CHANNELS; k++)
-            input[row * g->input_row + k] = (image[row * IMAGE * CHANNELS + k] - mean) / deviation;
+    for (int row = 0; row < network->image_size; row++)
+        for (int k = 0; k < row_length; k++)
+            input[row * g->input_row + k] = (image[(ptrdiff_t)row * picture_row + k] - mean) / deviation;
 }
 
 enum { CLASS_BLOCK = 16 }; /* classes whose sums registers hold */
@@ -181,27 +209,37 @@ void classify(const Classifier *classifier, const uint64_t *spikes, float *logit
     }
 }
 
-static const char *check_float_stage(const Stage *s, int channels, int filters, int weights, int position_bytes) {
+/* channels, row: of the floats that the stage is to read. */
+static const char *check_float_stage(const Stage *s, int64_t channels, int64_t row, int fires) {
     const Geometry *g = &s->geometry;
-    if (g->groups != 1 || g->kernel != KERNEL || g->channels != channels || g->filters != filters)
-        return "a float stage has other groups, channels or filters, or another kernel, than floats.c is written for";
-    if (g->positions != CROP * CROP || g->input_row != (CROP + KERNEL - 1) * channels)
-        return "a float stage's map has another size than floats.c is written for";
-    if (s->floats.number != weights || g->output_position != position_bytes)
-        return "a float stage's weights or outputs are packed otherwise than floats.c reads them";
+    if (g->groups != 1 || g->channels != channels || g->input_row != row)
+        return "a float stage has groups, or reads another map than it is given";
+    if (g->filters < 1 || g->filters % FILTERS || g->output_position != (fires ? g->filters / 8 : 4 * (int64_t)g->filters))
+        return "a float stage has other filters, or outputs packed otherwise, than floats.c computes";
+    int64_t points = s->floats.winograd ? POINTS : (int64_t)g->kernel * g->kernel;
+    if (g->kernel < 1 || s->floats.number != points * channels * g->filters)
+        return "a float stage's weights are packed otherwise than floats.c reads them";
+    if (s->floats.winograd && !(fires && channels == INPUTS && g->filters == OUTPUTS && g->kernel == KERNEL && g->size == SIZE &&
+                                row == (SIZE + KERNEL - 1) * INPUTS))
+        return "a float stage is to be computed by Winograd's way, which is written for the paper's second one";
     return NULL;
 }
 
-const char *check_float_stages(const Stage *stages) {
-    if (stages[0].geometry.output_row != 4 * stages[1].geometry.input_row)
-        return "the first stage writes other rows than the second one reads";
-    const char *mistake = check_float_stage(stages, CHANNELS, INPUTS, KERNEL * KERNEL * CHANNELS * INPUTS, 4 * INPUTS);
-    return mistake ? mistake : check_float_stage(stages + 1, INPUTS, OUTPUTS, POINTS * INPUTS * OUTPUTS, OUTPUTS / 8);
+const char *check_float_stages(const Network *network) {
+    const char *mistake = NULL;
+    int64_t channels = network->channels, row = (network->image_size + 2 * (int64_t)network->image_margin) * channels;
+    const Stage *hidden = network->stages + network->float_stages;
+    for (const Stage *s = network->stages; s < hidden && !mistake; s++) {
+        mistake = check_float_stage(s, channels, row, s + 1 == hidden);
+        channels = s->geometry.filters;
+        row = s->geometry.output_row / sizeof(float);
+    }
+    return mistake;
 }
 
 const char *check_classifier(const Classifier *classifier, const Stage *last) {
     const Geometry *g = &last->geometry;
-    if (classifier->features % 64 || classifier->features != 8 * g->output_image)
+    if (classifier->features % 64 || classifier->features != 8 * (int64_t)g->output_image)
         return "the classifier reads another number of spikes than the last stage gives";
     if (classifier->classes < 1 || classifier->padded_classes != (classifier->classes + CLASS_BLOCK - 1) / CLASS_BLOCK * CLASS_BLOCK)
         return "the classifier has no classes, or their weights are padded otherwise than floats.c reads them";

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import List, Optional, Sequence
 
 from twba_chip.engine import structs
-from twba_nets.errors import UserError
-from twba_nets.files import sync
+from twba_nets.system.errors import UserError
+from twba_nets.system.files import sync
 
 FOLDER = Path(__file__).parent
 SOURCES, HEADERS = (sorted(FOLDER.glob(pattern)) for pattern in ("*.c", "*.h"))

@@ -1,4 +1,4 @@
-/* The network as Python hands it over: structs.py mirrors these structs, network.py fills them in. Each size that C takes for
+/* The network as Python hands it over: structs.py mirrors these structs, prepared.py fills them in. Each size that C takes for
    granted is checked as `forward` begins: by the functions
    whose names begin with check, which say in a sentence what is wrong. */
 #ifndef NETWORK_H
@@ -6,15 +6,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { IMAGE = 32, CROP = 24, CHANNELS = 3, FLOAT_STAGES = 2 };
-
-/* Where a stage reads and writes. A map has the zeros around it that its reader pads it with; no stage writes those. A float
-   stage counts its input in floats, a hidden stage in words, which hold the spikes of 32 channels. */
+/* Where a stage reads and writes. Maps are square. A map has the zeros around it that its reader pads it with; no stage writes
+   those. A float stage counts its input in floats, a hidden stage in words, which hold the spikes of 32 channels. */
 typedef struct {
     int32_t groups, filters, kernel; /* filters of one group; the kernel's height and width */
     int32_t channels;                /* words (or floats) of one group at an input position */
     int32_t fan_in;                  /* words (or floats) that a neuron sees: kernel * kernel * channels */
-    int32_t positions;               /* of an image's output map, without the zeros */
+    int32_t size, margin;            /* of an image's output map: rows without the zeros, and of zeros on each side */
+    int32_t positions;               /* size * size */
     int32_t input_row;               /* words (or floats) from an input row to the next */
     int32_t output_row;              /* bytes from an output row to the next */
     int32_t output_position;         /* bytes of an output position */
@@ -26,8 +25,9 @@ typedef struct {
 
 /* A float stage. */
 typedef struct {
+    int32_t winograd;                /* whether it is computed by Winograd's F(4x4, 3x3) */
     int32_t number;                  /* of weights */
-    const float *weights;            /* first: [row][column][channel][filter]; second: [point][channel][filter], the kernels
+    const float *weights;            /* [row][column][channel][filter]; for Winograd's [point][channel][filter], the kernels
                                         transformed (packing.winograd) */
     const float *scale, *offset;     /* [filter]: batch norm */
 } Floats;
@@ -48,11 +48,12 @@ typedef struct {
     int32_t place;                   /* its plane in an output position: its channel */
 } Neuron;
 
-/* A hidden stage of many images: planes.c. A plane is one neuron's bit in each of 256 images. */
+/* A hidden stage of many images: planes.c. A plane is one neuron's bit in each of 256 images. Nothing is here where the network
+   is computed by words alone. */
 typedef struct {
     int32_t neuron_bytes;            /* of a Neuron */
     const uint8_t *input;            /* [row][column][channel][32 bytes] */
-    uint8_t *output;                 /* likewise; the second float stage has it, too */
+    uint8_t *output;                 /* likewise; the last float stage has it, too */
     const Neuron *neurons;           /* [group * filters] */
     const uint16_t *synapses;        /* bytes before their planes in what a neuron sees; first a list of all, fan_in * 32 */
 } Planes;
@@ -61,7 +62,7 @@ typedef struct {
     Geometry geometry;
     int32_t ternary;                 /* hidden: whether some weights are 0, and not all 1 or -1 */
     const void *input;               /* [image][row][column][channel] floats, or [image][row][column][channel / 32] words */
-    uint8_t *output;                 /* likewise: floats of the first stage, words of the others */
+    uint8_t *output;                 /* likewise: words of the last float stage and of the hidden ones */
     Floats floats;                   /* of a float stage */
     Words words;                     /* of a hidden stage */
     Planes planes;                   /* of a hidden stage */
@@ -78,12 +79,14 @@ typedef struct {
 
 typedef struct {
     int32_t network_bytes, stages_bytes; /* of this struct, and of all stages */
-    int32_t image_bytes;             /* of an image that is handed over */
+    int32_t picture_size, channels;  /* of an image that is handed over: height and width */
+    int32_t image_bytes;             /* of it */
+    int32_t image_size, image_margin; /* of its central part, which the first stage reads, and of zeros on each side */
     int32_t chunk;                   /* images that the maps have room for */
-    int32_t number_of_stages;
-    int32_t many;                    /* from this many images on, hidden stages are computed by planes */
+    int32_t number_of_stages, float_stages;
+    int32_t many;                    /* from this many images on, hidden stages are computed by planes; above chunk: never */
     int32_t part;                    /* images at a time whose float maps stay in the cache */
-    Stage *stages;                   /* [number_of_stages]: two float stages, then the hidden ones */
+    Stage *stages;                   /* [number_of_stages]: the float stages, then the hidden ones */
     Classifier classifier;
 } Network;
 #endif

@@ -18,7 +18,7 @@ SLOWER = 1.5  # where all threads have come to take so many times as long, what 
 class Pace:
     """For calls of similar numbers of images: which of two ways, all threads or one, is faster at present."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.seconds: Dict[bool, float] = {}  # of an image, by whether all threads compute
         self.wait = 0.0  # until the next trial: seconds of images
         self.before = 0.0  # what all threads took when one was last tried

@@ -7,7 +7,7 @@ from typing import Tuple
 
 import numpy as np
 
-from twba_nets.architecture import Stage
+from twba_nets.network.architecture import Stage
 
 # the points of Winograd's F(4x4, 3x3), by which floats.c computes the second float stage, but for infinity
 WINOGRAD_POINTS = (0, 3 / 4, -3 / 4, 3 / 2, -3 / 2)

@@ -138,24 +138,16 @@ void hidden_by_planes(const Stage *s) {
     }
 }
 
-const char *check_map(const Stage *s) {
-    const Geometry *g = &s->geometry;
-    if (g->output_position < 1 || g->output_position * 8 != g->groups * g->filters)
-        return "a map's positions have other bits than neurons";
-    int64_t rows = g->output_row / g->output_position;
-    if (g->output_row % g->output_position || g->output_image != rows * g->output_row || g->output_image % 8)
-        return "a map is not square, or no multiple of 64 bits";
-    if (g->positions < 1 || g->positions > rows * rows || (int64_t)g->positions * g->groups * g->filters >= 1 << COUNT_BITS)
-        return "a map has no neurons, or more than planes.c can count";
-    return NULL;
-}
-
-const char *check_planes(const Stage *s) {
-    const Geometry *g = &s->geometry;
-    if (g->fan_in < 1 || g->fan_in > MOST_WORDS || g->fan_in != g->kernel * g->kernel * g->channels)
-        return "a hidden neuron has no synapses, or more than planes.c can add up";
-    if (s->planes.neuron_bytes != sizeof(Neuron))
-        return "neurons have another size in Python than in network.h";
+const char *check_planes(const Stage *input, const Stage *last) {
+    for (const Stage *s = input; s <= last; s++) {
+        const Geometry *g = &s->geometry;
+        if ((int64_t)g->positions * g->groups * g->filters >= 1 << COUNT_BITS)
+            return "a map has more neurons than planes.c can count";
+        if (s > input && g->fan_in > MOST_WORDS)
+            return "a hidden neuron has more synapses than planes.c can add up";
+        if (s > input && s->planes.neuron_bytes != sizeof(Neuron))
+            return "neurons have another size in Python than in network.h";
+    }
     return NULL;
 }
 

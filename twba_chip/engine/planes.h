@@ -1,9 +1,8 @@
 /* The hidden stages of many images, all 256 of a chunk at once, one neuron's spikes in a plane. */
 #include "network.h"
 
-/* What is wrong with the sizes of the map of a stage that fires, and of a hidden stage; or NULL. */
-const char *check_map(const Stage *s);
-const char *check_planes(const Stage *s);
+/* What is wrong with the sizes of the stages that fire, from the one that makes the input spikes to the last, or NULL. */
+const char *check_planes(const Stage *input, const Stage *last);
 
 /* A hidden stage. */
 void hidden_by_planes(const Stage *s);

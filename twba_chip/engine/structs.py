@@ -12,12 +12,13 @@ def _pointers(names: str) -> List[Tuple[str, type]]:
 
 
 class Geometry(ctypes.Structure):
-    _fields_ = _numbers("groups filters kernel channels fan_in positions input_row output_row output_position output_image") \
+    _fields_ = _numbers("groups filters kernel channels fan_in size margin positions input_row output_row output_position "
+                        "output_image") \
         + _pointers("input_starts output_starts offsets")
 
 
 class Floats(ctypes.Structure):
-    _fields_ = _numbers("number") + _pointers("weights scale offset")
+    _fields_ = _numbers("winograd number") + _pointers("weights scale offset")
 
 
 class Words(ctypes.Structure):
@@ -38,5 +39,6 @@ class Classifier(ctypes.Structure):
 
 
 class Network(ctypes.Structure):
-    _fields_ = _numbers("network_bytes stages_bytes image_bytes chunk number_of_stages many part") + [
+    _fields_ = _numbers("network_bytes stages_bytes picture_size channels image_bytes image_size image_margin chunk "
+                        "number_of_stages float_stages many part") + [
         ("stages", ctypes.POINTER(Stage)), ("classifier", Classifier)]
