@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from helpers import network_and_data, random_arrays
-from twba_chip import examples, page, report, spiking_file, spiking_network, tables
-from twba_nets import architecture as arch, datasets
+from helpers import network_and_data, random_network
+from twba_chip.report import command as report, examples, page, tables
+from twba_chip.spiking import file as spiking_file, reference
+from twba_nets import datasets
+from twba_nets.network.architecture import PAPER
 
 HOSTILE = "<script>alert('x')</script> & \"quotes\""
 IMAGES = 60
@@ -58,26 +60,26 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def network():
-    return network_and_data(IMAGES)
+def network_on_data():
+    return network_and_data(IMAGES, card={"recipe": {"dataset": "digits"}, "device": HOSTILE})
 
 
 @pytest.fixture(scope="module")
-def arrays(network):
-    return network[0]
+def network(network_on_data):
+    return network_on_data[0]
 
 
 @pytest.fixture(scope="module")
-def data(network):
-    return network[1]
+def data(network_on_data):
+    return network_on_data[1]
 
 
 @pytest.fixture(scope="module")
-def folder(arrays, data, tmp_path_factory):
+def folder(network, data, tmp_path_factory):
     """What the command writes of a network whose file's name and source are markup."""
     folder = tmp_path_factory.mktemp("page")
     name = folder / (HOSTILE.replace("/", "") + ".npz")
-    spiking_file.save(name, arrays, "twba", {"card": {"recipe": {"dataset": "digits"}, "device": HOSTILE}})
+    spiking_file.write(name, network)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets, "load", lambda *asked: data)
         report.main([str(name), str(folder), "--robustness-images", "20"])
@@ -194,9 +196,9 @@ def test_wide_tables_hint_that_there_is_more(parsed, html):
     assert re.search(r"\.scroll \{ overflow-x: auto;[^}]* local no-repeat,[^}]*linear-gradient\(to left", html)
 
 
-def test_confusion_matrix(arrays, data, html, parsed, found):
-    spikes = spiking_network.encode(arrays, spiking_network.central_crop(data.x_test[:IMAGES]))
-    predicted = spiking_network.classify(arrays, spiking_network.forward(arrays, spikes)["cnn11"]).argmax(1)
+def test_confusion_matrix(network, data, html, parsed, found):
+    spikes = reference.encode(network, reference.central_crop(data.x_test[:IMAGES], PAPER))
+    predicted = reference.classify(network, reference.forward(network, spikes)["cnn11"]).argmax(1)
     labels = data.y_test[:IMAGES]
     assert found["confusion"] == [[int(((labels == label) & (predicted == other)).sum()) for other in range(10)]
                                   for label in range(10)]
@@ -275,16 +277,16 @@ def untiled(pixels, shape):
     return spikes
 
 
-def test_pictures_are_the_networks_spikes(arrays, data, html, parsed, found):
+def test_pictures_are_the_networks_spikes(network, data, html, parsed, found):
     """Each picture decodes to the test image, each map's to the spikes of the NumPy reference, whose number stands above."""
     pictures = iter(parsed.attributes("img", "src"))
     captions = iter(re.findall("<figcaption><b>(.*?)</b> (.*?)<br>(.*?)</figcaption>", html))
     for example in found["examples"]:
         image = data.x_test[example["image"]]
         np.testing.assert_array_equal(decoded(next(pictures))[..., :3], image)
-        spikes = spiking_network.encode(arrays, spiking_network.central_crop(image[np.newaxis]))
-        maps = dict({"bn0": spikes}, **spiking_network.forward(arrays, spikes))
-        for name, shape in arch.map_shapes().items():
+        spikes = reference.encode(network, reference.central_crop(image[np.newaxis], PAPER))
+        maps = dict({"bn0": spikes}, **reference.forward(network, spikes))
+        for name, shape in PAPER.map_shapes.items():
             np.testing.assert_array_equal(untiled(decoded(next(pictures)), shape), maps[name][0], name)
             assert example["spikes"][name] == maps[name].sum()
             assert next(captions) == (name, " &times; ".join(map(str, shape)),
@@ -310,8 +312,7 @@ def test_what_files_say_is_text(parsed, html):
 
 def test_without_mistakes_or_a_class(tmp_path):
     """One image: no wrong one to show, nine classes without accuracy, a histogram of one bar."""
-    arrays = random_arrays()
-    spiking_file.save(tmp_path / "net.npz", arrays, "twba", {"dataset": "digits"})
+    spiking_file.write(tmp_path / "net.npz", random_network(dataset="digits"))
     report.main([str(tmp_path / "net.npz"), str(tmp_path), "--limit", "1", "--robustness-images", "1"])
     found = json.loads((tmp_path / "report.json").read_text())
     assert found["class_accuracy"].count(None) == 9 and len(found["examples"]) == 1
@@ -321,13 +322,13 @@ def test_without_mistakes_or_a_class(tmp_path):
     assert sum(row[1:] == ["0"] * 10 + ["-"] for row in rows) == 9
 
 
-def test_a_report_without_its_figures(arrays, tmp_path, monkeypatch, capsys):
+def test_a_report_without_its_figures(network, tmp_path, monkeypatch, capsys):
     """What cannot be drawn is a warning, and all else is there."""
     def fail(*_):
         raise RuntimeError("no font")
 
     monkeypatch.setattr(page.figures, "svg", fail)
-    spiking_file.save(tmp_path / "net.npz", arrays, "twba", {"card": {"recipe": {"dataset": "digits"}}})
+    spiking_file.write(tmp_path / "net.npz", network)
     report.main([str(tmp_path / "net.npz"), str(tmp_path), "--limit", "3", "--robustness-images", "2"])
     assert capsys.readouterr().err.count("warning: ") == len(page.CAPTIONS)
     found = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
