@@ -10,7 +10,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from twba_nets import interrupts
+from twba_nets.system import interrupts
 
 if __name__ == "__main__":
     interrupts.exit_at_once()
@@ -20,10 +20,12 @@ import numpy as np
 import inference_table
 import roofline
 from load import busy
-from twba_nets import architecture as arch, card, command_line
+from twba_nets import command_line
+from twba_nets.network import quantisers
+from twba_nets.runs import card
 from twba_nets.datasets import cifar10
-from twba_nets.errors import UserError
-from twba_nets.files import write_json
+from twba_nets.system.errors import UserError
+from twba_nets.system.files import write_json
 from workers import PEERS, PYTORCH, TENSORFLOW, add_flags, answer, ask, start
 
 SIDES = {"engine": TENSORFLOW, "engine_avx2": TENSORFLOW, "onnxruntime": PYTORCH, "openvino": PEERS, "openvino_bf16": PEERS,
@@ -45,7 +47,7 @@ def main(argv=None):
         "Last the engine's roofline: the time of its stages against what the processor was measured to do with their "
         "instructions in registers alone.")
     add_flags(parser, seconds=3)
-    parser.add_argument("--variant", choices=arch.VARIANTS, default="twba", help="released checkpoint (default: twba)")
+    parser.add_argument("--variant", choices=quantisers.WEIGHTS, default="twba", help="released checkpoint (default: twba)")
     parser.add_argument("--loads", type=command_line.natural, nargs="+", default=[0, 1, 2], metavar="N",
                         help="how many busy processes beside what is timed; --seconds is for each of these numbers, and the "
                         "three batches share it (default: 0 1 2)")
@@ -98,7 +100,7 @@ def _start(args, folder, images):
     model = command_line.released_model(args.variant)
     export, onnx, npy = (folder / name for name in ("export.npz", "network.onnx", "images.npy"))
     _run(TENSORFLOW, "-m", "twba_tensorflow.export", model, export)
-    _run(PYTORCH, "-m", "twba_chip.export_onnx", export, onnx)
+    _run(PYTORCH, "-m", "twba_chip.formats.onnx_model", export, onnx)
     np.save(str(npy), images)
     keys = [(side, threads) for side in SIDES if side in args.sides or side == "engine"
             for threads in sorted({1, args.threads}) if threads == args.threads or side in MORE]

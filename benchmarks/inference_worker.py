@@ -14,8 +14,9 @@ sys.path.insert(0, str(REPOSITORY))
 import numpy as np
 
 import sides
-from twba_chip import spiking_network
-from twba_nets.errors import UserError
+from twba_chip.spiking import reference as spiking_network
+from twba_nets.network.architecture import PAPER
+from twba_nets.system.errors import UserError
 
 PREDICTED = 200  # images at a time
 
@@ -29,7 +30,7 @@ def main():
         return
     x = np.load(images)
     if side.prepared:
-        x = spiking_network.central_crop(x)
+        x = spiking_network.central_crop(x, PAPER)
     logits = [side.run(x[start:start + PREDICTED]) for start in range(0, len(x), PREDICTED)]
     say({"version": side.version, "predictions": np.concatenate(logits).argmax(1).tolist()})
     for line in sys.stdin:

@@ -11,8 +11,9 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from twba_nets import architecture as arch
-from twba_nets.arrays import Arrays
+from twba_nets.network import architecture as arch
+from twba_nets.network.architecture import PAPER
+from twba_nets.runs.arrays import Arrays
 
 SCALE, NO_SPIKE = 6 / 255, -128
 TO_STEP = np.float32(2.0 ** 60)
@@ -24,8 +25,8 @@ ACTIVATION, OPERATOR = schema.ActivationFunctionType, schema.BuiltinOperator
 def build(arrays: Arrays) -> bytes:
     """The model of a network as spiking_file.load gives it, for float32 images [N, 24, 24, 3]."""
     graph = Graph()
-    x = images = graph.tensor("images", [1, arch.IMAGE_SIZE, arch.IMAGE_SIZE, arch.CHANNELS])
-    for stage in arch.STAGES:
+    x = images = graph.tensor("images", [1, PAPER.image_size, PAPER.image_size, PAPER.channels])
+    for stage in PAPER.stages:
         x = _hidden(graph, arrays, stage, x) if stage.quantised else _float_stage(graph, arrays, stage, x)
     return graph.model(images, _classify(graph, arrays, x))
 
@@ -62,11 +63,11 @@ def _by_readers_groups(graph: "Graph", stage: arch.Stage, order: np.ndarray, x: 
 
 
 def _classify(graph: "Graph", arrays: Arrays, spikes: int) -> int:
-    last, name = arch.STAGES[-1], arch.OUTPUT
+    last, name = PAPER.stages[-1], arch.OUTPUT
     kernel = arrays[f"{name}/kernel"] * arrays[f"{name}/scale"] / np.float32(6)
     floats = graph.add(OPERATOR.DEQUANTIZE, [spikes], graph.tensor("floats", [1, *last.map_shape]), schema.DequantizeOptionsT())
-    inputs = [floats, graph.constant(kernel.T.reshape(arch.CLASSES, -1)), graph.constant(arrays[f"{name}/offset"])]
-    return graph.add(OPERATOR.FULLY_CONNECTED, inputs, graph.tensor("logits", [1, arch.CLASSES]),
+    inputs = [floats, graph.constant(kernel.T.reshape(PAPER.classes, -1)), graph.constant(arrays[f"{name}/offset"])]
+    return graph.add(OPERATOR.FULLY_CONNECTED, inputs, graph.tensor("logits", [1, PAPER.classes]),
                      schema.FullyConnectedOptionsT())
 
 

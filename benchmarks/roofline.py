@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Dict, List, Sequence
 
 from twba_chip.engine import Engine, library
-from twba_nets import architecture as arch
+from twba_nets.network.architecture import PAPER
 
 REPEATS = 20000000
 
@@ -15,7 +15,7 @@ class Stages:
 
     def __init__(self, running: Engine, threads: int):
         self.running = running
-        self.ternary = bool(running.network.stages[arch.FLOAT_STAGES].ternary)
+        self.ternary = bool(running.prepared.stages[PAPER.float_stages].ternary)
         self.peaks = library.load(Path(__file__).with_name("peak.c"))
         self.peaks.set_threads(threads)
         for name, more in (("peak_floats", []), ("peak_planes", []), ("peak_synapses", [ctypes.c_int])):
@@ -27,14 +27,15 @@ class Stages:
 
         images: how many were run since the last call, in batches of `batch`.
         """
-        by_planes, seconds = batch >= self.running.network.struct.many, self.running.seconds()
+        by_planes, seconds = batch >= self.running.prepared.struct.many, self.running.seconds()
         hidden = self.peaks.peak_planes(REPEATS) if by_planes else self.peaks.peak_synapses(REPEATS, self.ternary)
         limits = self.peaks.peak_floats(REPEATS), hidden
-        for stage in self.running.network.stages:
+        for stage in self.running.prepared.stages:
             stage.seconds = 0
+        arrays = self.running.network.arrays
         return {stage.conv: {
-            "seconds": seconds[stage.conv] / images, "operations": operations(self.running.arrays, stage, batch, by_planes),
-            "operations_per_second": limits[stage.quantised]} for stage in arch.STAGES}
+            "seconds": seconds[stage.conv] / images, "operations": operations(arrays, stage, batch, by_planes),
+            "operations_per_second": limits[stage.quantised]} for stage in PAPER.stages}
 
 
 def operations(arrays, stage, batch, by_planes):
@@ -55,8 +56,8 @@ def summary(turns: Sequence[Dict[str, dict]]) -> Dict[str, dict]:
     """turns: what Stages said in each. By stage, and for the hidden stages together: microseconds an image, million operations,
     and the share of what the processor does in the same turn where all operands stay in registers.
     """
-    names = {stage.conv: [stage.conv] for stage in arch.STAGES}
-    names["hidden"] = [stage.conv for stage in arch.STAGES if stage.quantised]
+    names = {stage.conv: [stage.conv] for stage in PAPER.stages}
+    names["hidden"] = [stage.conv for stage in PAPER.stages if stage.quantised]
     return {name: _row([[turn[part] for part in parts] for turn in turns]) for name, parts in names.items()}
 
 

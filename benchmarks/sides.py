@@ -7,8 +7,9 @@ from typing import Callable, Dict, NamedTuple, Optional
 
 import numpy as np
 
-from twba_chip import spiking_file
-from twba_nets import architecture as arch, card, npz
+from twba_chip.spiking import file as spiking_file
+from twba_nets.network.architecture import PAPER
+from twba_nets.runs import card, npz
 
 
 class Files(NamedTuple):
@@ -33,8 +34,7 @@ def engine(files: Files, threads: int) -> Side:
     os.environ["OMP_NUM_THREADS"] = str(threads)
     from roofline import Stages
     from twba_chip.engine import Engine
-    arrays = spiking_file.load(files.export)[0]
-    running = Engine(arrays, 1 if threads == 1 else 0)
+    running = Engine(spiking_file.load(files.export), 1 if threads == 1 else 0)
     return Side(_compiler(), lambda images: running.run(images).logits, stages=Stages(running, threads))
 
 
@@ -58,9 +58,9 @@ def tensorflow(files: Files, threads: int, graph: str = "fast") -> Side:
     from twba_tensorflow import checkpoint
     from twba_tensorflow.graphs import GRAPHS
     session = tf.Session(config=GRAPHS[graph].session_config(threads))
-    images = tf.placeholder(tf.float32, [None, arch.IMAGE_SIZE, arch.IMAGE_SIZE, arch.CHANNELS])
-    net = GRAPHS[graph].build(images, card.load_recipe(files.model).variant)
-    checkpoint.assign(session, npz.read_model(files.model))
+    images = tf.placeholder(tf.float32, [None, PAPER.image_size, PAPER.image_size, PAPER.channels])
+    net = GRAPHS[graph].build(images, card.load_recipe(files.model).variant, PAPER)
+    checkpoint.assign(session, npz.read_model(files.model, PAPER))
     session.run(net.refresh)
     return Side(tf.__version__, lambda x: session.run(net.logits, {images: x}), prepared=True)
 
@@ -76,8 +76,8 @@ def pytorch(files: Files, threads: int, exact: bool = False) -> Side:
     from twba_torch import device, network, variables
     device.keep_memory()
     torch.set_num_threads(threads)
-    net = network.Network(card.load_recipe(files.model).variant, exact=exact)
-    variables.assign(npz.read_model(files.model), net)
+    net = network.Network(card.load_recipe(files.model).variant, PAPER, exact=exact)
+    variables.assign(npz.read_model(files.model, PAPER), net)
     net.eval()
 
     def run(x: np.ndarray) -> np.ndarray:
@@ -121,13 +121,13 @@ def litert(files: Files, threads: int) -> Side:
     import ai_edge_litert
     import litert_model
     from ai_edge_litert.interpreter import Interpreter
-    model = litert_model.build(spiking_file.load(files.export)[0])
+    model = litert_model.build(spiking_file.load(files.export).arrays)
     by_batch: Dict[int, Interpreter] = {}
 
     def prepare(batch: int) -> Interpreter:
         interpreter = Interpreter(model_content=model, num_threads=threads)
         interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"],
-                                        [batch, arch.IMAGE_SIZE, arch.IMAGE_SIZE, arch.CHANNELS])
+                                        [batch, PAPER.image_size, PAPER.image_size, PAPER.channels])
         interpreter.allocate_tensors()
         return interpreter
 

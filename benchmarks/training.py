@@ -8,13 +8,14 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from twba_nets import interrupts
+from twba_nets.system import interrupts
 
 if __name__ == "__main__":
     interrupts.exit_at_once()
 
-from twba_nets import architecture as arch, card
-from twba_nets.files import write_json
+from twba_nets.network import quantisers
+from twba_nets.runs import card
+from twba_nets.system.files import write_json
 from workers import PYTORCH, TENSORFLOW, add_flags, ask, start
 
 SIDES = {"ours": TENSORFLOW, "published": TENSORFLOW, "pytorch": PYTORCH, "pytorch_memory": PYTORCH}
@@ -30,9 +31,9 @@ def main(argv=None):
         "the first step, the peak memory, and TensorFlow's time by operation (of all threads, so that the sum exceeds "
         "the step where operations overlap).")
     add_flags(parser, seconds=5)
-    parser.add_argument("--variant", choices=arch.VARIANTS, default="twba", help="weights (default: twba)")
+    parser.add_argument("--variant", choices=quantisers.WEIGHTS, default="twba", help="weights (default: twba)")
     parser.add_argument("--tensorflow", type=Path, default=TENSORFLOW, metavar="PYTHON", help="Python of another environment for "
-                        "the TensorFlow sides, such as one with intel-tensorflow")
+                        "the TensorFlow sides, such as one with another build of it")
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):
         figures = measure(args)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from twba_nets import interrupts
+from twba_nets.system import interrupts
 
 if __name__ == "__main__":
     interrupts.exit_at_once("setup-torch")  # the imports below take seconds
@@ -20,9 +20,11 @@ import time
 import numpy as np
 import torch
 
-from twba_nets import architecture as arch, card, command_line, recipe as recipes
+from twba_nets import command_line
+from twba_nets.network.architecture import PAPER
+from twba_nets.runs import card, recipe as recipes
 from twba_nets.datasets.dataset import Dataset
-from twba_nets.files import write_json
+from twba_nets.system.files import write_json
 from twba_torch import device as devices, training
 from twba_torch.convolution import backward_type
 
@@ -97,7 +99,7 @@ def _noise(images):
     """As many random images as a batch has."""
     random = np.random.RandomState(0)
     x = random.randint(0, 256, (images, 32, 32, 3)).astype(np.uint8)
-    y = random.randint(0, arch.CLASSES, images).astype(np.int32)
+    y = random.randint(0, PAPER.classes, images).astype(np.int32)
     return Dataset("noise", x, y, x, y, flip=True)
 
 
@@ -149,8 +151,8 @@ def _operations():
 
     The first convolution passes no gradient to the image.
     """
-    products = [math.prod(stage.map_shape) * math.prod(stage.kernel_shape[:3]) for stage in arch.STAGES]
-    return 2 * (3 * sum(products) - products[0] + 3 * arch.features() * arch.CLASSES)
+    products = [math.prod(stage.map_shape) * math.prod(stage.kernel_shape[:3]) for stage in PAPER.stages]
+    return 2 * (3 * sum(products) - products[0] + 3 * PAPER.features * PAPER.classes)
 
 
 if __name__ == "__main__":

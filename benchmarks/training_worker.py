@@ -16,7 +16,7 @@ sys.path.insert(0, str(REPOSITORY))
 
 import numpy as np
 
-from twba_nets import recipe as recipes
+from twba_nets.runs import recipe as recipes
 from twba_nets.datasets.dataset import Dataset
 
 IMAGES, TRACED_STEPS, OPERATIONS = 10000, 5, 12
@@ -52,8 +52,8 @@ class TensorFlow:
     def evaluate(self, **traced):
         from twba_tensorflow.evaluation import Evaluator
         recipe = self.recipe
-        self.evaluator = self.evaluator or Evaluator(self.data.x_test, self.data.y_test, recipe.batch_size, recipe.variant,
-                                                     recipe.activation, True, self.graph)
+        self.evaluator = self.evaluator or Evaluator(self.data.x_test, self.data.y_test, recipe.batch_size, recipe,
+                                                     True, self.graph)
         try:
             self.session.run(self.evaluator.fetches, **traced)
         except (self.tf.errors.OutOfRangeError, self.tf.errors.FailedPreconditionError):

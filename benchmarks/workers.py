@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 from twba_nets import command_line
-from twba_nets.errors import UserError
+from twba_nets.system.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TENSORFLOW, PYTORCH, PEERS = (REPOSITORY / name / "bin" / "python" for name in (".venv", ".venv-torch", ".venv-bench"))
@@ -25,7 +25,7 @@ def start(python, script, *arguments):
     Raises UserError where its environment is not there.
     """
     if not python.exists():
-        raise UserError(f"{python}: not there: `./setup.sh`, `./setup.sh torch` and `./setup.sh intel` prepare environments")
+        raise UserError(f"{python}: not there: `./setup.sh` and `./setup.sh torch` prepare environments")
     command = [python, "-W", "ignore", REPOSITORY / "benchmarks" / script] + list(arguments)
     return subprocess.Popen([str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                             universal_newlines=True, start_new_session=True)

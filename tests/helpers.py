@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Callable, Dict, Sequence, Tuple
+from typing import Callable, Tuple
 
 import numpy as np
 import pytest
@@ -16,11 +16,14 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from twba_chip import spiking_file, spiking_network
-from twba_nets import architecture as arch, recipe as recipes
+from twba_chip.spiking import file as spiking_file, reference
+from twba_chip.spiking.file import SpikingNetwork
 from twba_nets.datasets import digits
 from twba_nets.datasets.dataset import Dataset
-from twba_nets.errors import UserError
+from twba_nets.network.architecture import PAPER, Architecture, Row, Stage
+from twba_nets.runs import recipe as recipes
+from twba_nets.runs.arrays import Arrays
+from twba_nets.system.errors import UserError
 
 # fixtures
 
@@ -86,27 +89,38 @@ def process_error(status: int, stderr: str) -> str:
 # random networks
 
 
-SEEDS = (1, 3, 6)  # of random_stages: three networks with strides, padding and groups of several kinds
-RANDOM = (("twba", "binary"), ("bwba", "published"), ("bwba", "binary"))  # of a random network for each seed
+SEEDS = (37, 60, 112)  # of random_architecture: groups, strides, padding, classes, float stages and last maps of several kinds
+RANDOM = (("twba", "binary"), ("bwba", "three-level"), ("bwba", "binary"))  # of a random network for each seed
 FORMS = [(1, 1, "SAME"), (2, 2, "SAME"), (4, 2, "SAME"), (3, 1, "SAME"), (2, 1, "VALID"), (3, 1, "VALID")]  # kernel, stride
 
 
-def random_stages(seed: int) -> Tuple[arch.Stage, ...]:
-    """The stages of a small random network on images of 8x8: two float ones, one to four hidden ones, and a last one."""
+def random_architecture(seed: int) -> Architecture:
+    """A small network on pictures of 8x8: one to three float stages, one to four hidden ones, and one whose map is 1x1 or 2x2."""
     random = np.random.RandomState(seed)
+
+    def pick(values):
+        return values[random.randint(len(values))]
+
     while True:
-        table = [arch.Row("cnn00", "bn00", 1, 8, 3, 1, "SAME"), arch.Row("cnn0", "bn0", 1, 16, 3, 1, "SAME")]
-        table += [arch.Row(f"cnn{i}", f"bn{i}0", int(random.choice([1, 2, 4])), int(random.choice([4, 8, 12])),
-                           *FORMS[random.randint(len(FORMS))]) for i in range(1, random.randint(2, 6))]
-        for kernel in range(1, 9):  # what brings the last map to one position
-            with contextlib.suppress(ValueError):  # these rows do not fit
-                return arch.stages_of(table + [arch.Row("cnn9", "bn9", 2, 8, kernel, 1, "VALID")], size=8)
+        floats, hidden = pick([1, 2, 3]), pick([1, 2, 3, 4])
+        rows = [Row(f"cnn0{i}", f"bn0{i}", 1, 8 * i, *pick(FORMS[2:4])) for i in range(1, floats + 1)]
+        rows += [Row(f"cnn{i}", f"bn{i}0", pick([1, 2, 4]), pick([4, 8, 12]), *pick(FORMS)) for i in range(1, hidden + 1)]
+        rows.append(Row("cnn9", "bn9", 2, 8, pick(range(1, 9)), 1, "VALID"))
+        with contextlib.suppress(ValueError):  # these rows do not fit
+            architecture = Architecture(tuple(rows), 8, 8, pick([1, 3]), pick([2, 10, 13]), floats)
+            if architecture.stages[-1].output_size <= 2:
+                return architecture
 
 
-def random_variables(seed: int = 0, stages: Sequence[arch.Stage] = arch.STAGES) -> Dict[str, np.ndarray]:
+# a network of one's own for the digits, under names of its own: an epoch takes seconds
+OWN = Architecture((Row("conv1", "norm1", 1, 8, 3, 1, "SAME"), Row("conv2", "norm2", 1, 16, 4, 4, "SAME"),
+                    Row("conv3", "norm3", 2, 16, 3, 1, "SAME"), Row("conv4", "norm4", 4, 8, 2, 2, "SAME")), 32, 24, 3, 10, 2)
+
+
+def random_variables(seed: int = 0, architecture: Architecture = PAPER) -> Arrays:
     """Values for the model variables, 270 in the paper's network, by which neurons fire about half of the time."""
     random, values = np.random.RandomState(seed), {}
-    for name, shape in arch.variable_shapes(stages).items():
+    for name, shape in architecture.variable_shapes.items():
         if name.endswith("moving_variance"):
             values[name] = random.uniform(0.5, 2.0, shape) * 10
         elif name.endswith("gamma"):
@@ -116,40 +130,60 @@ def random_variables(seed: int = 0, stages: Sequence[arch.Stage] = arch.STAGES) 
     return values
 
 
-def random_arrays(variant: str = "twba", seed: int = 0, stages: Sequence[arch.Stage] = arch.STAGES,
-                  classes: int = arch.CLASSES) -> Dict[str, np.ndarray]:
-    """A random exported network, the arrays of spiking_file.array_types(stages, classes). Thresholds lie about 0, where half
-    of the sums are; some filters fire always or never.
+def random_network(variant: str = "twba", seed: int = 0, architecture: Architecture = PAPER, **source) -> SpikingNetwork:
+    """A random exported network. Thresholds lie about 0, where half of the sums are; some filters fire always or never.
+
+    source: where it says it comes from.
     """
     random, arrays = np.random.RandomState(seed), {}
-    for name, (dtype, shape) in spiking_file.array_types(stages, classes).items():
+    for name, (dtype, shape) in spiking_file.array_types(architecture).items():
         if name.endswith("/weights"):
             value = weights = random.choice([-1, 0, 1] if variant == "twba" else [-1, 1], shape)
         elif name.endswith("/thresholds"):
-            value = random.randint(-8, 9, shape)
-            value[::16] = -(weights < 0).sum((0, 1, 2))[::16]  # the lowest sum
-            value[1::16] = (weights > 0).sum((0, 1, 2))[1::16] + 1  # above the highest
+            lowest, highest = -(weights < 0).sum((0, 1, 2)), (weights > 0).sum((0, 1, 2))
+            value = np.clip(random.randint(-8, 9, shape), lowest, highest + 1)
+            value[::16], value[1::16] = lowest[::16], highest[1::16] + 1
         elif name.endswith("/scale"):
             value = random.uniform(0.5, 1.5, shape) * random.choice([-1, 1], shape)
         else:  # kernels and offsets
             value = random.normal(scale=np.prod(shape[:-1]) ** -0.5 / 2, size=shape)
         arrays[name] = value.astype(dtype)
-    return arrays
+    return spiking_file.describe(architecture, arrays, variant, source)
 
 
-def network_and_data(images: int) -> Tuple[Dict[str, np.ndarray], Dataset]:
+def network_and_data(images: int, **source) -> Tuple[SpikingNetwork, Dataset]:
     """A random exported network that takes the digits for several classes, and the first test digits.
 
     Their labels are what it takes them for, but every third: so its accuracy is neither 0 nor 1.
     """
-    arrays, data = random_arrays(), digits.load()
+    network, data = random_network(), digits.load()
     x = data.x_test[:images]
-    spikes = spiking_network.encode(arrays, spiking_network.central_crop(x))
-    logits = spiking_network.classify(arrays, spiking_network.forward(arrays, spikes)["cnn11"])
-    arrays["output/offset"] -= logits.mean(0)
+    spikes = reference.encode(network, reference.central_crop(x, PAPER))
+    logits = reference.classify(network, reference.forward(network, spikes)["cnn11"])
+    network.arrays["output/offset"] -= logits.mean(0)
     labels = (logits - logits.mean(0)).argmax(1).astype(np.int32)
     labels[::3] = (labels[::3] + 1) % 10
-    return arrays, data._replace(x_test=x, y_test=labels)
+    return (spiking_file.describe(PAPER, network.arrays, network.variant, source),
+            data._replace(x_test=x, y_test=labels))
+
+
+def integrate_events(spikes: np.ndarray, weights: np.ndarray, stage: Stage) -> np.ndarray:
+    """The potentials of a stage's neurons after each spike of one image has arrived, one at a time, as on a chip.
+
+    spikes: bool [H, W, C]. weights: int8 [k, k, C / groups, groups * filters]. Returns int32 [H', W', groups * filters].
+    """
+    size, potentials = stage.output_size, np.zeros(stage.map_shape, np.int32)
+    for row, column, channel in np.argwhere(spikes):
+        synapse, group = divmod(channel, stage.groups)
+        neurons = slice(group * stage.filters, (group + 1) * stage.filters)
+        for y in range(stage.kernel):
+            for x in range(stage.kernel):
+                # the neuron at (top, left) sees this spike through the synapse (y, x) of its kernel
+                top, skipped_rows = divmod(row + stage.margin - y, stage.stride)
+                left, skipped_columns = divmod(column + stage.margin - x, stage.stride)
+                if not skipped_rows and not skipped_columns and 0 <= top < size and 0 <= left < size:
+                    potentials[top, left, neurons] += weights[y, x, synapse, neurons]
+    return potentials
 
 
 # processes
@@ -174,10 +208,11 @@ import warnings
 sys.path.insert(0, {str(REPOSITORY / "tests")!r})
 with warnings.catch_warnings(record=True):  # scikit-learn insists on its own
     from helpers import load_few_digits
-from twba_nets import datasets, recipe
+from twba_nets import datasets
+from twba_nets.runs import recipe
 from twba_tensorflow import scripts
 
-datasets.load = lambda name, data_dir: load_few_digits()
+datasets.load = lambda source, architecture, data_dir: load_few_digits()
 scripts.train(recipe.paper("twba"))
 """
 

@@ -21,11 +21,11 @@ import inference_worker
 import sides
 import training
 from load import busy
-from twba_chip import spiking_file
 from twba_chip.engine import Engine
-from twba_chip.exported import open_network
+from twba_chip.spiking import file as spiking_file
+from twba_chip.spiking.opening import open_network
 from twba_nets import command_line
-from twba_nets.errors import UserError
+from twba_nets.system.errors import UserError
 
 
 def spinning():
@@ -63,7 +63,7 @@ def test_no_load_is_left_behind(number):
 import sys, time
 sys.path[:0] = {[str(REPOSITORY), str(REPOSITORY / "benchmarks")]!r}
 from load import busy
-from twba_nets import interrupts
+from twba_nets.system import interrupts
 with interrupts.one_line_for_mistakes("stopped"), busy(2):
     print("there", flush=True)
     time.sleep(60)
@@ -84,10 +84,10 @@ def files(tmp_path_factory):
     """A worker's files: images, checkpoint, export, and an ONNX model that is not there."""
     folder = tmp_path_factory.mktemp("files")
     network, images = open_network("twba"), np.random.RandomState(0).randint(0, 256, (20, 32, 32, 3)).astype(np.uint8)
-    spiking_file.save(folder / "export.npz", network.arrays, network.meta["variant"], network.meta["source"])
+    spiking_file.write(folder / "export.npz", network)
     np.save(str(folder / "images.npy"), images)
     paths = folder / "images.npy", command_line.released_model("twba"), folder / "export.npz", folder / "network.onnx"
-    return paths, Engine(network.arrays).run(images).logits.argmax(1).tolist()
+    return paths, Engine(network).run(images).logits.argmax(1).tolist()
 
 
 def start_worker(files, side, threads):

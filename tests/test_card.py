@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from twba_nets import card, npz, provenance, run_folder
-from twba_nets.errors import UserError
+from twba_nets.network.architecture import PAPER
+from twba_nets.runs import card, npz, provenance, run_folder
+from twba_nets.system.errors import UserError
 from twba_tensorflow import checkpoint, convert
 
 
@@ -29,9 +30,9 @@ def test_card_of_a_run(model, short_recipe):
 
 
 def test_another_digest(model):
-    values = npz.read_model(model)
+    values = npz.read_model(model, PAPER)
     values["model/bn00/beta"] += 1e-3
-    npz.save_model(model, values)
+    npz.save_model(model, values, PAPER)
     with pytest.raises(UserError, match="model.npz: .*sha256.*model.json"):
         card.load_recipe(model)
 
@@ -87,8 +88,8 @@ def test_a_run_that_goes_on_has_no_card(model):
 def test_converted_checkpoint_holds_everything(finished_run, tmp_path, capsys):
     convert.main([str(finished_run), "--output", str(tmp_path / "new")])
     assert capsys.readouterr().out == "%s: written\n" % (tmp_path / "new" / "training.npz")
-    values = npz.read_training(tmp_path / "new" / "training.npz")
-    expected = checkpoint.read_training(run_folder.newest(finished_run))
+    values = npz.read_training(tmp_path / "new" / "training.npz", PAPER)
+    expected = checkpoint.read_training(run_folder.newest(finished_run), PAPER)
     assert len(values) == 596
     assert all((values[name] == expected[name]).all() for name in expected)
     assert npz.read_epoch(tmp_path / "new" / "training.npz") == 2
@@ -106,7 +107,7 @@ def test_a_conversion_overwrites_no_run(finished_run, tmp_path):
     other = Path(shutil.copytree(str(finished_run), str(tmp_path / "other")))
     with pytest.raises(SystemExit, match="other: .*--output"):
         convert.main([str(finished_run), "--output", str(other)])
-    npz.save_training(other / "training.npz", checkpoint.read_training(run_folder.newest(other)), 5)
+    npz.save_training(other / "training.npz", checkpoint.read_training(run_folder.newest(other), PAPER), 5)
     prefix = str(other / "model_cifar10_advanced.ckpt-2")
     with pytest.raises(SystemExit, match="training.npz: .*epoch 5.*ckpt-2"):
         convert.main([prefix])

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import REPOSITORY, start_python
 
-from twba_nets import architecture as arch, npz, run_folder
-from twba_nets.errors import UserError
+from helpers import REPOSITORY, start_python
+from twba_nets.network.architecture import PAPER, is_quantised
+from twba_nets.runs import npz, run_folder
+from twba_nets.system.errors import UserError
 from twba_tensorflow import checkpoint, fast_network
 
 
@@ -36,7 +37,7 @@ def complaint(function, *arguments):
 
 def read(source, **named):
     """The variables of the checkpoint that `source` names."""
-    return checkpoint.read(run_folder.locate(source), **named)
+    return checkpoint.read(run_folder.locate(source), PAPER, **named)
 
 
 def test_what_a_run_leaves(finished_run):
@@ -51,9 +52,9 @@ def test_what_a_run_leaves(finished_run):
 
 def test_npz_is_the_quantised_model(finished_run):
     latent, model = read(finished_run), read(finished_run / "model.npz")
-    assert list(model) == list(latent) == list(arch.variable_shapes())
+    assert list(model) == list(latent) == list(PAPER.variable_shapes)
     for name in model:
-        if arch.is_quantised(name):
+        if is_quantised(name):
             w, t = latent[name], 0.7 * np.abs(latent[name]).mean()
             clear = np.abs(np.abs(w) / t - 1) > 1e-6  # NumPy rounds the mean otherwise
             assert clear.mean() > 0.999
@@ -65,8 +66,9 @@ def test_npz_is_the_quantised_model(finished_run):
 
 
 def test_npz_and_checkpoint_evaluate_alike(finished_run, few_digits):
-    with tf.Graph().as_default(), tf.Session() as session:
-        net = fast_network.build(tf.constant(few_digits.x_test[:20, 4:28, 4:28] / np.float32(255)), "twba")
+    """By one thread, as the run was: several add up a tensor's mean, the ternary threshold, in another order."""
+    with tf.Graph().as_default(), tf.Session(config=fast_network.session_config(1)) as session:
+        net = fast_network.build(tf.constant(few_digits.x_test[:20, 4:28, 4:28] / np.float32(255)), "twba", PAPER)
         logits = []
         for source in (finished_run, finished_run / "model.npz"):
             checkpoint.assign(session, read(source))
@@ -114,7 +116,7 @@ def test_the_originals_npz(original, finished_run):
 
 
 def test_training_cannot_go_on_from_an_npz(finished_run):
-    assert "holds quantised weights only" in complaint(checkpoint.restore, None, None, finished_run / "model.npz")
+    assert "holds quantised weights only" in complaint(checkpoint.restore, None, None, finished_run / "model.npz", PAPER)
 
 
 def test_missing(tmp_path):
@@ -139,12 +141,12 @@ def test_altered_npz(run):
 
 def test_the_newest_of_both_frameworks(run):
     """Where one went on from the other's checkpoint, the one with more epochs behind it counts."""
-    tensorflows, values = run_folder.newest(run), checkpoint.read_training(run_folder.newest(run))
+    tensorflows, values = run_folder.newest(run), checkpoint.read_training(run_folder.newest(run), PAPER)
     for epoch, expected in ((1, tensorflows), (5, run / "training.npz")):
         npz.save_training(run / "training.npz", values, epoch)
         assert run_folder.newest(run) == expected and run_folder.epoch_of(run_folder.newest(run)) == max(2, epoch)
     latent = read(run)
-    assert all((latent[name] == values[name]).all() for name in arch.variable_shapes())
+    assert all((latent[name] == values[name]).all() for name in PAPER.variable_shapes)
 
 
 def test_damaged_checkpoint_names_the_other(run):
@@ -171,14 +173,14 @@ def test_a_flipped_bit_is_found_wherever_it_is(run):
     for place in np.random.RandomState(0).randint(len(content), size=8):
         data_file(newest).write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1:])
         assert "ckpt-2: damaged or truncated (Checksum" in complaint(read, run)
-    assert "ckpt-1 instead" in complaint(checkpoint.read_training, newest)
+    assert "ckpt-1 instead" in complaint(checkpoint.read_training, newest, PAPER)
 
 
 @pytest.fixture(scope="module")
 def any_checkpoint(tmp_path_factory):
     """A function that writes a TensorFlow checkpoint of zeros, but for the variables given, name -> array."""
     def write(changes):
-        values = {name: np.zeros(shape, np.float32) for name, shape in arch.training_variable_shapes().items()}
+        values = {name: np.zeros(shape, np.float32) for name, shape in PAPER.training_variable_shapes.items()}
         values.update(changes)
         prefix = tmp_path_factory.mktemp("any") / "model.ckpt-7"
         with tf.Graph().as_default(), tf.Session() as session:
@@ -198,7 +200,7 @@ def any_checkpoint(tmp_path_factory):
     ("beta2_power", np.float32(1.5), "beta2_power is 1.5")])
 def test_tensorflows_values_are_checked_too(any_checkpoint, name, value, text):
     prefix = any_checkpoint({name: value})
-    assert text in complaint(checkpoint.read_training, prefix)
+    assert text in complaint(checkpoint.read_training, prefix, PAPER)
     if "model" in name and "Adam" not in name:
         assert text in complaint(read, prefix)
 
@@ -229,19 +231,19 @@ SAVE_FOREVER = """
 import sys, pathlib
 sys.path.insert(0, %r)
 import tensorflow as tf
-from twba_nets import architecture as arch
+from twba_nets.network.architecture import PAPER
 from twba_tensorflow import checkpoint
 folder, first = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 folder.mkdir(exist_ok=True)
 value = tf.placeholder(tf.float32, [])
-variables = [tf.get_variable(name, shape) for name, shape in arch.variable_shapes().items()]
+variables = [tf.get_variable(name, shape) for name, shape in PAPER.variable_shapes.items()]
 fill = [variable.assign(tf.fill(variable.shape, value)) for variable in variables]
 saver = tf.train.Saver(variables)
 with tf.Session() as session:
     for epoch in range(first, first + 100000):
         session.run(fill, {value: epoch})
         try:
-            checkpoint.save(session, saver, folder, epoch, variables)
+            checkpoint.save(session, saver, folder, epoch, variables, PAPER)
         except checkpoint.UserError as error:
             sys.exit("error: %%s" %% error)
         print("saved", epoch, flush=True)

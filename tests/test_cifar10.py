@@ -21,7 +21,7 @@ import pytest
 from helpers import REPOSITORY, user_error
 from twba_nets.datasets import cifar10
 from twba_nets.datasets.cifar10 import FILES
-from twba_nets.errors import UserError
+from twba_nets.system.errors import UserError
 
 
 def batch(number):
@@ -246,7 +246,7 @@ ATTACKS = {
 }
 READ = """
 import pathlib, sys
-from twba_nets import errors
+from twba_nets.system import errors
 from twba_nets.datasets import cifar10
 try:
     cifar10.read_batch(pathlib.Path(sys.argv[1]))
@@ -264,7 +264,7 @@ def test_a_pickle_that_attacks(attack, tmp_path):
                           stderr=subprocess.PIPE, universal_newlines=True,
                           preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30)))
     assert (read.returncode, read.stderr) == (0, "")
-    assert read.stdout.startswith(f"{path}: not a readable CIFAR-10 batch (") and "ran code" not in read.stdout
+    assert read.stdout.startswith(f"{path}: not a readable file of CIFAR's (") and "ran code" not in read.stdout
     assert read.stdout.count("\n") == 1 and len(read.stdout) < 500
 
 
@@ -414,7 +414,7 @@ def test_a_corrected_archive(good, tmp_path):
     members = {name: (good / name).read_bytes() for name in FILES}
     pack(tmp_path / cifar10.ARCHIVE, dict(members, data_batch_3=b"damaged"), open)
     message = user_error(cifar10.load, tmp_path)
-    assert message.startswith(f"{tmp_path / cifar10.ARCHIVE}: data_batch_3: not a readable CIFAR-10")
+    assert message.startswith(f"{tmp_path / cifar10.ARCHIVE}: data_batch_3: not a readable file")
     assert [p.name for p in tmp_path.iterdir()] == [cifar10.ARCHIVE]
     pack(tmp_path / cifar10.ARCHIVE, members, open)
     assert cifar10.find(tmp_path) == tmp_path / cifar10.FOLDER

@@ -15,10 +15,16 @@ from PIL import Image, PngImagePlugin
 
 import twba_chip
 import twba_command
-from helpers import REPOSITORY, command_error, process_error, random_arrays
-from twba_chip import engine, evaluate, export, exported, folding, predict, report, spiking_file
-from twba_nets import __version__, command_line, npz, places, recipe as recipes
-from twba_nets.datasets import digits
+from helpers import REPOSITORY, command_error, process_error, random_network
+from twba_chip import engine, evaluate, export, predict
+from twba_chip.report import command as report
+from twba_chip.spiking import file as spiking_file, folding, opening as exported
+from twba_nets import __version__, command_line
+from twba_nets.datasets import digits, pictures
+from twba_nets.datasets.dataset import CIFAR10, DIGITS
+from twba_nets.network.architecture import PAPER
+from twba_nets.runs import npz, recipe as recipes
+from twba_nets.system import places
 
 IMAGES = digits.load().x_test[:3]
 
@@ -73,7 +79,7 @@ def test_predict(picture, capsys):
     output, expected = twba_chip.load("bwba").run(IMAGES[:1], return_spikes=True)
     logits = output.logits[0].astype(float)
     chances = np.exp(logits) / np.exp(logits).sum()
-    assert [line.split()[0] for line in lines[:10]] == [predict.CLASSES["cifar10"][i] for i in np.argsort(-chances)]
+    assert [line.split()[0] for line in lines[:10]] == [CIFAR10[i] for i in np.argsort(-chances)]
     assert [line.split()[1] for line in lines[:10]] == [f"{chance:.1%}" for chance in sorted(chances)[::-1]]
     assert lines[11].split() == ["map", "neurons", "spikes", "firing", "rate"]
     found = {line.split()[0]: line.split()[1:] for line in lines[12:]}
@@ -97,7 +103,7 @@ def test_several_pictures(picture, tmp_path, capsys):
     logits = output.logits[0].astype(float)
     chance, spikes = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum(), sum(
         spikes.sum() for spikes in maps.values())
-    assert lines[0].endswith(f": {predict.CLASSES['cifar10'][logits.argmax()]} {chance.max():.1%}, {spikes:,} spikes")
+    assert lines[0].endswith(f": {CIFAR10[logits.argmax()]} {chance.max():.1%}, {spikes:,} spikes")
     (folder / "aa.png").write_text("no picture")
     assert command_error(predict.main, "bwba", folder).startswith("1 of 4 pictures")
     captured = capsys.readouterr()
@@ -111,20 +117,24 @@ def test_a_picture_in_the_networks_place(picture):
     assert line.startswith(f"{picture}: ") and "no network" in line
 
 
+def read_picture(path):
+    return pictures.read_picture(path, 32)
+
+
 def test_pictures_of_other_kinds(tmp_path):
     """A large grey picture with the digit in its central square; files that are none."""
     wide = np.zeros((96, 200), np.uint8)
     wide[:, 52:148] = np.kron(IMAGES[1][..., 0], np.ones((3, 3), np.uint8))
     Image.fromarray(wide).save(str(tmp_path / "wide.png"))
-    assert np.abs(predict.read_picture(tmp_path / "wide.png").astype(int) - IMAGES[1]).mean() < 12
+    assert np.abs(read_picture(tmp_path / "wide.png").astype(int) - IMAGES[1]).mean() < 12
     turned = Image.fromarray(np.rot90(IMAGES[0]))
     exif = turned.getexif()
     exif[274] = 6  # to be turned clockwise before it is shown
     turned.save(str(tmp_path / "turned.png"), exif=exif)
-    np.testing.assert_array_equal(predict.read_picture(tmp_path / "turned.png"), IMAGES[0])
+    np.testing.assert_array_equal(read_picture(tmp_path / "turned.png"), IMAGES[0])
     clear = np.concatenate([IMAGES[0], np.where(IMAGES[0][..., :1] > 99, 255, 0).astype(np.uint8)], axis=2)
     Image.fromarray(clear).save(str(tmp_path / "clear.png"))
-    np.testing.assert_array_equal(predict.read_picture(tmp_path / "clear.png"), np.where(clear[..., 3:] == 255, IMAGES[0], 255))
+    np.testing.assert_array_equal(read_picture(tmp_path / "clear.png"), np.where(clear[..., 3:] == 255, IMAGES[0], 255))
     (tmp_path / "text.png").write_text("none")
     (tmp_path / "cut.png").write_bytes((tmp_path / "wide.png").read_bytes()[:300])
     os.mkfifo(str(tmp_path / "pipe"))
@@ -137,7 +147,7 @@ def test_pictures_of_other_kinds(tmp_path):
 def read(picture, path, **options):
     """What predict sees of a picture (Pillow's) that is written to a file."""
     picture.save(str(path), **options)
-    return predict.read_picture(path).astype(int)
+    return read_picture(path).astype(int)
 
 
 @pytest.mark.parametrize("name", ["deep.png", "deep.tif", "deep.jp2", "deep.pgm"])
@@ -147,7 +157,7 @@ def test_pixels_of_16_bits(name, tmp_path):
     expected = read(Image.fromarray((grey >> 8).astype(np.uint8)), tmp_path / "plain.png")
     if name.endswith("pgm"):
         (tmp_path / name).write_bytes(b"P5 64 64 65535\n" + grey.astype(">u2").tobytes())
-        found = predict.read_picture(tmp_path / name)
+        found = read_picture(tmp_path / name)
     else:
         found = read(Image.fromarray(grey), tmp_path / name, **{"irreversible": False} if name.endswith("jp2") else {})
     np.testing.assert_array_equal(found, expected)
@@ -157,7 +167,7 @@ def test_colours_of_16_bits(tmp_path):
     """By a PNG of our own: Pillow writes none."""
     deep = np.random.RandomState(0).randint(0, 65536, (32, 32, 3)).astype(">u2")
     (tmp_path / "deep.png").write_bytes(png(deep, depth=16))
-    np.testing.assert_array_equal(predict.read_picture(tmp_path / "deep.png"), deep >> 8)
+    np.testing.assert_array_equal(read_picture(tmp_path / "deep.png"), deep >> 8)
 
 
 @pytest.mark.parametrize("kind", [np.int32, np.float32])
@@ -169,7 +179,7 @@ def test_numbers_of_which_nobody_says_what_is_white(kind, tmp_path):
 
 def png(pixels, depth=8, interlaced=False, rows=None):
     """A PNG of pixels [h, w, 3], whose data hold `rows` rows of the last pass; by default all."""
-    passes = [pixels[y::down, x::across] for x, y, across, down in predict.PASSES[interlaced]]
+    passes = [pixels[y::down, x::across] for x, y, across, down in pictures.PASSES[interlaced]]
     passes[-1] = passes[-1][:rows]
     data = b"".join(b"\0" + row.tobytes() for part in passes if part.size for row in part)
     header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], depth, 2, 0, 0, interlaced)
@@ -186,8 +196,8 @@ def test_a_png_whose_pixels_end_early(interlaced, size, tmp_path):
     path = tmp_path / "picture.png"
     path.write_bytes(png(pixels, interlaced=interlaced))
     expected = read(Image.fromarray(pixels), tmp_path / "other.png")
-    np.testing.assert_array_equal(predict.read_picture(path), expected)
-    last = len(pixels[predict.PASSES[interlaced][-1][1]::predict.PASSES[interlaced][-1][3]])
+    np.testing.assert_array_equal(read_picture(path), expected)
+    last = len(pixels[pictures.PASSES[interlaced][-1][1]::pictures.PASSES[interlaced][-1][3]])
     for rows in {0, last // 2, last - 1} if last else ():
         path.write_bytes(png(pixels, interlaced=interlaced, rows=rows))
         assert f"{path}: no picture" in command_error(predict.main, "twba", path)
@@ -231,14 +241,13 @@ def test_whatever_a_decoder_raises(error, picture, monkeypatch):
 
 
 def test_a_network_that_the_engine_is_not_written_for(monkeypatch):
-    monkeypatch.setattr(engine.network, "MOST_SYNAPSES", 100)
+    monkeypatch.setattr(engine.padding, "MOST_SYNAPSES", 100)
     assert "cnn1: " in command_error(evaluate.main, "--dataset", "digits", "--limit", 1)
 
 
 def test_evaluate(tmp_path, capsys):
     """An exported file, on the digits that its card names; the engine's figures, on the screen and as JSON."""
-    arrays = random_arrays()
-    spiking_file.save(tmp_path / "net.npz", arrays, "twba", {"card": {"recipe": {"dataset": "digits"}}})
+    spiking_file.write(tmp_path / "net.npz", random_network(card={"recipe": {"dataset": "digits"}}))
     evaluate.main([str(tmp_path / "net.npz"), "--limit", "3", "--json", str(tmp_path / "figures.json")])
     output = twba_chip.load(tmp_path / "net.npz").run(IMAGES)
     accuracy = (output.logits.argmax(1) == digits.load().y_test[:3]).mean()
@@ -286,17 +295,18 @@ def test_a_run_that_has_no_card_yet(tmp_path, capsys):
     recipe.save(run)
     export.main([str(run), str(tmp_path / "net.npz")])
     for source in (run, tmp_path / "net.npz"):
-        assert exported.trained_on(exported.open_network(source).meta) == "digits"
+        about = exported.about(exported.open_network(source))
+        assert about.data == "digits" and about.class_names == DIGITS
 
 
 def test_names_and_paths(tmp_path, monkeypatch):
     """bwba is the released network, ./bwba the file."""
     monkeypatch.chdir(tmp_path)
-    spiking_file.save(tmp_path / "bwba", random_arrays(), "twba", {})
-    assert exported.open_network(command_line.model("bwba")).meta["variant"] == "bwba"
-    assert exported.open_network(command_line.model("./bwba")).meta["variant"] == "twba"
-    assert twba_chip.load("bwba").arrays["cnn1/weights"].all()
-    assert not twba_chip.load(tmp_path / "bwba").arrays["cnn1/weights"].all()
+    spiking_file.write(tmp_path / "bwba", random_network())
+    assert exported.open_network(command_line.model("bwba")).variant == "bwba"
+    assert exported.open_network(command_line.model("./bwba")).variant == "twba"
+    assert twba_chip.load("bwba").network.arrays["cnn1/weights"].all()
+    assert not twba_chip.load(tmp_path / "bwba").network.arrays["cnn1/weights"].all()
 
 
 def test_files_that_are_not_overwritten(tmp_path):
@@ -305,7 +315,7 @@ def test_files_that_are_not_overwritten(tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
     export.main(["twba", str(tmp_path / "net.npz")])
     export.main(["bwba", str(tmp_path / "net.npz")])
-    assert exported.open_network(tmp_path / "net.npz").meta["variant"] == "bwba"
+    assert exported.open_network(tmp_path / "net.npz").variant == "bwba"
     line = command_error(export.main, tmp_path / "net.npz", tmp_path / "again.npz")
     assert line.startswith(f"{tmp_path / 'net.npz'}: is exported already")
 
@@ -314,12 +324,12 @@ def test_files_that_are_not_overwritten(tmp_path):
 def test_export_without_a_framework(name, tmp_path, capsys):
     export.main([name, str(tmp_path / "net.npz")])
     assert capsys.readouterr().out.startswith(f"{tmp_path / 'net.npz'}: {name.upper()}, 6912 hidden neurons' filters")
-    arrays, meta = spiking_file.load(tmp_path / "net.npz")
-    opened = exported.open_network(name)
+    written, opened = spiking_file.load(tmp_path / "net.npz"), exported.open_network(name)
+    meta = written.meta
     assert meta == opened.meta and meta["source"]["card"]["recipe"]["variant"] == name and meta["source"]["dataset"] == "cifar10"
-    expected = folding.fold(npz.read_model(places.released(name) / "model.npz"), name)
+    expected = folding.fold(npz.read_model(places.released(name) / "model.npz", PAPER), name, PAPER)
     for key, array in expected.items():
-        np.testing.assert_array_equal(arrays[key], array)
+        np.testing.assert_array_equal(written.arrays[key], array)
         np.testing.assert_array_equal(opened.arrays[key], array)
 
 

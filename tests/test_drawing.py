@@ -6,14 +6,14 @@ import sys
 import pytest
 from helpers import REPOSITORY
 
-from twba_nets import journal
+from twba_nets.runs import journal
 
 DRAW = """
 import sys
 from pathlib import Path
 import numpy as np
-from twba_chip import examples, figures
-from twba_nets import journal, recipe
+from twba_chip.report import examples, figures
+from twba_nets.runs import journal, recipe
 folder = Path(sys.argv[1])
 journal.draw_curve(folder, recipe.paper("twba"))
 curve = {"images": 10, "dropped": [0, 0.5], "accuracy": [0.9, 0.1], "standard_error": [0.1, 0.1]}
@@ -45,8 +45,9 @@ def test_the_environment_changes_no_figure(backend, tmp_path):
 @pytest.mark.parametrize("before", ["", "import matplotlib; matplotlib.rcParams['font.size'] = 33; "])
 def test_the_users_settings_stay(before):
     """Of a program that draws, too, whichever comes first to import Matplotlib."""
-    code = before + ("from twba_nets import drawing\nwith drawing.figure(3, 2, {'font.size': 9}): pass\nimport matplotlib, os\n"
-                     "print(matplotlib.get_backend(), os.environ['MPLBACKEND'], matplotlib.rcParams['font.size'])")
+    code = before + ("from twba_nets.system import drawing\nwith drawing.figure(3, 2, {'font.size': 9}): pass\n"
+                     "import matplotlib, os\nprint(matplotlib.get_backend(), os.environ['MPLBACKEND'], "
+                     "matplotlib.rcParams['font.size'])")
     found = subprocess.check_output([sys.executable, "-W", "ignore", "-c", code], cwd=str(REPOSITORY),
                                     env=dict(os.environ, MPLBACKEND="svg"), universal_newlines=True)
     assert found.split() == ["svg", "svg", "33.0" if before else "10.0"]

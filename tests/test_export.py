@@ -5,59 +5,68 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import REPOSITORY, SEEDS, command_error, process_error, random_stages, random_variables, start_python
+from helpers import (REPOSITORY, SEEDS, command_error, process_error, random_architecture, random_variables,
+                     start_python)
 from networks import evaluate
-from twba_chip import folding, spiking_file, spiking_network
-from twba_nets import architecture as arch, command_line, npz
+from twba_chip.spiking import file as spiking_file, folding, reference
+from twba_nets import command_line
 from twba_nets.datasets import digits
-from twba_nets.errors import UserError
-from twba_nets.recipe import Recipe
+from twba_nets.network.architecture import PAPER
+from twba_nets.network.quantisers import WEIGHTS
+from twba_nets.runs import npz
+from twba_nets.runs.recipe import Recipe
+from twba_nets.system.errors import UserError
 from twba_tensorflow import export
 
 
-@pytest.fixture(scope="module", params=arch.VARIANTS)
+def network_of(arrays, variant, architecture=PAPER):
+    return spiking_file.describe(architecture, arrays, variant, {})
+
+
+@pytest.fixture(scope="module", params=WEIGHTS)
 def folded(request):
     """(variant, variables with some odd batch norms, their export)."""
     values = random_variables()
-    for stage in arch.STAGES[arch.FLOAT_STAGES:]:
+    for stage in PAPER.hidden:
         conv, bn = stage.group_names[-1]
         values["model/%s/gamma" % bn][:4] = [0, 0, 1e-30, -1e-30]
         values["model/%s/beta" % bn][:6] = [1, -1, 0, 0, 1e4, -1e4]
         values["model/%s/moving_mean" % bn][2:4] = 3  # an integer sum that lies on the threshold
-    return request.param, values, export.fold(values, request.param)
+    return request.param, values, export.fold(values, request.param, PAPER)
+
+
+def assert_every_spike_is_tensorflows(values, arrays, x, variant, architecture):
+    logits, maps = evaluate(values, x, variant, architecture=architecture)
+    network, spikes = network_of(arrays, variant, architecture), maps[0].astype(bool)
+    ours = reference.forward(network, spikes)
+    for (name, found), expected in zip(ours.items(), maps[1:]):
+        np.testing.assert_array_equal(found, expected, name)
+    np.testing.assert_allclose(reference.classify(network, list(ours.values())[-1]), logits, rtol=0, atol=1e-4)
+    assert (reference.encode(network, x) != spikes).mean() < 1e-4  # but for a last bit
 
 
 def test_every_spike_is_tensorflows(folded):
     variant, values, arrays = folded
-    x = spiking_network.central_crop(digits.load().x_test[:12])
-    logits, maps = evaluate(values, x, variant)
-    spikes = maps[0].astype(bool)
-    ours = spiking_network.forward(arrays, spikes)
-    for (name, found), expected in zip(ours.items(), maps[1:]):
-        np.testing.assert_array_equal(found, expected, name)
-    np.testing.assert_allclose(spiking_network.classify(arrays, ours["cnn11"]), logits, rtol=0, atol=1e-4)
-    assert (spiking_network.encode(arrays, x) != spikes).mean() < 1e-4  # but for a last bit
+    x = reference.central_crop(digits.load().x_test[:12], PAPER)
+    assert_every_spike_is_tensorflows(values, arrays, x, variant, PAPER)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("variant", arch.VARIANTS)
+@pytest.mark.parametrize("variant", WEIGHTS)
 def test_every_spike_of_random_networks(seed, variant):
-    stages = random_stages(seed)
-    values, x = random_variables(stages=stages), np.random.RandomState(seed).normal(size=(20, 8, 8, 3))
-    arrays = export.fold(values, variant, stages)
-    logits, maps = evaluate(values, x, variant, stages=stages)
-    ours = spiking_network.forward(arrays, maps[0].astype(bool), stages)
-    for (name, found), expected in zip(ours.items(), maps[1:]):
-        np.testing.assert_array_equal(found, expected, name)
-    np.testing.assert_allclose(spiking_network.classify(arrays, ours["cnn9"], stages), logits, rtol=0, atol=1e-4)
-    for name, array in folding.fold(values, variant, stages).items():  # in NumPy: the same integers
+    architecture = random_architecture(seed)
+    values = random_variables(architecture=architecture)
+    x = np.random.RandomState(seed).normal(size=(20, 8, 8, architecture.channels)).astype(np.float32)
+    arrays = export.fold(values, variant, architecture)
+    assert_every_spike_is_tensorflows(values, arrays, x, variant, architecture)
+    for name, array in folding.fold(values, variant, architecture).items():  # in NumPy: the same integers
         np.testing.assert_allclose(array, arrays[name], rtol=1e-5, atol=0 if array.dtype.kind == "i" else 1e-5, err_msg=name)
 
 
 def test_every_reachable_sum(folded):
     """Against batch norm in float64: nothing but sums within rounding of the threshold may be decided otherwise."""
     variant, values, arrays = folded
-    for stage in arch.STAGES[arch.FLOAT_STAGES:]:
+    for stage in PAPER.hidden:
         weights, thresholds = arrays[stage.conv + "/weights"], arrays[stage.conv + "/thresholds"].astype(int)
         beta, gamma, mean, variance = (
             np.concatenate([values["model/%s/%s" % (bn, part)].astype(np.float32) for _, bn in stage.group_names])
@@ -94,41 +103,44 @@ def test_threshold():
         folding.threshold(np.array([0, 1, 0, 1, 1, 1, 1], bool)[:, None], weights[..., :1])
 
 
+def assert_same_arrays(network, other):
+    assert all((array == other.arrays[name]).all() for name, array in network.arrays.items())
+
+
 def test_export_of_a_run(finished_run, tmp_path, capsys):
     export.main([str(finished_run), str(tmp_path / "new" / "net.npz")])
-    arrays, meta = spiking_file.load(tmp_path / "new" / "net.npz")
-    assert meta["variant"] == "twba" and meta["source"]["checkpoint"] == "model_cifar10_advanced.ckpt-2"
+    latent = spiking_file.load(tmp_path / "new" / "net.npz")
+    assert latent.variant == "twba" and latent.meta["source"]["checkpoint"] == "model_cifar10_advanced.ckpt-2"
     assert "net.npz: TWBA" in capsys.readouterr().out
     export.main([str(finished_run / "model.npz"), str(tmp_path / "other.npz")])
-    other, meta = spiking_file.load(tmp_path / "other.npz")
-    assert all((arrays[name] == other[name]).all() for name in arrays)  # of latent or of quantised weights
-    assert meta["source"]["card"]["epochs"] == 2
+    other = spiking_file.load(tmp_path / "other.npz")
+    assert_same_arrays(latent, other)  # of latent or of quantised weights
+    assert other.meta["source"]["card"]["epochs"] == 2
     assert (tmp_path / "other.npz").stat().st_size <= 1.5e6
 
 
 def test_export_of_the_originals_npz(finished_run, tmp_path):
     """Pickled, and with nothing beside it: what the user has to say is asked for, one thing after the other."""
     params, path, out = np.empty(270, object), tmp_path / "model.npz", tmp_path / "net.npz"
-    params[:] = [value.astype(np.float32) for value in npz.read_model(finished_run / "model.npz").values()]
+    params[:] = [value.astype(np.float32) for value in npz.read_model(finished_run / "model.npz", PAPER).values()]
     np.savez(str(path), params=params)
     flags, said = [], []
     for more, text in (((), "--variant"), (("--variant", "twba"), "--allow-pickle"),
                        (("--allow-pickle",), "--activation"),
-                       (("--activation", "published"), "binary one")):
+                       (("--activation", "three-level"), "binary one")):
         flags += more
         said.append(text in command_error(export.main, path, out, *flags))
     assert said == [True] * 4 and not out.exists()
     export.main([str(path), str(out), "--variant", "twba", "--allow-pickle", "--activation", "binary"])
     export.main([str(finished_run / "model.npz"), str(tmp_path / "same.npz")])
-    (arrays, _), (expected, _) = spiking_file.load(out), spiking_file.load(tmp_path / "same.npz")
-    assert all((arrays[name] == expected[name]).all() for name in expected)
+    assert_same_arrays(spiking_file.load(out), spiking_file.load(tmp_path / "same.npz"))
 
 
 def test_damaged_values_are_not_exported(finished_run, tmp_path):
     """Where they were, neurons became ones that never fire."""
-    values = npz.read_model(finished_run / "model.npz")
+    values = npz.read_model(finished_run / "model.npz", PAPER)
     values["model/bn6_2/gamma"][5] = np.nan
-    npz.save_model(tmp_path / "model.npz", values)
+    npz.save_model(tmp_path / "model.npz", values, PAPER)
     line = command_error(export.main, tmp_path / "model.npz", tmp_path / "net.npz", "--variant", "twba", "--activation",
                      "binary")
     assert "model/bn6_2/gamma" in line and not (tmp_path / "net.npz").exists()
@@ -146,11 +158,11 @@ def test_an_export_does_not_take_another_files_place(finished_run, tmp_path, nam
 
 def test_float64_is_exported_as_float32(finished_run, tmp_path):
     """What PyTorch's trainer writes by --precision float64."""
-    values = npz.read_model(finished_run / "model.npz")
-    npz.save_model(tmp_path / "model.npz", {name: value.astype(np.float64) for name, value in values.items()})
+    values = npz.read_model(finished_run / "model.npz", PAPER)
+    npz.save_model(tmp_path / "model.npz", {name: value.astype(np.float64) for name, value in values.items()}, PAPER)
     export.main([str(tmp_path / "model.npz"), str(tmp_path / "net.npz"), "--variant", "twba",
                  "--activation", "binary"])
-    assert spiking_file.load(tmp_path / "net.npz")[0]["cnn0/scale"].dtype == np.float32
+    assert spiking_file.load(tmp_path / "net.npz").arrays["cnn0/scale"].dtype == np.float32
 
 
 def test_what_cannot_be_exported(finished_run, tmp_path):
@@ -160,7 +172,7 @@ def test_what_cannot_be_exported(finished_run, tmp_path):
     shutil.copy(str(finished_run / "model.npz"), str(tmp_path))
     assert "--variant" in command_error(export.main, tmp_path / "model.npz", out)
     assert "it is a twba checkpoint" in command_error(export.main, tmp_path / "model.npz", out, "--variant", "bwba")
-    Recipe("twba", activation="published").save(tmp_path)
+    Recipe("twba", activation="three-level").save(tmp_path)
     assert "binary one" in command_error(export.main, tmp_path / "model.npz", out)
     assert not out.exists()
 

@@ -6,8 +6,9 @@ import threading
 
 import pytest
 
-from twba_nets import command_line, files
-from twba_nets.errors import UserError
+from twba_nets import command_line
+from twba_nets.system import files
+from twba_nets.system.errors import UserError
 
 
 def write(path, text="after"):

@@ -1,5 +1,6 @@
 """The network against the published code: its variables, its arithmetic, and what it computed."""
 import collections
+import hashlib
 
 import numpy as np
 import pytest
@@ -7,19 +8,21 @@ import tensorflow as tf
 import tensorlayer
 from tensorlayer.layers import binary
 
-from helpers import SEEDS, random_stages, random_variables
+from helpers import RANDOM, SEEDS, random_architecture, random_variables
 from networks import evaluate
-from twba_nets import architecture as arch
+from twba_nets.network import architecture as arch, quantisers
+from twba_nets.network.architecture import PAPER, Architecture, Row
+from twba_nets.system.errors import UserError
 from twba_tensorflow import checkpoint, fast_network, published_network
 from twba_tensorflow.evaluation import Evaluator, cross_entropy
 from twba_tensorflow.session import session_config
 from twba_tensorflow.training import build_step
 
 
-def model_variables(stages=arch.STAGES):
-    """The default graph's 270 model variables, name -> variable; Adam's slots are not among them."""
+def model_variables(architecture=PAPER):
+    """The default graph's model variables, name -> variable; Adam's slots are not among them."""
     variables = {variable.op.name: variable for variable in tf.global_variables()}
-    return {name: variables[name] for name in arch.variable_shapes(stages)}
+    return {name: variables[name] for name in architecture.variable_shapes}
 
 
 def same_padding(size, stage):
@@ -43,8 +46,8 @@ def reference_convolution(x, weights, stage):
     return y
 
 
-def reference_network(values, x, variant, activation):
-    """The network in NumPy and float64, written from the paper's table alone."""
+def reference_network(values, x, variant, activation, architecture):
+    """The network in NumPy and float64, written from the table alone."""
     def weights(name, quantised):
         w = values[name]
         if not quantised:
@@ -64,7 +67,7 @@ def reference_network(values, x, variant, activation):
         return np.where(y >= 0.4, 1.0, np.where(y <= -0.4, 0.0, 0.5))
 
     maps = []
-    for stage in arch.STAGES:
+    for stage in architecture.stages:
         groups = [
             batch_norm(reference_convolution(x[..., i::stage.groups], weights(kernel, stage.quantised), stage), bn)
             for i, (kernel, bn) in enumerate(stage.variable_names)]
@@ -77,14 +80,23 @@ def reference_network(values, x, variant, activation):
     return batch_norm(x.reshape(len(x), -1) @ values["model/output/W"], "model/bn8"), maps
 
 
-@pytest.mark.parametrize("variant", arch.VARIANTS)
-@pytest.mark.parametrize("activation", arch.ACTIVATIONS)
-def test_forward_pass_is_the_tables(variant, activation):
-    values, x = random_variables(), np.random.RandomState(1).normal(size=(3, 24, 24, 3))
-    expected_logits, expected_maps = reference_network(values, x, variant, activation)
-    logits, maps = evaluate(values, x, variant, activation, np.float64)
+def random_images(images, architecture):
+    """Standardised ones, as the first stage reads them."""
+    size = (images, architecture.image_size, architecture.image_size, architecture.channels)
+    return np.random.RandomState(1).normal(size=size)
+
+
+@pytest.mark.parametrize("variant, activation, seed", [
+    (variant, activation, None) for variant in quantisers.WEIGHTS for activation in quantisers.ACTIVATIONS] + [
+    (*random, seed) for random, seed in zip(RANDOM, SEEDS)])
+def test_forward_pass_is_the_tables(variant, activation, seed):
+    """The paper's, and those of random networks."""
+    architecture = PAPER if seed is None else random_architecture(seed)
+    values, x = random_variables(architecture=architecture), random_images(3, architecture)
+    expected_logits, expected_maps = reference_network(values, x, variant, activation, architecture)
+    logits, maps = evaluate(values, x, variant, activation, np.float64, architecture)
     levels = [0, 1] if activation == "binary" else [0, 0.5, 1]
-    for (name, shape), spikes, expected in zip(arch.map_shapes().items(), maps, expected_maps):
+    for (name, shape), spikes, expected in zip(architecture.map_shapes.items(), maps, expected_maps):
         assert spikes.shape == (3,) + shape, name
         np.testing.assert_array_equal(spikes, expected, name)
         np.testing.assert_array_equal(np.unique(spikes), levels)
@@ -92,13 +104,13 @@ def test_forward_pass_is_the_tables(variant, activation):
     assert tensorlayer.layers.LayersConfig.tf_dtype == tf.float32  # a global of TensorLayer's: left as it was
 
 
-def one_step(build, variant, activation, dtype, stages):
+def one_step(build, variant, activation, dtype, architecture):
     """Everything that a step of this graph computes, from the same variables, images and labels."""
-    random, values = np.random.RandomState(1), random_variables(stages=stages)
-    x, labels = random.normal(size=(7, stages[0].size, stages[0].size, 3)), random.randint(0, 10, 7)
+    values, x = random_variables(architecture=architecture), random_images(7, architecture)
+    labels = np.random.RandomState(2).randint(0, architecture.classes, 7)
     with tf.Graph().as_default(), tf.Session(config=session_config(0)) as session:
-        net = build(tf.constant(x, dtype), variant, activation, is_train=True, stages=stages)
-        evaluated = build(tf.constant(x, dtype), variant, activation, reuse=True, stages=stages)
+        net = build(tf.constant(x, dtype), variant, architecture, activation, is_train=True)
+        evaluated = build(tf.constant(x, dtype), variant, architecture, activation, reuse=True)
         loss = tf.reduce_mean(cross_entropy(net.logits, tf.constant(labels, tf.int32)))
         gradients = dict(zip([v.op.name for v in tf.trainable_variables()],
                              tf.gradients(loss, tf.trainable_variables())))
@@ -109,25 +121,25 @@ def one_step(build, variant, activation, dtype, stages):
         training = session.run([net.logits, list(net.maps.values()), net.spikes])
         checkpoint.assign(session, values)
         gradients = session.run(gradients)  # a run of its own, and the only one to move the averages
-        return evaluation, training, gradients, session.run(model_variables(stages)), session.run(net.all_params)
+        return evaluation, training, gradients, session.run(model_variables(architecture)), session.run(net.all_params)
 
 
-@pytest.mark.parametrize("variant", arch.VARIANTS)
-@pytest.mark.parametrize("activation", arch.ACTIVATIONS)
+@pytest.mark.parametrize("variant", quantisers.WEIGHTS)
+@pytest.mark.parametrize("activation", quantisers.ACTIVATIONS)
 def test_every_number_is_the_published_graphs(variant, activation):
-    assert_same_numbers(variant, activation, arch.STAGES)
+    assert_same_numbers(variant, activation, PAPER)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("variant, activation", [("twba", "binary"), ("bwba", "published")])
+@pytest.mark.parametrize("variant, activation", [("twba", "binary"), ("bwba", "three-level")])
 def test_every_number_of_random_networks(variant, activation, seed):
-    assert_same_numbers(variant, activation, random_stages(seed))
+    assert_same_numbers(variant, activation, random_architecture(seed))
 
 
-def assert_same_numbers(variant, activation, stages):
+def assert_same_numbers(variant, activation, architecture):
     """Forward pass, gradient of every variable, batch norm's averages: in float64, where no spike flips."""
-    expected = one_step(published_network.build, variant, activation, tf.float64, stages)
-    found = one_step(fast_network.build, variant, activation, tf.float64, stages)
+    expected = one_step(published_network.build, variant, activation, tf.float64, architecture)
+    found = one_step(fast_network.build, variant, activation, tf.float64, architecture)
     for (logits, maps, spikes), (other_logits, other_maps, other_spikes) in zip(expected[:2], found[:2]):
         np.testing.assert_allclose(other_logits, logits, rtol=0, atol=1e-9)
         np.testing.assert_array_equal(other_spikes, spikes)
@@ -142,12 +154,22 @@ def assert_same_numbers(variant, activation, stages):
         np.testing.assert_allclose(b, a, rtol=1e-12, atol=1e-12)
 
 
+def test_a_stride_that_only_the_published_graph_takes():
+    rows = Row("cnn0", "bn0", 1, 8, 3, 1, "SAME"), Row("cnn1", "bn1", 1, 4, 3, 2, "VALID")
+    network = "twba", Architecture(rows, 9, 9, 3, 2, 1)
+    with tf.Graph().as_default():
+        with pytest.raises(UserError, match="^cnn1: .*--graph published"):
+            fast_network.build(tf.zeros([1, 9, 9, 3]), *network)
+    with tf.Graph().as_default():
+        assert published_network.build(tf.zeros([1, 9, 9, 3]), *network).maps["cnn1"].shape == (1, 4, 4, 4)
+
+
 def variables_on_the_threshold(activation):
     """random_variables, but in every hidden neuron a sum of 3 gives a potential on a threshold of the activation, or as far
     beside it as float32 rounds."""
     values, random = random_variables(), np.random.RandomState(2)
-    thresholds = [0] if activation == "binary" else [-arch.PUBLISHED_OFFSET, arch.PUBLISHED_OFFSET]
-    for stage in arch.STAGES[arch.FLOAT_STAGES:]:
+    thresholds = [0] if activation == "binary" else [-quantisers.PUBLISHED_OFFSET, quantisers.PUBLISHED_OFFSET]
+    for stage in PAPER.hidden:
         for _, bn in stage.variable_names:
             gamma, mean, variance = (values[f"{bn}/{part}"] for part in ("gamma", "moving_mean", "moving_variance"))
             scale = gamma / np.sqrt(variance + arch.BN_EPSILON)
@@ -157,16 +179,15 @@ def variables_on_the_threshold(activation):
 
 def evaluation(build, variant, activation):
     """(logits, maps) of a graph's evaluation in float32."""
-    x = np.random.RandomState(1).normal(size=(7, 24, 24, 3))
     with tf.Graph().as_default(), tf.Session(config=session_config(0)) as session:
-        net = build(tf.constant(x, tf.float32), variant, activation)
+        net = build(tf.constant(random_images(7, PAPER), tf.float32), variant, PAPER, activation)
         checkpoint.assign(session, variables_on_the_threshold(activation))
         session.run(net.refresh)
         return session.run([net.logits, list(net.maps.values())])
 
 
-@pytest.mark.parametrize("variant", arch.VARIANTS)
-@pytest.mark.parametrize("activation", arch.ACTIVATIONS)
+@pytest.mark.parametrize("variant", quantisers.WEIGHTS)
+@pytest.mark.parametrize("activation", quantisers.ACTIVATIONS)
 def test_evaluation_is_the_published_graphs_to_the_bit(variant, activation):
     """In float32 too: given the same variables every spike and every logit is the same."""
     logits, maps = evaluation(published_network.build, variant, activation)
@@ -176,10 +197,10 @@ def test_evaluation_is_the_published_graphs_to_the_bit(variant, activation):
     np.testing.assert_array_equal(found_logits, logits)
 
 
-def test_an_evaluation_sees_the_variables_as_they_are(few_digits):
+def test_an_evaluation_sees_the_variables_as_they_are(few_digits, short_recipe):
     """It keeps quantised weights: not beyond its own pass."""
     with tf.Graph().as_default(), tf.Session() as session:
-        evaluator = Evaluator(few_digits.x_test[:20], few_digits.y_test[:20], 10, "twba", "binary")
+        evaluator = Evaluator(few_digits.x_test[:20], few_digits.y_test[:20], 10, short_recipe)
         values, losses = random_variables(), []
         for sign in (1, -1, 1):
             checkpoint.assign(session, {name: sign * value if arch.is_quantised(name) else value
@@ -196,11 +217,23 @@ def training_graph(few_digits, short_recipe):
         yield graph, step
 
 
+def test_a_seed_stands_for_the_weights_that_it_stood_for(training_graph, few_digits, short_recipe):
+    """A run that is begun anew is the run of before. A variable's own seed is the number of operations before it."""
+    with tf.Graph().as_default() as published:
+        tf.set_random_seed(0)
+        build_step(short_recipe, few_digits, "published")
+    for graph, expected in ((training_graph[0], "421478358cb524f6e8af8f55a45ffbf8"),
+                            (published, "99a6775b84dbfdfb6a89aa221ca544e2")):
+        seeds = [(operation.name, operation.get_attr("seed2")) for operation in graph.get_operations()
+                 if operation.type in ("TruncatedNormal", "RandomStandardNormal")]
+        assert len(seeds) == 108 and hashlib.md5(repr(seeds).encode()).hexdigest() == expected
+
+
 def test_variables_are_the_originals(training_graph):
     graph, step = training_graph
     shapes = {v.op.name: tuple(v.shape.as_list()) for v in graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)}
     assert len(shapes) == 596
-    model = arch.variable_shapes()
+    model = PAPER.variable_shapes
     assert len(model) == 270 and len(step.all_params) == 270
     trained = [name for name in model if "moving_" not in name]
     slots = {f"{name}/{slot}": model[name] for name in trained for slot in ("Adam", "Adam_1")}
@@ -218,7 +251,7 @@ def test_multiply_accumulates():
                "cnn4": 36 * 512 * 512, "cnn6": 16 * 288 * 2048, "cnn7": 16 * 512 * 1024, "cnn8": 4 * 512 * 1024,
                "cnn10": 512 * 1024, "cnn11": 1024 * 512, "output": 512 * 10}
     with tf.Graph().as_default() as graph:
-        published_network.build(tf.zeros([1, 24, 24, 3]), "twba")
+        published_network.build(tf.zeros([1, 24, 24, 3]), "twba", PAPER)
         found = collections.Counter()
         for operation in graph.get_operations():
             if operation.type in ("Conv2D", "MatMul"):
@@ -257,7 +290,7 @@ def test_batch_norm_update_and_one_adam_step():
     labels = np.arange(8) % 10
     values = random_variables()
     with tf.Graph().as_default(), tf.Session() as session:
-        net = fast_network.build(tf.constant(x), "twba", is_train=True)
+        net = fast_network.build(tf.constant(x), "twba", PAPER, is_train=True)
         loss = tf.reduce_mean(cross_entropy(net.logits, tf.constant(labels, tf.int32)))
         gradient = tf.gradients(loss, model_variables()["model/output/W"])[0]
         train_op = tf.train.AdamOptimizer(0.01).minimize(loss)
@@ -265,7 +298,7 @@ def test_batch_norm_update_and_one_adam_step():
         checkpoint.assign(session, values)
         before, _ = session.run([gradient, train_op])  # in one run: each run updates the moving averages
         after = session.run(model_variables())
-    y = reference_convolution(x, values["model/cnn00/kernel"], arch.STAGES[0])
+    y = reference_convolution(x, values["model/cnn00/kernel"], PAPER.stages[0])
     share = np.float64(np.float32(0.1))  # TensorFlow rounds 1 - decay to float32, whatever the variables' type
     for name, statistic in (("moving_mean", y.mean((0, 1, 2))), ("moving_variance", y.var((0, 1, 2)))):
         old = values["model/bn00/" + name]
@@ -275,12 +308,12 @@ def test_batch_norm_update_and_one_adam_step():
     step = rate * 0.1 * before / (np.sqrt(0.001) * np.abs(before) + 1e-8)
     np.testing.assert_allclose(after["model/output/W"], values["model/output/W"] - step, rtol=1e-6, atol=1e-9)
     # every latent weight tensor learns
-    for name in arch.variable_shapes():
+    for name in PAPER.variable_shapes:
         if arch.is_quantised(name):
             assert (after[name] != values[name]).mean() > 0.5, name
 
 
-@pytest.mark.parametrize("variant, activation", [("twba", "binary"), ("bwba", "binary"), ("twba", "published")])
+@pytest.mark.parametrize("variant, activation", [("twba", "binary"), ("bwba", "binary"), ("twba", "three-level")])
 def test_gradient_by_hand_in_float64(variant, activation):
     """dL/dW of cnn11, worked out from the paper: from the logits back through batch norm, the classifier, (x + 1) / 2,
     sign, htanh, batch norm again and the quantiser. Batch norms take the batch's mean and biased variance.
@@ -289,7 +322,7 @@ def test_gradient_by_hand_in_float64(variant, activation):
     values["model/bn11_1/gamma"] *= 4  # potentials beyond htanh's ends, too
     x, d_logits = random.normal(size=(12, 24, 24, 3)), 50 * random.normal(size=(12, 10))
     with tf.Graph().as_default(), tf.Session() as session:
-        net = fast_network.build(tf.constant(x), variant, activation, is_train=True)
+        net = fast_network.build(tf.constant(x), variant, PAPER, activation, is_train=True)
         variable = model_variables()["model/cnn11_1/W_conv2d"]
         gradient = tf.gradients(net.logits, variable, tf.constant(d_logits))[0]
         checkpoint.assign(session, values)
@@ -309,7 +342,7 @@ def test_gradient_by_hand_in_float64(variant, activation):
     weights = np.sign(latent) * (np.abs(latent) > (0.7 * np.abs(latent).mean() if variant == "twba" else 0))
     z, deviation = normalise(spikes @ weights)
     potential = values["model/bn11_1/gamma"] * z + values["model/bn11_1/beta"]
-    d_potential = np.clip(d_outputs / 2, -1, 1) * (np.abs(potential) <= 1) * (2 if activation == "published" else 1)
+    d_potential = np.clip(d_outputs / 2, -1, 1) * (np.abs(potential) <= 1) * (2 if activation == "three-level" else 1)
     assert (np.abs(d_outputs) > 2).mean() > 0.05 and (np.abs(potential) > 1).mean() > 0.05  # both are met
     d_weights = spikes.T @ normalise_back(d_potential * values["model/bn11_1/gamma"], z, deviation)
     if variant == "bwba":
@@ -346,14 +379,14 @@ def test_what_differs_from_the_published_code_is_last_bit_flips(oracle, monkeypa
     seen, sign = [], binary.ACTIVATIONS["binary"]  # what the neurons compare with their threshold, group by group
     monkeypatch.setitem(binary.ACTIVATIONS, "binary", lambda potential: seen.append(potential) or sign(potential))
     with tf.Graph().as_default(), tf.Session() as session:
-        net = published_network.build(tf.constant(expected["x"], tf.float64), "twba")
+        net = published_network.build(tf.constant(expected["x"], tf.float64), "twba", PAPER)
         checkpoint.assign(session, values)
         logits, exact, potentials = session.run([net.logits, list(net.maps.values()), seen])
     np.testing.assert_allclose(logits, expected["logits"], rtol=0, atol=1e-5)
 
     groups = iter(potentials)
     agreeing = np.ones(len(expected["x"]), bool)
-    for stage, a, b in zip(arch.STAGES[1:], exact, rounded):
+    for stage, a, b in zip(PAPER.stages[1:], exact, rounded):
         potential = np.concatenate([next(groups) for _ in range(stage.groups)], axis=3)
         flipped = (a != b) & agreeing[:, None, None, None]
         assert (np.abs(potential[flipped]) < 1e-5).all(), stage.conv

@@ -1,6 +1,7 @@
 """What a package says of itself, in one voice; and what setup.sh says where something is missing."""
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 
 import twba_nets
 from helpers import REPOSITORY
-from twba_nets import places
+from twba_nets.system import places
 
 
 def test_one_version():
@@ -18,8 +19,9 @@ def test_one_version():
     assert newest == twba_nets.__version__
 
 
-def test_every_released_model_is_in_the_wheel():
+def test_networks_and_released_models_are_in_the_wheel():
     text = (REPOSITORY / "pyproject.toml").read_text()
+    assert '"networks" = "twba_nets/networks"' in text
     for folder in places.RELEASED.values():
         for name in ("model.npz", "model.json"):
             assert (REPOSITORY / folder / name).is_file()
@@ -36,14 +38,13 @@ def test_installed_it_knows_its_place(tmp_path):
     package = tmp_path / "site-packages" / "twba_nets"
     package.parent.mkdir()
     package.symlink_to(tmp_path / "copy")
-    (tmp_path / "copy").mkdir()
-    for source in (REPOSITORY / "twba_nets").glob("*.py"):
-        (tmp_path / "copy" / source.name).write_bytes(source.read_bytes())
-    code = ("import sys; sys.path.insert(0, '.'); from twba_nets import card, places;"
-            "print(places.IS_CHECKOUT, places.HOME, places.released('twba-published'), card.commit())")
+    shutil.copytree(str(REPOSITORY / "twba_nets"), str(tmp_path / "copy"))
+    code = ("import sys; sys.path.insert(0, '.'); from twba_nets.runs import card; from twba_nets.system import places;"
+            "print(places.IS_CHECKOUT, places.HOME, places.NETWORKS, places.released('twba-published'), card.commit())")
     done = subprocess.run([sys.executable, "-c", code], cwd=str(package.parent), stdout=subprocess.PIPE,
                           universal_newlines=True, env=dict(os.environ, PYTHONPATH=""))
-    assert done.stdout.split() == ["False", ".", str(tmp_path / "copy" / "released" / "TWBA" / "published"), "None"]
+    assert done.stdout.split() == ["False", ".", str(tmp_path / "copy" / "networks"),
+                                   str(tmp_path / "copy" / "released" / "TWBA" / "published"), "None"]
 
 
 def set_up(folder, *arguments, **stubs):
@@ -94,3 +95,21 @@ def test_tensorflow_on_another_machine(tmp_path, machine):
 def test_pytorch_on_an_old_python(tmp_path):
     status, error = set_up(tmp_path, "torch", python3=python("3.9"))
     assert status == 1 and error.startswith("setup.sh: PyTorch's side needs CPython 3.10 to 3.13: install one")
+
+
+IMPORT_ALL = """
+import contextlib, importlib, pkgutil, sys
+import twba_chip, twba_nets
+for package in (twba_chip, twba_nets):
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        if not module.name.endswith("__main__"):
+            with contextlib.suppress(ModuleNotFoundError):  # the extras nir and onnx
+                importlib.import_module(module.name)
+print([name for name in ("tensorflow", "torch") if name in sys.modules])
+"""
+
+
+def test_what_all_share_imports_no_framework():
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", IMPORT_ALL], cwd=str(REPOSITORY), stdout=subprocess.PIPE,
+                          universal_newlines=True)
+    assert done.stdout == "[]\n"

@@ -26,7 +26,7 @@ def read_pass(batches, session, *start):
 
 def training_pass(epoch, seed=1, threads=0, flip=True):
     with tf.Graph().as_default(), tf.Session(config=session_config(threads)) as session:
-        batches = pipeline.training_batches(IMAGES, LABELS, 5, seed, flip)
+        batches = pipeline.training_batches(IMAGES, LABELS, 5, seed, flip, 24)
         images, labels = read_pass(batches, session, epoch)
     return np.concatenate(images), np.concatenate(labels)
 
@@ -56,7 +56,7 @@ def standardise(image):
 
 def test_evaluation_sees_each_image_once_in_order():
     with tf.Graph().as_default(), tf.Session() as session:
-        batches = pipeline.evaluation_batches(IMAGES, LABELS, 5)
+        batches = pipeline.evaluation_batches(IMAGES, LABELS, 5, 24)
         images, labels = read_pass(batches, session)
         second, _ = read_pass(batches, session)
     assert [len(batch) for batch in images] == [5, 5, 5, 5, 3]
@@ -72,7 +72,7 @@ def test_augmentation_by_its_own_random_numbers(flip):
     mirrored, corners = set(), set()
     with tf.Graph().as_default(), tf.Session() as session:
         key, index = tf.placeholder(tf.int64, [2]), tf.placeholder(tf.int64, [])
-        output = pipeline.augment_by_key(tf.gather(tf.constant(IMAGES), index), key, flip)
+        output = pipeline.augment_by_key(tf.gather(tf.constant(IMAGES), index), key, flip, 24)
         numbers = tf.random.stateless_uniform([5], seed=key)
         for i in range(60):
             image, (top, left, mirror, brightness, contrast) = session.run(

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import tqdm
 
-from twba_nets import progress
+from twba_nets.system import progress
 
 
 @pytest.mark.parametrize("seconds, text", [(5, "5 s"), (61, "1 min"), (7500, "2 h 5 min"), (183600, "2 d 3 h")])

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from helpers import user_error
-from twba_nets import card, journal, provenance, recipe as recipes
+from twba_nets.runs import card, journal, provenance, recipe as recipes
 
 HERE, THERE = ({"device": device, "versions": {"torch": torch, "cuda": None}, "commit": commit}
                for device, torch, commit in (("a CPU", "2.13.0", "7d85dfc"), ("a GPU", "2.11.0", "f2d4de6")))
@@ -17,7 +17,7 @@ def train(folder, first, last, facts, seconds=1.5):
     log = journal.Journal(folder, recipe, first - 1, facts)
     for epoch in range(first, last + 1):
         trained, tested = journal.Trained(2.0, 0.25, seconds), journal.Tested(2.5, 0.125, 8.0, 0.5)
-        log.record(journal.make_row(recipe, epoch - 1, 110, trained, tested))
+        log.finish_epoch(journal.make_row(recipe, epoch - 1, 110, trained, tested), None, lambda: None)
     log.finish("its digest")
     return json.loads((folder / "model.json").read_text())
 

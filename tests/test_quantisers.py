@@ -5,8 +5,9 @@ import tensorflow as tf
 from tensorlayer.layers import binary
 from tensorlayer.layers.utils import quantize
 
-from twba_nets import architecture as arch, quantisers as np_quantisers
-from twba_tensorflow import fast_network, quantisers
+from twba_nets.network import quantisers as np_quantisers
+from twba_nets.network.architecture import PAPER
+from twba_tensorflow import fast_network, published_network, quantisers
 
 
 def value_and_gradient(function, x, upstream, dtype=np.float32):
@@ -50,7 +51,7 @@ def test_ternarise_in_16_bits(dtype):
 
 def test_the_network_is_not_built_in_16_bits():
     with tf.Graph().as_default(), pytest.raises(ValueError, match="the images are float16: 16 bits do not hold"):
-        fast_network.build(tf.zeros([2, 24, 24, 3], tf.float16), "twba")
+        fast_network.build(tf.zeros([2, 24, 24, 3], tf.float16), "twba", PAPER)
 
 
 @pytest.mark.parametrize("constant, expected", [(0.0, 0), (0.3, 1), (-2.0, -1)])
@@ -91,7 +92,7 @@ def test_published_activation():
     np.testing.assert_array_equal(gradient, [-2, -2, -0.5, 0, 0.5, 2, 2])  # two clipped terms
 
 
-@pytest.mark.parametrize("activation, thresholds", [("binary", [0]), ("published", [-0.4, 0.4])])
+@pytest.mark.parametrize("activation, thresholds", [("binary", [0]), ("three-level", [-0.4, 0.4])])
 def test_no_compiler_rounds_product_and_sum_as_one(activation, thresholds):
     """The fast graph's activations, compiled, decide as the published graph's operations, which are rounded one by one.
 
@@ -118,7 +119,7 @@ def test_no_compiler_rounds_product_and_sum_as_one(activation, thresholds):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("activation, outputs, gradients", [
     ("binary", [0, 0, 0, 0, 1, 1, 1, 1, 1], [0, -0.5, -1, -1, 1, 0.25, 1, 0.5, 0]),
-    ("published", [0, 0, 0, 0.5, 0.5, 0.5, 1, 1, 1], [0, -1, -2, -2, 2, 0.5, 2, 1, 0])])
+    ("three-level", [0, 0, 0, 0.5, 0.5, 0.5, 1, 1, 1], [0, -1, -2, -2, 2, 0.5, 2, 1, 0])])
 def test_activations_of_the_fast_graph(activation, outputs, gradients, dtype):
     """At their thresholds, 0 and +-0.4, and at htanh's ends: no gradient beyond 1. (x + 1) / 2 halves it, then it is clipped.
 
@@ -183,19 +184,29 @@ def _input(x):
     return tensorlayer.layers.InputLayer(tf.constant(x), name=f"input_{x.ndim}")
 
 
+def test_one_registry():
+    """Whoever knows quantisers by their names knows those of the registry. PyTorch's are in tests_torch."""
+    assert list(quantisers.WEIGHTS) == list(published_network.QUANTISED_CONV) == list(np_quantisers.WEIGHTS)
+    assert set(quantisers.ACTIVATIONS) - {"relu"} == set(published_network.PATCHED_NAMES) == set(np_quantisers.ACTIVATIONS)
+    assert not set(np_quantisers.ALIASES) & set(np_quantisers.ACTIVATIONS)
+    assert {np_quantisers.canonical(name) for name in np_quantisers.ALIASES} <= set(np_quantisers.ACTIVATIONS)
+    assert [name for name in np_quantisers.ACTIVATIONS if np_quantisers.is_binary(name)] == ["binary"]
+    assert [(weights.levels, weights.datatype) for weights in np_quantisers.WEIGHTS.values()] == [
+        ((-1, 0, 1), "TERNARY"), ((-1, 1), "BIPOLAR")]
+
+
 @pytest.mark.parametrize("variant, quantise", [("twba", binary.ternarise), ("bwba", quantize)])
 def test_numpy_quantises_weights_as_tensorflow(variant, quantise):
     """By the factor that architecture.py names; the library's file has it as a number of its own."""
     weights = np.random.RandomState(0).normal(size=(3, 3, 32, 64)).astype(np.float32)
-    weights[0, 0, 0, :2] = 0, arch.TERNARY_FACTOR * np.abs(weights).mean() * 1.001  # just beyond the threshold
+    weights[0, 0, 0, :2] = 0, np_quantisers.TERNARY_FACTOR * np.abs(weights).mean() * 1.001  # just beyond the threshold
     with tf.Graph().as_default(), tf.Session() as session:
         expected = session.run(quantise(tf.constant(weights)))
-    np.testing.assert_array_equal(np_quantisers.WEIGHTS[variant](weights), expected)
-    np.testing.assert_array_equal(np_quantisers.WEIGHTS[variant](expected), expected)
+    np.testing.assert_array_equal(np_quantisers.WEIGHTS[variant].quantise(weights), expected)
+    np.testing.assert_array_equal(np_quantisers.WEIGHTS[variant].quantise(expected), expected)
 
 
 def test_the_published_activation_turns_at_the_named_offset():
-    x = np.float32([-arch.PUBLISHED_OFFSET * 1.001, -arch.PUBLISHED_OFFSET * 0.999, 0, arch.PUBLISHED_OFFSET * 0.999,
-                    arch.PUBLISHED_OFFSET * 1.001])
+    x = np_quantisers.PUBLISHED_OFFSET * np.float32([-1.001, -0.999, 0, 0.999, 1.001])
     with tf.Graph().as_default(), tf.Session() as session:
         assert session.run(binary.published_sign(tf.constant(x))).tolist() == [-1, 0, 0, 0, 1]

@@ -5,8 +5,11 @@ import json
 
 import pytest
 
-from twba_nets import card, datasets, recipe as recipes
-from twba_nets.errors import UserError
+from helpers import random_architecture
+from twba_nets import datasets
+from twba_nets.network.architecture import PAPER
+from twba_nets.runs import card, recipe as recipes
+from twba_nets.system.errors import UserError
 
 
 def test_the_papers():
@@ -23,8 +26,9 @@ def test_lowering_the_rate_by_hand():
 
 
 def test_json(tmp_path):
-    recipe = dataclasses.replace(recipes.digits("bwba"), activation="published", seed=7, limit_train=500, limit_test=400,
-                                 hold_out=100, precise_batch_norm=True, teacher={"file": "a/model.npz", "sha256": "1"})
+    recipe = dataclasses.replace(recipes.digits("bwba"), activation="three-level", seed=7, limit_train=500, limit_test=400,
+                                 hold_out=100, precise_batch_norm=True, teacher={"file": "a/model.npz", "sha256": "1"},
+                                 architecture=random_architecture(0))
     recipe.save(tmp_path)
     assert card.load_recipe(tmp_path / "a checkpoint") == recipe
     assert json.loads((tmp_path / "recipe.json").read_text())["learning_rate_steps"][0] == [0, 0.005]
@@ -48,18 +52,26 @@ def test_initial_weights(tmp_path):
 
 
 def test_recipes_of_before_load(tmp_path):
-    """recipe.json as it was before it knew of initial weights and of a limit."""
-    fields = {"variant": "bwba", "activation": "published", "dataset": "cifar10", "epochs": 2, "batch_size": 200,
+    """recipe.json as it was before it knew of initial weights, of a limit and of other networks than the paper's."""
+    fields = {"variant": "bwba", "activation": "three-level", "dataset": "cifar10", "epochs": 2, "batch_size": 200,
               "learning_rate_steps": [[0, 0.01], [1, 0.0099]], "seed": 0}
     (tmp_path / "recipe.json").write_text(json.dumps(fields))
-    assert dataclasses.asdict(card.load_recipe(tmp_path / "a checkpoint")) == dict(
-        fields, learning_rate_steps=((0, 0.01), (1, 0.0099)), initial_weights=None, limit_train=None, limit_test=None,
-        hold_out=None, teacher=None, precise_batch_norm=False)
+    assert card.load_recipe(tmp_path / "a checkpoint") == recipes.Recipe(
+        **dict(fields, learning_rate_steps=((0, 0.01), (1, 0.0099))), initial_weights=None, limit_train=None, limit_test=None,
+        hold_out=None, teacher=None, precise_batch_norm=False, architecture=PAPER)
+
+
+def test_an_earlier_name_of_the_activation(tmp_path):
+    """A run of before goes on: in a file, and for a caller."""
+    recipes.Recipe("twba", activation="published").save(tmp_path)
+    assert card.load_recipe(tmp_path / "a checkpoint").activation == "three-level"
+    (tmp_path / "recipe.json").write_text((tmp_path / "recipe.json").read_text().replace("three-level", "published"))
+    assert card.load_recipe(tmp_path / "a checkpoint") == recipes.Recipe("twba", activation="three-level")
 
 
 FOREIGN = ["{", "[]", "", "null", "[" * 100000, '"twba"', '{"variant": "twba", "colour": 1}', '{"variant": "xwba"}',
            '{"variant": ["twba"]}', '{"variant": "twba", "learning_rate_steps": [[0]]}',
-           '{"variant": "twba", "learning_rate_steps": [["0", 1], [2, 3]]}']
+           '{"variant": "twba", "learning_rate_steps": [["0", 1], [2, 3]]}', '{"variant": "twba", "architecture": {}}']
 
 
 @pytest.mark.parametrize("text", FOREIGN, ids=lambda text: text[:40])
@@ -95,6 +107,9 @@ REFUSED = [
     ({"seed": True}, "seed True"), ({"seed": None}, "seed None"), ({"initial_weights": "model.npz"}, "initial_weights"),
     ({"initial_weights": {"file": 1, "sha256": "x"}}, "initial_weights"), ({"limit_train": True}, "limit_train True"),
     ({"hold_out": 0}, "hold_out 0"), ({"hold_out": 50001}, "hold_out 50001"), ({"teacher": "model.npz"}, "teacher"),
+    ({"class_names": ["a"]}, "class_names .*10"), ({"class_names": tuple(range(10))}, "class_names"),
+    ({"mirror": 1}, "mirror 1"), ({"mirror": "no"}, "mirror 'no'"), ({"data": "mine.npz"}, "data 'mine.npz'"),
+    ({"data": {"path": "mine.npz"}}, "data "), ({"dataset": 3}, "dataset 3"),
     ({"precise_batch_norm": 1}, "precise_batch_norm 1"), ({"precise_batch_norm": None}, "precise_batch_norm None"),
     ({"limit_train": 199}, "limit_train 199 .*200, to 50000"),
     ({"limit_test": 0}, "limit_test 0"), ({"limit_test": 2.5}, "limit_test 2.5"),
@@ -112,10 +127,10 @@ def test_refused(change, message):
 
 
 def test_data_sets_by_name():
-    """Every name that a recipe may have is one that is there, and no other is taken for CIFAR-10."""
-    assert set(recipes.DATASETS) == set(recipes.RECIPES)
-    with pytest.raises(ValueError, match="'mnist'.* cifar10 and digits"):
-        datasets.load("mnist")
+    """A recipe may have each of them; no other name is taken for CIFAR-10."""
+    assert [recipes.of("bwba", name).source for name in datasets.NAMES] == list(datasets.NAMES)
+    with pytest.raises(UserError, match="^mnist: no such file"):
+        datasets.load("mnist", PAPER)
 
 
 def test_the_order_of_an_epoch():

@@ -7,24 +7,29 @@ import pytest
 import tensorflow as tf
 
 from helpers import REPOSITORY
-from twba_chip import engine, folding, spiking_network
-from twba_nets import architecture as arch, card, command_line, journal, npz, places, provenance, recipe as recipes
+from twba_chip import engine
+from twba_chip.spiking import file as spiking_file, folding, reference
+from twba_nets import command_line
 from twba_nets.datasets import cifar10
+from twba_nets.network.architecture import PAPER, is_quantised
+from twba_nets.network.quantisers import WEIGHTS
+from twba_nets.runs import card, journal, npz, provenance, recipe as recipes
+from twba_nets.system import places
 from twba_tensorflow import checkpoint, export, fast_network, scripts
 from twba_tensorflow.pipeline import evaluation_batches
 
 RELEASED = [places.released(name) / "model.npz" for name in places.RELEASED]
-variants = pytest.mark.parametrize("variant", arch.VARIANTS)
+variants = pytest.mark.parametrize("variant", WEIGHTS)
 models = pytest.mark.parametrize("model", RELEASED, ids=list(places.RELEASED))
-PUBLISHED = {variant: places.released(f"{variant}-published") / "model.npz" for variant in arch.VARIANTS}
+PUBLISHED = {variant: places.released(f"{variant}-published") / "model.npz" for variant in WEIGHTS}
 SCRATCH = REPOSITORY / "TWBA" / "scratch" / "model.npz"  # kept to compare with, not released by name
 
 
 def tensorflow_batches(values, variant, x, y):
     """What TensorFlow makes of the images, batch by batch: (logits, labels, name -> map of spikes)."""
     with tf.Graph().as_default(), tf.Session() as session:
-        batches = evaluation_batches(x, y, 200)
-        net = fast_network.build(batches.images, variant)
+        batches = evaluation_batches(x, y, 200, PAPER.image_size)
+        net = fast_network.build(batches.images, variant, PAPER)
         checkpoint.assign(session, values)
         session.run(net.refresh)
         batches.start(session)
@@ -33,28 +38,28 @@ def tensorflow_batches(values, variant, x, y):
 
 
 @variants
-def test_tensorflow_spiking_network_and_engine_on_the_test_set(cifar10_dir, variant):
+def test_tensorflow_reference_and_engine_on_the_test_set(cifar10_dir, variant):
     """TensorFlow and the engine give the recorded accuracies, within 0.02 points: two images of 10,000, as another build
     may round a pre-activation's last bit otherwise. Given TensorFlow's input spikes, the exported network's every spike and
     prediction is TensorFlow's, in NumPy and in the engine. With float stages of their own they predict at most 0.1 % of the
     images otherwise: those with an input spike that rounding flipped.
     """
     model = command_line.released_model(variant)
-    values, data, recorded = npz.read_model(model), cifar10.load(cifar10_dir), read_figures(model)
-    arrays = export.fold(values, variant)
-    fed, running = engine.Engine(arrays), engine.Engine(arrays)
+    values, data, recorded = npz.read_model(model, PAPER), cifar10.load(cifar10_dir), read_figures(model)
+    network = spiking_file.describe(PAPER, export.fold(values, variant, PAPER), variant, {})
+    fed, running = engine.Engine(network), engine.Engine(network)
     right = right_by_engine = spikes = images = 0
     otherwise = np.zeros(2, int)  # images that the engine, and the reference, classify otherwise
     for logits, labels, maps in tensorflow_batches(values, variant, data.x_test, data.y_test):
         maps, predictions = {name: value.astype(bool) for name, value in maps.items()}, logits.argmax(1)
-        assert_exact(arrays, fed, maps, predictions)
+        assert_exact(network, fed, maps, predictions)
         batch = data.x_test[images:images + len(labels)]
         by_engine = running.run(batch).logits.argmax(1)
         right_by_engine += (by_engine == labels).sum()
         otherwise += [(by_engine != predictions).sum(),
-                      flips_of_the_reference(arrays, batch, maps["bn0"], predictions)]
+                      flips_of_the_reference(network, batch, maps["bn0"], predictions)]
         right, images = right + (predictions == labels).sum(), images + len(labels)
-        spikes += sum(maps[name].sum() for name in arch.COUNTED_MAPS)
+        spikes += sum(maps[name].sum() for name in PAPER.counted_maps)
     assert images == 10000
     assert abs(right / images - recorded["accuracy"]) <= 0.0002
     assert abs(right_by_engine / images - json.loads((model.parent / "report.json").read_text())["accuracy"]) <= 0.0002
@@ -65,21 +70,21 @@ def test_tensorflow_spiking_network_and_engine_on_the_test_set(cifar10_dir, vari
 @models
 def test_numpy_folds_as_tensorflow_decides(model):
     """The thresholds from float64 are those of TensorFlow's float32 decisions; scales and offsets but for the last bits."""
-    values, variant = npz.read_model(model), card.load_recipe(model).variant
-    theirs = export.fold(values, variant)
-    for name, array in folding.fold(values, variant).items():
+    values, variant = npz.read_model(model, PAPER), card.load_recipe(model).variant
+    theirs = export.fold(values, variant, PAPER)
+    for name, array in folding.fold(values, variant, PAPER).items():
         if array.dtype.kind == "i":
             np.testing.assert_array_equal(array, theirs[name], name)
         else:
             np.testing.assert_allclose(array, theirs[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
-def assert_exact(arrays, running, maps, predictions):
+def assert_exact(network, running, maps, predictions):
     """The NumPy reference and the engine fire as `maps`, given its input spikes, and predict the same."""
-    reference = spiking_network.forward(arrays, maps["bn0"])
-    for name, found in reference.items():
+    in_numpy = reference.forward(network, maps["bn0"])
+    for name, found in in_numpy.items():
         assert (found == maps[name]).all(), name
-    assert (spiking_network.classify(arrays, reference["cnn11"]).argmax(1) == predictions).all()
+    assert (reference.classify(network, in_numpy["cnn11"]).argmax(1) == predictions).all()
     for images in (engine.MANY // 2, len(predictions)):  # computed by words, and by planes
         for first in range(0, len(predictions), images):
             rows = slice(first, first + images)
@@ -89,18 +94,18 @@ def assert_exact(arrays, running, maps, predictions):
                 assert (found == maps[name][rows]).all(), name
 
 
-def flips_of_the_reference(arrays, images, input_spikes, predictions):
+def flips_of_the_reference(network, images, input_spikes, predictions):
     """How many images the reference classifies otherwise from its own input spikes. Where these differ from
     `input_spikes`, the potential lies on the threshold but for rounding.
     """
-    potentials = spiking_network.input_potentials(arrays, spiking_network.central_crop(images))
+    potentials = reference.input_potentials(network, reference.central_crop(images, PAPER))
     flipped = (potentials >= 0) != input_spikes
     assert (np.abs(potentials[flipped]) < 1e-4).all()
     changed = flipped.any((1, 2, 3))
     if not changed.any():  # given TensorFlow's input spikes everything else is exact
         return 0
-    maps = spiking_network.forward(arrays, potentials[changed] >= 0)
-    return (spiking_network.classify(arrays, maps["cnn11"]).argmax(1) != predictions[changed]).sum()
+    maps = reference.forward(network, potentials[changed] >= 0)
+    return (reference.classify(network, maps["cnn11"]).argmax(1) != predictions[changed]).sum()
 
 
 @variants
@@ -112,11 +117,11 @@ def test_three_levels_reach_the_reported_accuracy(variant):
 @models
 def test_the_readme_states_the_figures(model):
     """TensorFlow's accuracy and what it lacks of the reported one; spikes, zeros among the quantised weights, epochs, minutes."""
-    recorded, values, figures = card.read(model), npz.read_model(model), read_figures(model)
+    recorded, values, figures = card.read(model), npz.read_model(model, PAPER), read_figures(model)
     row, = [line for line in (REPOSITORY / "README.md").read_text().splitlines()
             if line.startswith("| ") and f"]({model.relative_to(REPOSITORY)})" in line]
     reported = recipes.REPORTED[recorded["recipe"]["variant"]]
-    weights = np.concatenate([value.ravel() for name, value in values.items() if arch.is_quantised(name)])
+    weights = np.concatenate([value.ravel() for name, value in values.items() if is_quantised(name)])
     zeros = f"{(weights == 0).mean():.1%}".replace("%", " %") if (weights == 0).any() else "none"
     side = "above" if figures["accuracy"] > reported else "below"
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
@@ -142,7 +147,7 @@ def test_release_is_complete(model):
     assert [int(row["epoch"]) for row in rows] == list(range(1, recorded["epochs"] + 1))
     assert float(rows[-1]["test_accuracy"]) == recorded["test_accuracy"]
     assert recorded["recipe"]["variant"].upper() in model.parts and recorded["recipe"]["epochs"] == recorded["epochs"]
-    assert (recorded["recipe"]["activation"] == "published") == ("published" in model.parts)
+    assert (recorded["recipe"]["activation"] == "three-level") == ("published" in model.parts)
     assert (model.parent / journal.CURVE_NAME).exists()
     assert read_figures(model)["checkpoint"] == str(model.relative_to(REPOSITORY))
     assert abs(read_figures(model)["accuracy"] - recorded["test_accuracy"]) <= 0.0005  # TensorFlow's, and the trainer's own
@@ -161,7 +166,7 @@ def test_two_and_three_levels_at_the_same_length():
     """README and REPRODUCTION.md compare them: one recipe, one seed, one length, and the figures as they are stated."""
     three = PUBLISHED["twba"]
     recipe, other = card.read(three)["recipe"], card.read(SCRATCH)["recipe"]
-    assert {name: value for name, value in recipe.items() if other.get(name) != value} == {"activation": "published"}
+    assert {name: value for name, value in recipe.items() if other.get(name) != value} == {"activation": "three-level"}
     ahead = read_figures(three)["accuracy"] - read_figures(SCRATCH)["accuracy"]
     assert f"three levels are {100 * ahead:.1f} points ahead of two" in (REPOSITORY / "REPRODUCTION.md").read_text()
     stated = f"From fresh weights two levels give TWBA {100 * read_figures(SCRATCH)['accuracy']:.2f} % in 100 epochs"

@@ -5,37 +5,40 @@ import numpy as np
 import pytest
 from matplotlib import pyplot
 
-from helpers import command_error, network_and_data, random_arrays
-from twba_chip import cores, engine, figures, measurement, report, robustness, spiking_file, spiking_network, synapses, tables
-from twba_nets import architecture as arch, datasets, progress
-from twba_nets.architecture import FLOAT_STAGES, Reader, STAGES, Stage
+from helpers import command_error, integrate_events, network_and_data, random_network
+from twba_chip import engine
+from twba_chip.report import command as report, cores, figures, measurement, robustness, tables
+from twba_chip.spiking import file as spiking_file, reference, synapses
+from twba_nets import datasets
 from twba_nets.datasets import digits
-from twba_nets.errors import UserError
+from twba_nets.network.architecture import PAPER, Reader, Stage
+from twba_nets.network.quantisers import WEIGHTS
+from twba_nets.system import progress
+from twba_nets.system.errors import UserError
 
-HIDDEN_STAGES = STAGES[FLOAT_STAGES:]
 FILES = ["report.html", "report.json"]
 IMAGES, ROBUSTNESS_IMAGES = 30, 10
 
 
 @pytest.fixture(scope="module")
-def network():
-    return network_and_data(IMAGES)
+def network_on_data():
+    return network_and_data(IMAGES, card={"recipe": {"dataset": "digits"}})
 
 
 @pytest.fixture(scope="module")
-def arrays(network):
-    return network[0]
+def network(network_on_data):
+    return network_on_data[0]
 
 
 @pytest.fixture(scope="module")
-def data(network):
-    return network[1]
+def data(network_on_data):
+    return network_on_data[1]
 
 
 @pytest.fixture(scope="module")
-def export(arrays, tmp_path_factory):
+def export(network, tmp_path_factory):
     path = tmp_path_factory.mktemp("export") / "net.npz"
-    spiking_file.save(path, arrays, "twba", {"card": {"recipe": {"dataset": "digits"}}})
+    spiking_file.write(path, network)
     return path
 
 
@@ -44,7 +47,7 @@ def folder(export, data, tmp_path_factory):
     """What the command writes for the first test digits. The data set is the card's."""
     folder = tmp_path_factory.mktemp("made") / "new" / "report"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets, "load", lambda *asked: {("digits", None): data}[asked])
+        patch.setattr(datasets, "load", lambda *asked: {("digits", PAPER, None): data}[asked])
         report.main([str(export), str(folder), "--limit", str(IMAGES), "--robustness-images", str(ROBUSTNESS_IMAGES),
                      "--axons", "512", "--picojoule-per-sop", "2", "--picojoule-per-mac", "3"])
     return folder
@@ -70,29 +73,29 @@ def test_fan_out_of_strided_groups():
     assert synapses.fan_out(weights, stage).tolist() == [[[2, 1, 0, 2]]]
 
 
-@pytest.mark.parametrize("stage", HIDDEN_STAGES, ids=lambda stage: stage.conv)
-def test_fan_out_counts_the_additions_of_the_chip(arrays, stage):
+@pytest.mark.parametrize("stage", PAPER.hidden, ids=lambda stage: stage.conv)
+def test_fan_out_counts_the_additions_of_the_chip(network, stage):
     """Each spike adds the absolute weights of its synapses: their sum over all potentials is the number of SOPs."""
     shape = (stage.size, stage.size, stage.channels)
     spikes = np.random.RandomState(1).random_sample(shape) < 200 / np.prod(shape)
     spikes[0, 0], spikes[-1, -1] = True, True  # all of two corners
-    weights = arrays[f"{stage.conv}/weights"]
+    weights = network.arrays[f"{stage.conv}/weights"]
     driven = synapses.fan_out(weights, stage)
     assert driven.shape == shape
-    assert driven[spikes].sum() == spiking_network.integrate_events(spikes, np.abs(weights), stage).sum()
+    assert driven[spikes].sum() == integrate_events(spikes, np.abs(weights), stage).sum()
 
 
 def test_dense_operations():
     """cnn1: 12 x 12 positions, 4 x 4 x 32 inputs, 256 filters; the README's 70.5 M in all hidden stages."""
-    weights = {stage.conv: np.zeros(spiking_file.array_types()[f"{stage.conv}/weights"][1], np.int8)
-               for stage in HIDDEN_STAGES}
-    macs = [synapses.multiply_accumulates(weights[stage.conv], stage) for stage in HIDDEN_STAGES]
+    weights = {stage.conv: np.zeros(spiking_file.array_types(PAPER)[f"{stage.conv}/weights"][1], np.int8)
+               for stage in PAPER.hidden}
+    macs = [synapses.multiply_accumulates(weights[stage.conv], stage) for stage in PAPER.hidden]
     assert macs[0] == 12 * 12 * 4 * 4 * 32 * 256 and sum(macs) == 70516736
-    assert [synapses.fan_in(weights[stage.conv]) for stage in HIDDEN_STAGES] == [512, 288, 512, 288, 512, 512, 512, 1024]
+    assert [synapses.fan_in(weights[stage.conv]) for stage in PAPER.hidden] == [512, 288, 512, 288, 512, 512, 512, 1024]
 
 
 def placement(name, axons, neurons):
-    stage = next(stage for stage in HIDDEN_STAGES if stage.conv == name)
+    stage = next(stage for stage in PAPER.hidden if stage.conv == name)
     return cores.place(stage, cores.Core(axons, neurons))
 
 
@@ -113,7 +116,7 @@ def test_cores():
 @pytest.mark.parametrize("axons", [16, 100, 256, 1000, 4096])
 @pytest.mark.parametrize("neurons", [1, 60, 256, 5000])
 def test_cores_hold_what_is_placed_on_them(axons, neurons):
-    for stage in HIDDEN_STAGES:
+    for stage in PAPER.hidden:
         found = cores.place(stage, cores.Core(axons, neurons))
         height, width, filters = found.block
         assert found.block_axons * found.blocks_per_core <= axons
@@ -130,31 +133,31 @@ def test_a_core_too_small_for_one_channel():
 DROPPED = [0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5]
 
 
-def logits_without(arrays, images, kept):
+def logits_without(network, images, kept):
     """The NumPy reference's logits where only the spikes in `kept` (name -> bool [N, H, W, C]) go on."""
-    spikes = spiking_network.encode(arrays, spiking_network.central_crop(images)) & kept["bn0"]
-    for stage in HIDDEN_STAGES:
-        potentials = spiking_network.integrate(spikes, arrays[f"{stage.conv}/weights"], stage)
-        spikes = spiking_network.fire(potentials, arrays[f"{stage.conv}/thresholds"]) & kept[stage.map]
-    return spiking_network.classify(arrays, spikes)
+    spikes = reference.encode(network, reference.central_crop(images, PAPER)) & kept["bn0"]
+    for stage in PAPER.hidden:
+        potentials = reference.integrate(spikes, network.arrays[f"{stage.conv}/weights"], stage)
+        spikes = reference.fire(potentials, network.arrays[f"{stage.conv}/thresholds"]) & kept[stage.map]
+    return reference.classify(network, spikes)
 
 
-@pytest.mark.parametrize("variant", arch.VARIANTS)
+@pytest.mark.parametrize("variant", WEIGHTS)
 def test_robustness_is_the_references(variant, monkeypatch):
     """Three images in two batches: a spike is lost where its random number is below the rate, the same at every rate."""
     monkeypatch.setattr(robustness, "BATCH", 2)
-    arrays, images, expected = random_arrays(variant), digits.load().x_test[:3], []
-    arrays["output/offset"] *= 0  # by which one class would nearly always win
+    network, images, expected = random_network(variant), digits.load().x_test[:3], []
+    network.arrays["output/offset"] *= 0  # by which one class would nearly always win
     chances = []  # of each batch, by name
     for start, number in ((0, 2), (2, 1)):
         random = np.random.RandomState([0, start])
-        chances.append({name: random.random_sample((number,) + shape) for name, shape in arch.map_shapes().items()})
+        chances.append({name: random.random_sample((number,) + shape) for name, shape in PAPER.map_shapes.items()})
     for dropped in DROPPED:
         kept = {name: np.concatenate([batch[name] for batch in chances]) >= dropped for name in chances[0]}
-        expected.append(logits_without(arrays, images, kept).argmax(1))
+        expected.append(logits_without(network, images, kept).argmax(1))
     assert len({tuple(row) for row in expected}) > 4  # another rate, another answer
     labels = np.array([row[index] for index, row in enumerate(expected[:3])])
-    curve = robustness.curve(arrays, images, labels)
+    curve = robustness.curve(network, images, labels)
     right = np.array([(row == labels).mean() for row in expected])
     assert list(curve["dropped"]) == DROPPED and curve["images"] == 3 and curve["seed"] == 0
     np.testing.assert_allclose(curve["accuracy"], right)
@@ -162,29 +165,29 @@ def test_robustness_is_the_references(variant, monkeypatch):
                                        for share in right]
 
 
-@pytest.mark.parametrize("name", arch.map_shapes())
-def test_what_is_lost_does_not_go_on(arrays, name):
+@pytest.mark.parametrize("name", PAPER.map_shapes)
+def test_what_is_lost_does_not_go_on(network, name):
     """A map that is lost as a whole silences what reads it; where all is kept, the network is as ever."""
     images = digits.load().x_test[:2]
-    spikes = spiking_network.encode(arrays, spiking_network.central_crop(images))
-    running = engine.Engine(arrays)
-    kept = {other: np.ones((2,) + shape, bool) for other, shape in arch.map_shapes().items()}
+    spikes = reference.encode(network, reference.central_crop(images, PAPER))
+    running = engine.Engine(network)
+    kept = {other: np.ones((2,) + shape, bool) for other, shape in PAPER.map_shapes.items()}
     np.testing.assert_allclose(running.run_lossy(spikes, kept), running.run_spikes(spikes).logits, rtol=1e-5, atol=1e-5)
     kept[name][0] = False
-    np.testing.assert_array_equal(running.run_lossy(spikes, kept), logits_without(arrays, images, kept))
+    np.testing.assert_array_equal(running.run_lossy(spikes, kept), logits_without(network, images, kept))
 
 
-def test_images_that_cannot_lose_spikes(arrays):
+def test_images_that_cannot_lose_spikes(network):
     for images in (0, engine.CHUNK + 1):
         with pytest.raises(ValueError, match=f"1 to {engine.CHUNK} images"):
-            engine.Engine(arrays).run_lossy(np.zeros((images, 24, 24, 64), bool), {})
+            engine.Engine(network).run_lossy(np.zeros((images, 24, 24, 64), bool), {})
 
 
-def test_report_agrees_with_the_reference(arrays, data, folder):
+def test_report_agrees_with_the_reference(network, data, folder):
     """Spikes, SOPs and accuracy, counted in NumPy from the maps of the reference."""
-    found = json.loads((folder / "report.json").read_text())
-    spikes = spiking_network.encode(arrays, spiking_network.central_crop(data.x_test[:IMAGES]))
-    maps = dict({"bn0": spikes}, **spiking_network.forward(arrays, spikes))
+    found, arrays = json.loads((folder / "report.json").read_text()), network.arrays
+    spikes = reference.encode(network, reference.central_crop(data.x_test[:IMAGES], PAPER))
+    maps = dict({"bn0": spikes}, **reference.forward(network, spikes))
     total, all_sops = np.zeros(IMAGES), np.zeros(IMAGES)
     for row, (name, spikes) in zip(found["maps"], maps.items()):
         counts = spikes.sum((1, 2, 3))
@@ -192,14 +195,14 @@ def test_report_agrees_with_the_reference(arrays, data, folder):
         assert row["map"] == name and row["neurons"] == spikes[0].size
         np.testing.assert_allclose([row["spikes_mean"], row["spikes_sd"], row["firing_rate"]],
                                    [counts.mean(), counts.std(), spikes.mean()])
-    for row, (stage, spikes) in zip(found["maps"][1:], zip(HIDDEN_STAGES, maps.values())):
+    for row, (stage, spikes) in zip(found["maps"][1:], zip(PAPER.hidden, maps.values())):
         weights = arrays[f"{stage.conv}/weights"]
-        sops = spiking_network.integrate(spikes, np.abs(weights), stage).sum((1, 2, 3), dtype=np.float64)
+        sops = reference.integrate(spikes, np.abs(weights), stage).sum((1, 2, 3), dtype=np.float64)
         all_sops += sops
         np.testing.assert_allclose([row["sops_mean"], row["sops_sd"]], [sops.mean(), sops.std()])
         assert row["weight_sparsity"] == (weights == 0).mean() and row["weights"] == weights.size
         assert row["sops_over_macs"] == row["sops_mean"] / row["macs"]
-    correct = spiking_network.classify(arrays, maps["cnn11"]).argmax(1) == data.y_test[:IMAGES]
+    correct = reference.classify(network, maps["cnn11"]).argmax(1) == data.y_test[:IMAGES]
     assert found["images"] == IMAGES and found["accuracy"] == correct.mean()
     all_maps = found["total"]
     np.testing.assert_allclose([all_maps["spikes_mean"], all_maps["spikes_sd"]], [total.mean(), total.std()])
@@ -207,7 +210,7 @@ def test_report_agrees_with_the_reference(arrays, data, folder):
     np.testing.assert_allclose([all_maps["sops_mean"], all_maps["sops_sd"]], [sops_in_all, all_sops.std()])
     np.testing.assert_allclose([all_maps["sops_over_macs"], all_maps["firing_rate"]],
                                [sops_in_all / 70516736, total.mean() / 220672])
-    weights = np.concatenate([arrays[f"{stage.conv}/weights"].ravel() for stage in HIDDEN_STAGES])
+    weights = np.concatenate([arrays[f"{stage.conv}/weights"].ravel() for stage in PAPER.hidden])
     assert all_maps["weights"] == weights.size and all_maps["weight_sparsity"] == pytest.approx((weights == 0).mean())
     assert all_maps["neurons"] == 220672 and all_maps["macs"] == 70516736
     np.testing.assert_allclose(all_maps["counted_spikes_mean"], (total - counts).mean())  # counts: cnn11's
@@ -218,14 +221,14 @@ def test_report_agrees_with_the_reference(arrays, data, folder):
     np.testing.assert_allclose(found["energy"]["sops_over_macs"], sops_in_all * 2 / (70516736 * 3))
     assert found["energy"]["picojoule_per_sop"] == 2 and found["energy"]["picojoule_per_mac"] == 3
     assert found["robustness"] == json.loads(json.dumps(robustness.curve(
-        arrays, data.x_test[:ROBUSTNESS_IMAGES], data.y_test[:ROBUSTNESS_IMAGES])))
+        network, data.x_test[:ROBUSTNESS_IMAGES], data.y_test[:ROBUSTNESS_IMAGES])))
     assert found["robustness"]["accuracy"][0] == correct[:ROBUSTNESS_IMAGES].mean() and 0 < correct.mean() < 1
 
 
-def test_report_of_synapses_and_cores(arrays, folder):
+def test_report_of_synapses_and_cores(network, folder):
     found = json.loads((folder / "report.json").read_text())
     rows = {row["map"]: row for row in found["maps"]}
-    nonzero = (arrays["cnn11/weights"] != 0).sum()  # cnn11: 1 x 1, each input drives it once
+    nonzero = (network.arrays["cnn11/weights"] != 0).sum()  # cnn11: 1 x 1, each input drives it once
     assert rows["cnn11"]["fan_in"] == 1024 and rows["cnn11"]["fan_in_nonzero"] == nonzero / 512
     assert rows["cnn10"]["fan_out"] == nonzero / 1024
     assert rows["bn0"]["fan_in"] is rows["bn0"]["sops_mean"] is rows["cnn11"]["fan_out"] is None
@@ -248,7 +251,7 @@ def test_files_and_table(folder, capsys):
     assert [line.split() for line in table] == [
         ["-" if row[name] is None else format(row[name], text) for name, text in formats.items()]
         for row in found["maps"] + [found["total"]]]
-    assert [line.split()[0] for line in table] == list(arch.map_shapes()) + ["total"]
+    assert [line.split()[0] for line in table] == list(PAPER.map_shapes) + ["total"]
     assert len({len(line) for line in lines[2:13]}) == 1
     energy, rest = found["energy"], "\n".join(lines[13:])
     for text in (f"{found['total']['counted_spikes_mean']:,.1f} spikes without cnn11's", "of 512 axons and 256 neurons",
@@ -328,13 +331,13 @@ def test_figure_of_robustness(axis):
     assert "dropped" in axis.get_xlabel() and "100 images" in axis.get_ylabel()
 
 
-def test_both_passes_tell_of_their_progress(arrays, monkeypatch, capsys):
+def test_both_passes_tell_of_their_progress(network, monkeypatch, capsys):
     monkeypatch.setattr(progress, "EVERY", 0)
     monkeypatch.setattr(measurement, "CHUNK", 20)
     data = digits.load()
     images, labels = data.x_test[:60], data.y_test[:60]
-    measurement.measure(arrays, images, labels)
-    robustness.accuracies(arrays, images, labels)
+    measurement.measure(network, images, labels)
+    robustness.accuracies(network, images, labels)
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(", ")[0] for line in lines] == ["spikes: 20 of 60 images", "spikes: 40 of 60 images",
                                                        "dropped spikes: 50 of 60 images"]

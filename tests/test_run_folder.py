@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from helpers import REPOSITORY, user_error
 
 import twba_chip
-from twba_chip import exported, predict, spiking_file
-from twba_nets import card, npz, recipe as recipes, run_folder
-from twba_nets.datasets import cifar10
-from twba_nets.errors import UserError
-from twba_nets.model import open_model
+from helpers import REPOSITORY, user_error
+from twba_chip.spiking import file as spiking_file, opening as exported
+from twba_nets.datasets import cifar10, pictures
+from twba_nets.network.architecture import PAPER
+from twba_nets.runs import card, npz, recipe as recipes, run_folder
+from twba_nets.runs.model import open_model
+from twba_nets.system.errors import UserError
 
 NAMED = 'model_checkpoint_path: "%s"\nall_model_checkpoint_paths: "before"\n'
 
@@ -73,8 +74,8 @@ def test_epochs():
 
 def test_open_a_run(finished_run, short_recipe):
     model = open_model(finished_run / "model.npz")
-    assert model.path == finished_run / "model.npz" and model.recipe == short_recipe
-    assert all((model.values[name] == value).all() for name, value in npz.read_model(model.path).items())
+    assert model.path == finished_run / "model.npz" and model.about == short_recipe.about
+    assert all((model.values[name] == value).all() for name, value in npz.read_model(model.path, PAPER).items())
 
 
 def test_open_what_nothing_describes(finished_run, tmp_path):
@@ -84,8 +85,8 @@ def test_open_what_nothing_describes(finished_run, tmp_path):
                         ({"variant": "bwba", "activation": "binary"}, "twba checkpoint")):
         with pytest.raises(UserError, match="model.npz: .*" + text):
             open_model(tmp_path, **asked)
-    recipe = open_model(tmp_path, "twba", "published").recipe
-    assert recipe == recipes.Recipe("twba", activation="published") and card.load_recipe(tmp_path / "model.npz") is None
+    about = open_model(tmp_path, "twba", "three-level").about
+    assert about == recipes.Recipe("twba", activation="three-level").about and card.load_recipe(tmp_path / "model.npz") is None
 
 
 @pytest.fixture
@@ -109,15 +110,15 @@ def test_a_model_is_read_once(finished_run, opened, tmp_path):
     path = finished_run / "model.npz"
     assert open_model(path).card["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert opened.count(str(path)) == 2  # the second time by this test
-    arrays, meta = exported.open_network(path)
-    assert opened.count(str(path)) == 3 and meta["source"]["card"] == card.read(path)
-    spiking_file.write(tmp_path / "net.npz", arrays, meta)
+    network = exported.open_network(path)
+    assert opened.count(str(path)) == 3 and network.meta["source"]["card"] == card.read(path)
+    spiking_file.write(tmp_path / "net.npz", network)
     exported.open_network(tmp_path / "net.npz")
     assert opened.count(str(tmp_path / "net.npz")) == 1
 
 
 @pytest.mark.parametrize("asked, text", [({"variant": "bwba"}, "twba, not bwba"),
-                                         ({"activation": "published"}, "binary, not published")])
+                                         ({"activation": "three-level"}, "binary, not three-level")])
 def test_open_as_something_else(finished_run, asked, text):
     with pytest.raises(UserError, match=text):
         open_model(finished_run / "model.npz", **asked)
@@ -126,10 +127,11 @@ def test_open_as_something_else(finished_run, asked, text):
 @pytest.mark.parametrize("path", ["x" * 5000, "x/" * 3000 + "model.npz"], ids=["name", "path"])
 @pytest.mark.parametrize("read", [
     twba_chip.load, spiking_file.load, open_model, npz.read_model, npz.read_training, npz.read_epoch, run_folder.locate,
-    run_folder.locate_npz, cifar10.load, predict.read_picture], ids=lambda read: f"{read.__module__}.{read.__name__}")
+    run_folder.locate_npz, cifar10.load, pictures.read_picture], ids=lambda read: f"{read.__module__}.{read.__name__}")
 def test_a_path_that_can_be_none(read, path):
     """Where the system has an error of its own, the documented one comes."""
-    line = user_error(read, Path(path))
+    rest = {npz.read_model: [PAPER], npz.read_training: [PAPER], pictures.read_picture: [32]}.get(read, [])
+    line = user_error(read, Path(path), *rest)
     assert path[:100] in line and "name another" in line
 
 
@@ -139,12 +141,12 @@ def test_a_name_that_is_just_short_enough(finished_run, tmp_path):
     shutil.copy(str(finished_run / "model.npz"), str(model))
     shutil.copy(str(finished_run / "recipe.json"), str(tmp_path))
     assert open_model(model).path == model
-    assert exported.open_network(model).meta["variant"] == "twba"
+    assert exported.open_network(model).variant == "twba"
 
 
 def test_no_framework_is_needed(finished_run):
     """Opening a model imports neither TensorFlow nor what draws."""
-    code = ("import sys; from twba_nets import model; print(model.open_model(sys.argv[1]).recipe.variant,"
+    code = ("import sys; from twba_nets.runs import model; print(model.open_model(sys.argv[1]).about.variant,"
             " sorted({'tensorflow', 'matplotlib', 'torch'} & set(sys.modules)))")
     output = subprocess.check_output([sys.executable, "-c", code, str(finished_run / "model.npz")], cwd=str(REPOSITORY))
     assert output == b"twba []\n"

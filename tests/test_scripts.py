@@ -10,21 +10,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import REPOSITORY, command_error, interrupt_import, process_error, start_python
 
+from helpers import OWN, REPOSITORY, command_error, interrupt_import, process_error, start_python
 from twba_chip import evaluate
-from twba_nets import (architecture as arch, card, command_line, datasets, files, journal, npz, places, recipe as recipes,
-                       run_folder, spike_statistics)
-from twba_tensorflow import checkpoint, convert, scripts
+from twba_chip.spiking import file as spiking_file
+from twba_nets import command_line, datasets
+from twba_nets.network.architecture import PAPER, to_toml
+from twba_nets.network.quantisers import ACTIVATIONS, WEIGHTS
+from twba_nets.runs import card, journal, npz, recipe as recipes, run_folder, spike_statistics
+from twba_nets.system import files, places
+from twba_tensorflow import checkpoint, convert, export, scripts
 from twba_tensorflow.evaluation import Result
 
 SCRIPTS = ["%s/cifar10_%s_%s.py" % (variant.upper(), variant, task)
-           for variant in arch.VARIANTS for task in ("example", "spikes")]
+           for variant in WEIGHTS for task in ("example", "spikes")]
 
 
 @pytest.fixture
 def on_few_digits(monkeypatch, few_digits):
-    monkeypatch.setattr(datasets, "load", lambda name, data_dir: few_digits)
+    """Whatever data set is asked for, it has these images, under its own classes' names."""
+    monkeypatch.setattr(datasets, "load", lambda source, architecture, data_dir: few_digits._replace(
+        class_names=datasets.NAMES[source]))
 
 
 @pytest.fixture
@@ -54,7 +60,7 @@ def train(*flags, **named):
 INTERRUPTED_IN_C = """
 import os, signal, sys, time
 sys.path.insert(0, %r)
-from twba_nets import interrupts
+from twba_nets.system import interrupts
 
 with interrupts.one_line_for_mistakes("stopped"):
     try:
@@ -76,7 +82,7 @@ def test_interrupted_in_c_code(signal_name):
 INTERRUPTED_IN_A_LIBRARY = """
 import os, signal, sys, time
 sys.path.insert(0, %r)
-from twba_nets import interrupts
+from twba_nets.system import interrupts
 
 with interrupts.one_line_for_mistakes("stopped"):
     with %%s:
@@ -99,7 +105,7 @@ def test_interrupted_where_it_gets_lost(context, output):
 LOST_WITHIN = """
 import os, signal, sys
 sys.path.insert(0, %r)
-from twba_nets import interrupts
+from twba_nets.system import interrupts
 
 class Stopped:
     def __del__(self):
@@ -139,8 +145,8 @@ def test_interrupted_while_importing(package, arguments, signal_number, tmp_path
 @pytest.mark.parametrize("arguments, environment", [
     *(([script], "") for script in SCRIPTS), (["-m", "twba_tensorflow.export", "x", "y"], ""),
     (["-m", "twba_tensorflow.convert", "x"], ""), (["-m", "twba_chip.report", "x", "y"], ""),
-    (["-m", "twba_chip.export_nir", "x", "y"], "-torch"), (["-m", "twba_chip.export_onnx", "x", "y"], "-torch"),
-    (["-m", "twba_chip.export_qonnx", "x", "y"], "-torch"), (["-m", "twba_chip.release", "x"], "-torch"),
+    (["-m", "twba_chip.formats.nir_graph", "x", "y"], "-torch"), (["-m", "twba_chip.formats.onnx_model", "x", "y"], "-torch"),
+    (["-m", "twba_chip.formats.qonnx_model", "x", "y"], "-torch"), (["-m", "twba_chip.release", "x"], "-torch"),
     (["-m", "twba_torch.train"], "-torch"),
     (["benchmarks/training.py"], ""), (["benchmarks/inference.py"], ""), (["benchmarks/training_torch.py"], "-torch")])
 def test_without_packages(arguments, environment):
@@ -175,8 +181,8 @@ def test_a_package_that_tensorlayer_lacks(tmp_path):
 @pytest.mark.parametrize("name", ["tensorflow.python", "twba_nets.nothing"])
 def test_a_module_that_is_missing_within(name):
     """A package gets one line also in the midst of the program; a module of this project is a mistake of its own."""
-    code = ("from twba_nets import interrupts; interrupts.exit_at_once()\nwith interrupts.one_line_for_mistakes('stopped'): "
-            f"raise ModuleNotFoundError('no', name={name!r})")
+    code = ("from twba_nets.system import interrupts; interrupts.exit_at_once()\n"
+            f"with interrupts.one_line_for_mistakes('stopped'): raise ModuleNotFoundError('no', name={name!r})")
     done = subprocess.run([sys.executable, "-c", code], cwd=str(REPOSITORY), stderr=subprocess.PIPE, universal_newlines=True)
     assert done.returncode == 1
     assert done.stderr.startswith("error: tensorflow is not" if name.startswith("tensorflow") else "Traceback")
@@ -200,12 +206,18 @@ def test_defaults_are_the_papers(training_calls, tmp_path, monkeypatch):
 
 
 def test_flags_amend_the_recipe(training_calls, tmp_path):
-    train("--output", tmp_path / "run", "--epochs", 40, "--batch-size", 100, "--seed", 3, "--activation", "published",
+    train("--output", tmp_path / "run", "--epochs", 40, "--batch-size", 100, "--seed", 3, "--activation", "three-level",
           "--learning-rate-steps", "0:0.01", "20:0.001")
     recipe = training_calls[0][0]
-    assert (recipe.epochs, recipe.batch_size, recipe.seed, recipe.activation) == (40, 100, 3, "published")
+    assert (recipe.epochs, recipe.batch_size, recipe.seed, recipe.activation) == (40, 100, 3, "three-level")
     assert recipe.learning_rate_steps == ((0, 0.01), (20, 0.001))
     assert card.load_recipe(tmp_path / "run" / "a checkpoint") == recipe
+
+
+def test_an_earlier_name_of_the_activation(training_calls, tmp_path):
+    train("--output", tmp_path / "run", "--activation", "published")
+    assert training_calls[0][0].activation == "three-level"
+    assert command_line.spikes_parser("twba").parse_args(["--activation", "published"]).activation == "three-level"
 
 
 def test_linear_decay(training_calls, finished_run, tmp_path):
@@ -246,15 +258,42 @@ def test_limits(on_few_digits, few_digits, finished_run, tmp_path, monkeypatch, 
 
 def test_initial_weights(training_calls, finished_run, tmp_path):
     """A new run with the old one's 270 latent variables, whatever its activation; the recipe says whose they are."""
-    train("--output", tmp_path / "run", "--dataset", "digits", "--activation", "published", "--initial-weights", finished_run)
+    train("--output", tmp_path / "run", "--dataset", "digits", "--activation", "three-level", "--initial-weights", finished_run)
     recipe, _, start, first_epoch, initial, _ = training_calls[0]
-    assert (start, first_epoch, recipe.activation) == (None, 0, "published")
+    assert (start, first_epoch, recipe.activation) == (None, 0, "three-level")
     name = "model_cifar10_advanced.ckpt-2.data-00000-of-00001"
     digest = hashlib.sha256((finished_run / name).read_bytes()).hexdigest()
     assert recipe.initial_weights == {"file": "%s/%s" % (finished_run.name, name), "sha256": digest}
     assert card.load_recipe(tmp_path / "run" / "a checkpoint") == recipe
-    latent = checkpoint.read(run_folder.locate(finished_run))
+    latent = checkpoint.read(run_folder.locate(finished_run), PAPER)
     assert list(initial) == list(latent) and all((initial[name] == latent[name]).all() for name in latent)
+
+
+def test_a_network_of_ones_own(on_few_digits, finished_run, tmp_path, capsys):
+    """What its run writes carries the table of --network; a run of another network is not gone on with, nor begun from."""
+    run, file, papers = tmp_path / "run", tmp_path / "own.toml", tmp_path / "paper.toml"
+    for path, architecture in ((file, OWN), (papers, PAPER)):
+        path.write_text(to_toml(architecture))
+    train("--output", run, "--dataset", "digits", "--network", file, "--epochs", 1)
+    train("--output", run, "--resume", "--epochs", 2, "--graph", "published")
+    assert json.loads((run / "recipe.json").read_text())["architecture"] == OWN.to_json()
+    assert card.load_recipe(run / "model.npz").architecture == OWN
+    assert len(checkpoint.read_training(run_folder.newest(run), OWN)) == len(OWN.training_variable_shapes)
+    export.main([str(run), str(tmp_path / "net.npz")])
+    assert spiking_file.load(tmp_path / "net.npz").architecture == OWN
+    count("--checkpoint", run, "--json", tmp_path / "spikes.json")
+    summary, row = json.loads((tmp_path / "spikes.json").read_text()), journal.read_log(run)[-1]
+    assert [row["map"] for row in summary["maps"]] == ["norm2", "conv3"] and summary["accuracy"] == float(row["test_accuracy"])
+    convert.main([str(run)])
+    assert len(npz.read_training(run / "training.npz", OWN)) == len(OWN.training_variable_shapes)
+    capsys.readouterr()
+    for folder, flags in ((run, ["--output", run, "--resume", "--network", papers]),
+                          (finished_run, ["--output", finished_run, "--resume", "--network", file]),
+                          (run, ["--output", tmp_path / "new", "--initial-weights", run]),
+                          (finished_run, ["--output", tmp_path / "new", "--network", file, "--initial-weights", finished_run])):
+        line = fails(capsys, train, *flags, "--epochs", 9)
+        assert str(folder) in line and "--network" in line and "picture" not in line
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_checkpoint_without_the_state_file_is_found(training_calls, finished_run, tmp_path, capsys):
@@ -351,7 +390,7 @@ def test_resume_from_the_originals_checkpoint(training_calls, finished_run, tmp_
     for part in (".index", ".data-00000-of-00001"):
         shutil.copy(str(run_folder.newest(finished_run)) + part,
                     str(tmp_path / ("model_cifar10_advanced.ckpt" + part)))
-    original, activation = tmp_path / "model_cifar10_advanced.ckpt", ("--activation", "published")
+    original, activation = tmp_path / "model_cifar10_advanced.ckpt", ("--activation", "three-level")
     assert "--activation" in fails(capsys, train, "--output", tmp_path / "run", "--resume", original)
     assert not training_calls and not (tmp_path / "run").exists()
     train("--output", tmp_path / "run", "--resume", original, *activation)
@@ -359,7 +398,7 @@ def test_resume_from_the_originals_checkpoint(training_calls, finished_run, tmp_
     train("--output", tmp_path, "--resume", "--initial-epoch", 200, *activation)
     assert [call[3] for call in training_calls] == [0, 200, 200]
     assert training_calls[1][0].learning_rate(200) == 0.001
-    assert {call[0].activation for call in training_calls} == {"published"}
+    assert {call[0].activation for call in training_calls} == {"three-level"}
     assert "holds no epoch" in capsys.readouterr().out
 
 
@@ -375,7 +414,7 @@ def test_what_a_kill_left_undone_is_completed(finished_run, on_few_digits, tmp_p
     assert "completed: model.npz, its card and the learning curve" in capsys.readouterr().out
     names, expected = ({path.name for path in run.iterdir() if "tfevents" not in path.name} for run in (folder, finished_run))
     assert names == expected
-    values, expected = (checkpoint.read(run / "model.npz") for run in (folder, finished_run))
+    values, expected = (checkpoint.read(run / "model.npz", PAPER) for run in (folder, finished_run))
     assert all((values[name] == expected[name]).all() for name in expected)
     cards = [card.read(run / "model.npz") for run in (folder, finished_run)]
     assert all(cards[0][key] == cards[1][key] for key in ("recipe", "epochs", "test_accuracy", "test_loss"))
@@ -422,7 +461,7 @@ def test_a_conversion_killed_before_training_npz_leaves_no_run(finished_run, tmp
 
 
 @pytest.mark.parametrize("flag, value, text", [
-    ("--seed", "9", "its seed is 0, not 9"), ("--activation", "published", "its activation is binary"),
+    ("--seed", "9", "its seed is 0, not 9"), ("--activation", "three-level", "its activation is binary"),
     ("--dataset", "cifar10", "its dataset is digits")])
 def test_resume_as_something_else(finished_run, on_few_digits, capsys, flag, value, text):
     assert text in fails(capsys, train, "--output", finished_run, "--resume", "--epochs", "9", flag, value)
@@ -452,6 +491,7 @@ def test_unwritable_output(tmp_path, on_few_digits, capsys, folder):
     ["--threads", "-1"], ["--seed", "-1"],
     ["--seed", "2147483648"], ["--initial-epoch", "1" * 19], ["--learning-rate", "0"], ["--learning-rate", "-1"],
     ["--linear-decay", "0"], ["--linear-decay", "nan"], ["--output", ""], ["--data-dir", ""], ["--initial-weights", ""],
+    ["--network", ""], ["--network", "nowhere.toml"],
     ["--learning-rate", "nan"], ["--learning-rate", "inf"], ["--learning-rate", "1e-50"], ["--learning-rate", "1e39"],
     ["--learning-rate-steps", "5"], ["--learning-rate-steps", "0:nan"], ["--learning-rate-steps", "-1:0.1"],
     ["--learning-rate-steps", "0:0.1:2"], ["--learning-rate-steps", "1.5:0.1"], ["--resume", ""],
@@ -544,9 +584,9 @@ def test_spikes_by_the_engine_are_tensorflows(finished_run, on_few_digits, tmp_p
 
 def test_published_activations_by_the_engine(finished_run, on_few_digits, tmp_path, capsys):
     shutil.copy(str(finished_run / "model.npz"), str(tmp_path))
-    recipes.Recipe("twba", activation="published", dataset="digits").save(tmp_path)
+    recipes.Recipe("twba", activation="three-level", dataset="digits").save(tmp_path)
     line = fails(capsys, count, "--checkpoint", tmp_path / "model.npz", "--engine")
-    assert "its activations are published" in line
+    assert "its activations are three-level" in line
 
 
 def test_spikes_of_the_other_variant(finished_run, on_few_digits, tmp_path, capsys):
@@ -557,20 +597,20 @@ def test_spikes_of_the_other_variant(finished_run, on_few_digits, tmp_path, caps
 
 
 def test_spikes_with_the_other_activation(finished_run, on_few_digits, capsys):
-    line = fails(capsys, count, "--checkpoint", finished_run, "--activation", "published")
-    assert "binary, not published" in line
+    line = fails(capsys, count, "--checkpoint", finished_run, "--activation", "three-level")
+    assert "binary, not three-level" in line
 
 
 def test_spikes_of_a_checkpoint_that_nothing_describes(finished_run, on_few_digits, tmp_path, monkeypatch, capsys):
     """Taken as the other activation, it would give a plausible wrong accuracy."""
     asked = []
-    monkeypatch.setattr(scripts, "_evaluate", lambda model, *rest: asked.append(model.recipe.activation) or result())
+    monkeypatch.setattr(scripts, "_evaluate", lambda model, *rest: asked.append(model.about.activation) or result())
     shutil.copy(str(finished_run / "model.npz"), str(tmp_path))
     line = fails(capsys, count, "--checkpoint", tmp_path / "model.npz")
     assert str(tmp_path / "model.npz") in line and "--activation" in line and not asked
-    for activation in arch.ACTIVATIONS:
+    for activation in ACTIVATIONS:
         count("--checkpoint", tmp_path / "model.npz", "--activation", activation)
-    assert asked == list(arch.ACTIVATIONS)
+    assert asked == list(ACTIVATIONS)
 
 
 @pytest.mark.parametrize("name", ["model.json", "recipe.json", "provenance.json", "log.csv", "model.npz", "new.json",
@@ -611,7 +651,7 @@ def result():
 
 
 def test_summary():
-    summary = spike_statistics.summarise(result(), batch_size=1)
+    summary = spike_statistics.summarise(result(), PAPER, batch_size=1)
     assert summary["batch_sums"] == [28, 45]
     assert summary["maps"][0] == {"map": "bn0", "neurons": 36864, "spikes_mean": 5, "spikes_sd": 5,
                                   "firing_rate": 5 / 36864, "spikes_total": 10}
@@ -619,10 +659,11 @@ def test_summary():
                                 "firing_rate": 36.5 / 220160, "spikes_total": 73}
 
 
-@pytest.mark.parametrize("activation", arch.ACTIVATIONS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_published_activations_are_said_not_to_be_spikes(activation, capsys):
-    spike_statistics.report(spike_statistics.summarise(result(), 200), "model.npz", "twba", activation, "cifar10", "PyTorch")
-    assert ("not spike counts" in capsys.readouterr().out) == (activation == "published")
+    summary = spike_statistics.summarise(result(), PAPER, 200)
+    spike_statistics.report(summary, "model.npz", "twba", activation, "cifar10", "PyTorch")
+    assert ("not spike counts" in capsys.readouterr().out) == (activation == "three-level")
 
 
 def test_spikes_on_the_real_test_set(cifar10_dir, finished_run, tmp_path):

@@ -4,16 +4,16 @@ import json
 import numpy as np
 import pytest
 
-from helpers import random_arrays
-from twba_chip import spiking_file, spiking_network
-from twba_nets.architecture import FLOAT_STAGES, STAGES
-from twba_nets.errors import UserError
+from helpers import integrate_events, random_architecture, random_network
+from twba_chip.spiking import file as spiking_file, reference
+from twba_nets.network.architecture import PAPER
+from twba_nets.system.errors import UserError
 
 
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "net.npz"
-    spiking_file.save(path, random_arrays(), "twba", {"checkpoint": "model.npz"})
+    spiking_file.write(path, random_network(checkpoint="model.npz"))
     return path
 
 
@@ -24,13 +24,21 @@ def rewrite(path, **changes):
     np.savez(path, **{name: value for name, value in arrays.items() if value is not None})
 
 
-def test_file_gives_back_what_was_saved(file):
-    arrays, meta = spiking_file.load(file)
-    assert list(arrays) == list(spiking_file.array_types())
-    for name, value in random_arrays().items():
-        np.testing.assert_array_equal(arrays[name], value)
-    assert meta["variant"] == "twba" and meta["version"] == 1 and meta["source"] == {"checkpoint": "model.npz"}
-    assert arrays["cnn6/weights"].shape == (3, 3, 32, 2048) and arrays["cnn6/thresholds"].dtype == np.int16
+@pytest.mark.parametrize("architecture", [PAPER, random_architecture(0)], ids=["paper", "another"])
+def test_file_gives_back_what_was_saved(architecture, tmp_path):
+    network = random_network("bwba", 1, architecture, checkpoint="model.npz")
+    spiking_file.write(tmp_path / "net.npz", network)
+    found = spiking_file.load(tmp_path / "net.npz")
+    assert found.architecture == architecture and list(found.arrays) == list(spiking_file.array_types(architecture))
+    for name, value in network.arrays.items():
+        np.testing.assert_array_equal(found.arrays[name], value)
+    assert found.variant == "bwba" and found.meta["version"] == 1 and found.meta["source"] == {"checkpoint": "model.npz"}
+
+
+def test_the_papers_arrays():
+    types = spiking_file.array_types(PAPER)
+    assert types["cnn6/weights"] == (np.int8, (3, 3, 32, 2048)) and types["cnn6/thresholds"] == (np.int16, (2048,))
+    assert types["cnn0/kernel"] == (np.float32, (3, 3, 32, 64)) and types["output/scale"] == (np.float32, (10,))
 
 
 def test_damaged_files(file):
@@ -50,7 +58,7 @@ def test_damaged_files(file):
 
 
 def test_altered_files(file):
-    thresholds = random_arrays()["cnn4/thresholds"]
+    thresholds = random_network().arrays["cnn4/thresholds"]
     rewrite(file, **{"cnn4/thresholds": thresholds + np.int16(1)})
     with pytest.raises(UserError, match="was altered"):
         spiking_file.load(file)
@@ -64,7 +72,7 @@ def test_altered_files(file):
 
 @pytest.mark.parametrize("change, text", [({"version": 2}, "has version 2"), ({"format": "other"}, "is no exported")])
 def test_another_version_or_format(file, change, text):
-    meta = spiking_file.load(file)[1]
+    meta = spiking_file.load(file).meta
     rewrite(file, meta=np.array(json.dumps(dict(meta, **change))))
     with pytest.raises(UserError, match=text):
         spiking_file.load(file)
@@ -81,17 +89,17 @@ def test_another_version_or_format(file, change, text):
     ("output/scale", 0, 3e38, "output and its batch norm")])
 def test_values_of_no_network(file, array, index, value, text):
     """With a digest that fits: what wrote the file was wrong, and readers would each make something else of it."""
-    arrays = random_arrays()
+    arrays = random_network().arrays
     arrays[array][index] = value
-    spiking_file.save(file, arrays, "twba", {})
+    spiking_file.write(file, spiking_file.describe(PAPER, arrays, "twba", {}))
     with pytest.raises(UserError, match=f"net.npz: {text}.*make it anew"):
         spiking_file.load(file)
 
 
 def test_a_binary_network_without_a_zero(file):
-    spiking_file.save(file, random_arrays("bwba"), "bwba", {})
-    assert spiking_file.load(file)[1]["variant"] == "bwba"
-    spiking_file.save(file, random_arrays("twba"), "bwba", {})
+    spiking_file.write(file, random_network("bwba"))
+    assert spiking_file.load(file).variant == "bwba"
+    spiking_file.write(file, spiking_file.describe(PAPER, random_network("twba").arrays, "bwba", {}))
     with pytest.raises(UserError, match="cnn1/weights .*bwba"):
         spiking_file.load(file)
 
@@ -116,13 +124,13 @@ def test_meta_that_is_no_text(file, meta):
     ("twba", None, "its source"), ("twba", "x", "its source"), ("twba", {"card": 3}, "its source"),
     ("twba", {"card": {"recipe": {"dataset": "x"}}}, "its source"), ("twba", {"card": {"recipe": []}}, "its source")])
 def test_meta_that_a_report_cannot_use(file, variant, source, text):
-    spiking_file.save(file, random_arrays(), variant, source)
+    spiking_file.write(file, spiking_file.describe(PAPER, random_network().arrays, variant, source))
     with pytest.raises(UserError, match=f"net.npz: {text}.*make it anew"):
         spiking_file.load(file)
 
 
 def test_altered_meta(file):
-    meta = spiking_file.load(file)[1]
+    meta = spiking_file.load(file).meta
     for change in ({"source": {"checkpoint": "other.npz"}}, {"variant": "bwba"}, {"commit": 1}, {"meta_sha256": None}):
         rewrite(file, meta=np.array(json.dumps(dict(meta, **change))))
         with pytest.raises(UserError, match="was altered"):
@@ -130,10 +138,21 @@ def test_altered_meta(file):
 
 
 def test_a_file_from_before_the_digest_of_the_meta(file):
-    meta = spiking_file.load(file)[1]
-    del meta["meta_sha256"]
+    """And from before it named its architecture, which is the paper's then."""
+    meta = spiking_file.load(file).meta
+    del meta["meta_sha256"], meta["architecture"]
     rewrite(file, meta=np.array(json.dumps(meta)))
-    assert spiking_file.load(file)[1] == meta
+    found = spiking_file.load(file)
+    assert found.meta == meta and found.architecture == PAPER
+
+
+@pytest.mark.parametrize("change", [{"classes": 1}, {"rows": []}, {"colour": "red"}, {"image_size": "24"}], ids=str)
+def test_an_architecture_that_is_none(file, change):
+    meta = spiking_file.load(file).meta
+    meta["architecture"].update(change)
+    rewrite(file, meta=np.array(json.dumps(meta)))
+    with pytest.raises(UserError, match="net.npz: .*architecture.*make it anew"):
+        spiking_file.load(file)
 
 
 def test_another_npz(file):
@@ -143,22 +162,22 @@ def test_another_npz(file):
 
 
 def test_all_spikes_at_once_are_one_at_a_time():
-    arrays, random = random_arrays(), np.random.RandomState(1)
-    for stage in STAGES[FLOAT_STAGES:]:
+    arrays, random = random_network().arrays, np.random.RandomState(1)
+    for stage in PAPER.hidden:
         spikes, weights = random.rand(2, stage.size, stage.size, stage.channels) < 0.1, arrays[stage.conv + "/weights"]
-        one_at_a_time = [spiking_network.integrate_events(image, weights, stage) for image in spikes]
-        np.testing.assert_array_equal(spiking_network.integrate(spikes, weights, stage), one_at_a_time)
+        one_at_a_time = [integrate_events(image, weights, stage) for image in spikes]
+        np.testing.assert_array_equal(reference.integrate(spikes, weights, stage), one_at_a_time)
 
 
 def test_fire_at_the_threshold():
     potentials = np.array([[-3, 4], [-2, 5]])
-    np.testing.assert_array_equal(spiking_network.fire(potentials, np.array([-2, 5], np.int16)), [[0, 0], [1, 1]])
+    np.testing.assert_array_equal(reference.fire(potentials, np.array([-2, 5], np.int16)), [[0, 0], [1, 1]])
 
 
 def test_central_crop_is_standardised():
     images = np.random.RandomState(2).randint(0, 256, (3, 32, 32, 3)).astype(np.uint8)
     images[2] = 77  # one grey: no deviation to divide by
-    x = spiking_network.central_crop(images)
+    x = reference.central_crop(images, PAPER)
     assert x.shape == (3, 24, 24, 3) and x.dtype == np.float32
     inner = images[:2, 4:28, 4:28].astype(float)
     expected = (inner - inner.mean((1, 2, 3), keepdims=True)) / inner.std((1, 2, 3), keepdims=True)
@@ -168,22 +187,20 @@ def test_central_crop_is_standardised():
 
 def test_shapes_that_do_not_fit():
     """NumPy would broadcast, or leave out what is beyond the kernel; the sums would look right."""
-    arrays, stage = random_arrays(), STAGES[FLOAT_STAGES]
-    spikes, weights = np.zeros((1, 24, 24, 64), bool), arrays["cnn1/weights"]
+    network, stage = random_network(), PAPER.hidden[0]
+    spikes, weights = np.zeros((1, 24, 24, 64), bool), network.arrays["cnn1/weights"]
     larger = np.pad(weights, ((0, 2), (0, 2), (0, 0), (0, 0)), mode="constant")
     for image, kernel in ((spikes[0], larger), (spikes[0, :20], weights), (spikes[0, ..., :32], weights)):
         with pytest.raises(ValueError, match="cnn1: .*do not fit"):
-            spiking_network.integrate(image[None], kernel, stage)
-        with pytest.raises(ValueError, match="cnn1: .*do not fit"):
-            spiking_network.integrate_events(image, kernel, stage)
+            reference.integrate(image[None], kernel, stage)
     with pytest.raises(ValueError, match="thresholds .1,. do not fit"):
-        spiking_network.fire(np.zeros((1, 24, 24, 64)), np.zeros(1, np.int16))
+        reference.fire(np.zeros((1, 24, 24, 64)), np.zeros(1, np.int16))
     with pytest.raises(ValueError, match="spikes of cnn11 are .N, 1, 1, 512., not"):
-        spiking_network.classify(arrays, np.zeros((2, 512), bool))
+        reference.classify(network, np.zeros((2, 512), bool))
 
 
 @pytest.mark.parametrize("x", [np.zeros((1, 24, 24, 3), np.uint8), np.zeros((1, 32, 32, 3), np.float32),
                                np.full((1, 24, 24, 3), np.nan, np.float32)], ids="integers size nan".split())
 def test_images_that_are_not_standardised(x):
     with pytest.raises(ValueError, match="finite float32"):
-        spiking_network.encode(random_arrays(), x)
+        reference.encode(random_network(), x)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from helpers import REPOSITORY, process_error
 
-from twba_nets import progress, streams
+from twba_nets.system import progress, streams
 
 COMMAND = [sys.executable, "-W", "ignore", str(REPOSITORY / "twba_command.py")]
 DIGITS = ["--dataset", "digits", "--limit", "3"]
@@ -55,7 +55,7 @@ def test_a_closed_stderr_of_another_program(monkeypatch, capsys):
 
 def test_a_closed_streams_number_goes_to_no_file(tmp_path):
     """Where a library in C complains, on file descriptor 2, no checkpoint must lie."""
-    code = ("import os, sys; from twba_nets import interrupts; interrupts.exit_at_once(); file = open(sys.argv[1], 'w');"
+    code = ("import os, sys; from twba_nets.system import interrupts; interrupts.exit_at_once(); file = open(sys.argv[1], 'w');"
             "os.write(2, b'a complaint'); file.write('whole')")
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "file")], cwd=str(REPOSITORY),
                           preexec_fn=lambda: os.closerange(0, 3))
@@ -72,7 +72,7 @@ def test_a_pipe_that_nobody_reads(arguments, unread, tmp_path):
 
 def test_the_reader_goes_away():
     """As `head -1` does: the program goes on, in its own lines and in those of another process."""
-    code = ("import os, sys, time; from twba_nets import interrupts; interrupts.exit_at_once(); print('one', flush=True);"
+    code = ("import os, sys, time; from twba_nets.system import interrupts; interrupts.exit_at_once(); print('one', flush=True);"
             "sys.stdin.read(); print('two', flush=True); os.system('echo three'); print('four'); sys.exit(7)")
     process = subprocess.Popen([sys.executable, "-c", code], cwd=str(REPOSITORY), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE)
@@ -86,8 +86,8 @@ def test_the_reader_goes_away():
 def test_a_terminal_that_is_hung_up(tmp_path):
     """Without the signal: as of a program that was disowned."""
     controller, terminal = pty.openpty()
-    code = ("import sys, time; from pathlib import Path; from twba_nets import interrupts; interrupts.exit_at_once(); print('a');"
-            "sys.stdin.read(); print('b'); print('c', file=sys.stderr); Path(sys.argv[1]).touch()")
+    code = ("import sys; from pathlib import Path; from twba_nets.system import interrupts; interrupts.exit_at_once();"
+            "print('a'); sys.stdin.read(); print('b'); print('c', file=sys.stderr); Path(sys.argv[1]).touch()")
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "end")], cwd=str(REPOSITORY), stdin=subprocess.PIPE,
                                stdout=terminal, stderr=terminal, start_new_session=True)
     os.close(terminal)

@@ -15,14 +15,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import Clock, Snapshots, start_training
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorflow.python.lib.io import file_io
 
-import twba_nets
-from twba_nets import architecture as arch, card, datasets, journal, places, progress, recipe as recipes, run_folder
-from twba_nets.errors import UserError
-from twba_nets.files import atomic_write, claimed
+from helpers import Clock, Snapshots, start_training
+from twba_nets import datasets, system
+from twba_nets.network.architecture import PAPER, is_quantised
+from twba_nets.runs import card, journal, recipe as recipes, run_folder
+from twba_nets.system import places, progress
+from twba_nets.system.errors import UserError
+from twba_nets.system.files import atomic_write, claimed
 from twba_tensorflow import checkpoint, quantisers, scripts, training
 from twba_tensorflow.evaluation import Result
 from twba_tensorflow.graphs import GRAPHS
@@ -62,10 +64,10 @@ def test_killed_and_resumed_equals_uninterrupted(finished_run, tmp_path):
 def test_a_run_begins_with_the_weights_it_is_given(finished_run, tmp_path):
     """At a rate too small to move a weight, the new run ends with the old one's kernels. Adam begins anew."""
     process = start_training(tmp_path / "run", "--dataset", "digits", "--epochs", "1", "--learning-rate", "1e-30",
-                             "--activation", "published", "--initial-weights", finished_run)
+                             "--activation", "three-level", "--initial-weights", finished_run)
     _, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
-    before, after = (checkpoint.read_training(run_folder.newest(folder)) for folder in (finished_run, tmp_path / "run"))
+    before, after = (checkpoint.read_training(run_folder.newest(folder), PAPER) for folder in (finished_run, tmp_path / "run"))
     for name in (name for name in before if name.endswith(("/kernel", "/W_conv2d", "/W", "/gamma"))):
         np.testing.assert_array_equal(after[name], before[name], name)
     assert after["beta1_power"] == pytest.approx(0.9 ** 4)  # three steps, and the one that TensorFlow is ahead
@@ -132,17 +134,17 @@ class Simple:
         monkeypatch.setattr(training, "build_step", self.build_step)
         monkeypatch.setattr(training, "train_epoch", self.train_epoch)
         monkeypatch.setattr(training, "Evaluator", lambda *_, **__: self)
-        monkeypatch.setattr(datasets, "load", lambda name, data_dir: few_digits)
+        monkeypatch.setattr(datasets, "load", lambda source, architecture, data_dir: few_digits)
 
     def build_step(self, recipe, dataset, graph):
         assert graph in GRAPHS
         variables = {name: tf.get_variable(name, shape, initializer=tf.constant_initializer(0.5))
-                     for name, shape in arch.training_variable_shapes().items()}
+                     for name, shape in PAPER.training_variable_shapes.items()}
         self.change = tf.assign_sub(variables["model/bn0/beta"], tf.ones([64]))
-        weights = next(variable for name, variable in variables.items() if arch.is_quantised(name))
+        weights = next(variable for name, variable in variables.items() if is_quantised(name))
         self.turn = tf.assign(weights, -weights)
-        params = [quantisers.WEIGHTS["twba"](variables[name]) if arch.is_quantised(name) else variables[name]
-                  for name in arch.variable_shapes()]
+        params = [quantisers.WEIGHTS["twba"](variables[name]) if is_quantised(name) else variables[name]
+                  for name in PAPER.variable_shapes]
         return training.Step(len(dataset.x_train), None, None, None, params)
 
     def train_epoch(self, session, step, recipe, epoch):
@@ -206,7 +208,7 @@ def test_initial_weights_that_are_replaced_while_they_are_read(train, tmp_path, 
         train(tmp_path / name, "--epochs", "1", *["--seed", "1"] * (name == "other"))
     files = [run_folder.data_file(run_folder.newest(tmp_path / name)) for name in ("one", "other")]
     digest, reader = hashlib.sha256(files[0].read_bytes()).hexdigest(), tf.train.NewCheckpointReader
-    values = checkpoint.read_training(run_folder.newest(tmp_path / "other"))
+    values = checkpoint.read_training(run_folder.newest(tmp_path / "other"), PAPER)
     values["model/bn0/beta"] += 5
     with tf.Graph().as_default(), tf.Session() as session:
         variables = {name: tf.get_variable(name, initializer=value) for name, value in values.items()}
@@ -222,7 +224,7 @@ def test_initial_weights_that_are_replaced_while_they_are_read(train, tmp_path, 
     train(tmp_path / "run", "--initial-weights", str(tmp_path / "one"), "--epochs", "1")
     monkeypatch.undo()
     assert card.read(tmp_path / "run" / "model.npz")["recipe"]["initial_weights"]["sha256"] == digest
-    assert (checkpoint.read(run_folder.newest(tmp_path / "run"))["model/bn0/beta"] == 0.5 - 2).all()  # two epochs
+    assert (checkpoint.read(run_folder.newest(tmp_path / "run"), PAPER)["model/bn0/beta"] == 0.5 - 2).all()  # two epochs
 
 
 def figures(folder):
@@ -244,9 +246,9 @@ def test_killed_at_any_moment_of_the_last_save(train, tmp_path, monkeypatch):
     for folder in kills:
         train(folder, "--resume")
         assert names(folder) == names(whole) and figures(folder) == figures(whole)
-        values, expected = (checkpoint.read_training(run_folder.newest(f)) for f in (folder, whole))
+        values, expected = (checkpoint.read_training(run_folder.newest(f), PAPER) for f in (folder, whole))
         assert all((values[name] == expected[name]).all() for name in expected)
-        values, expected = (checkpoint.read(f / "model.npz") for f in (folder, whole))
+        values, expected = (checkpoint.read(f / "model.npz", PAPER) for f in (folder, whole))
         assert all((values[name] == expected[name]).all() for name in expected)
         assert card.read(folder / "model.npz")["epochs"] == 3
 
@@ -329,8 +331,8 @@ def test_a_run_does_without_summaries(train, tmp_path, monkeypatch, capsys):
 def test_a_run_does_without_matplotlib(train, tmp_path, monkeypatch, capsys):
     """It ends, and is known to have ended."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "twba_nets.drawing", raising=False)
-    monkeypatch.delattr(twba_nets, "drawing", raising=False)
+    monkeypatch.delitem(sys.modules, "twba_nets.system.drawing", raising=False)
+    monkeypatch.delattr(system, "drawing", raising=False)
     train(tmp_path)
     error = capsys.readouterr().err
     assert error.count("warning: ") == 3 and "learning_curve.png" in error and "matplotlib" in error
@@ -348,9 +350,9 @@ def test_learning_curve(drawn, tmp_path):
     folder.mkdir(parents=True)
     (folder / "log.csv").write_text("".join(",".join(line) + "\n" for line in [
         journal.FIELDS, *([row[field] for field in journal.FIELDS] for row in rows)]))
-    journal.draw_curve(folder, recipes.Recipe("bwba", activation="published", limit_train=500))
+    journal.draw_curve(folder, recipes.Recipe("bwba", activation="three-level", limit_train=500))
     title = drawn[0].figure._suptitle.get_text()
-    assert title == r"BWBA on cifar10 (first 500 training images), published activations, runs/a \$b\$"
+    assert title == r"BWBA on cifar10 (first 500 training images), three-level activations, runs/a \$b\$"
     assert (folder / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     curves = {axis.get_ylabel(): {line.get_label(): line.get_xydata().tolist() for line in axis.lines} for axis in drawn}
     assert curves == {quantity: {part: [[epoch, float(row[f"{part}_{quantity}"])] for epoch, row in zip((1, 2, 4), rows)]
@@ -407,7 +409,7 @@ def test_variables_that_are_no_numbers_are_not_saved(train, tmp_path, monkeypatc
     train(tmp_path / "run", "--epochs", "1")
 
     def diverge(session, step, recipe, epoch):
-        checkpoint.assign(session, {"model/cnn1_1/W_conv2d/Adam": np.full(arch.variable_shapes()["model/cnn1_1/W_conv2d"],
+        checkpoint.assign(session, {"model/cnn1_1/W_conv2d/Adam": np.full(PAPER.variable_shapes["model/cnn1_1/W_conv2d"],
                                                                           np.nan)})
         return journal.Trained(2.0, 0.25, 0.1)
 
@@ -425,7 +427,7 @@ def test_a_loss_that_is_no_number(finished_run, tmp_path):
     row = journal.make_row(recipes.digits("twba"), 1, 110, journal.Trained(2.0, 0.25, 0.1),
                            journal.Tested(float("inf"), 0.125, 8.0, 0.1))
     with pytest.raises(UserError, match="test loss is inf in epoch 2: .*--resume"):
-        log.record(row)
+        log.finish_epoch(row, None, lambda: None)
     assert len(journal.read_log(tmp_path)) == 1
     with pytest.raises(UserError, match="loss is nan in epoch 1: .*--learning-rate"):
         journal.require_finite("loss", np.float32("nan"), 1)
@@ -445,10 +447,10 @@ def test_another_run_ended_before_this_one_claimed_the_folder(train, finished_ru
     if flags:
         shutil.copytree(str(finished_run), str(folder))
 
-    def load_slowly(name, data_dir):
+    def load_slowly(*asked):
         monkeypatch.setattr(datasets, "load", load)
         train(folder, *flags)
-        return load(name, data_dir)
+        return load(*asked)
 
     monkeypatch.setattr(datasets, "load", load_slowly)
     with pytest.raises(SystemExit, match="run: (holds a run|another process)"):
@@ -490,7 +492,7 @@ def test_progress_line(finished_run, tmp_path, capsys):
         row = next(csv.DictReader(file))
     row = journal.LogRow(**{key: float(value) for key, value in row.items() if key != "finished_at"})
     row = row._replace(epoch=1, step=250, seconds=60)
-    log.record(row)
+    log.finish_epoch(row, None, lambda: None)
     assert capsys.readouterr().out == "" and len(journal.read_log(tmp_path)) == 1
     log.tell(row)
     line = capsys.readouterr().out

@@ -2,7 +2,7 @@
 
 It needs PyTorch, NumPy and tqdm, and nothing from outside. With --device cpu it rehearses the same on a CPU.
 """
-from twba_nets import interrupts
+from twba_nets.system import interrupts
 
 if __name__ == "__main__":
     interrupts.exit_at_once("setup-torch")  # the imports below take seconds
@@ -20,7 +20,7 @@ import torch
 from tests_gpu import checks, speed
 from tests_gpu.subject import Subject
 from twba_nets import command_line
-from twba_nets.files import write_json
+from twba_nets.system.files import write_json
 from twba_torch import device as devices
 
 

@@ -6,14 +6,15 @@ import torch
 import torch.nn.functional as F
 
 from tests_gpu.subject import RECIPE, noise
-from twba_nets import architecture as arch, npz
-from twba_nets.run_folder import TRAINING_NAME
+from twba_nets.network.architecture import PAPER
+from twba_nets.runs import npz
+from twba_nets.runs.run_folder import TRAINING_NAME
 from twba_torch import convolution, device as devices, pipeline, variables
 from twba_torch.network import Network
 from twba_torch.training import Trainer
 
 CPU = torch.device("cpu")
-HIDDEN = arch.STAGES[arch.FLOAT_STAGES:]
+HIDDEN = PAPER.hidden
 
 
 def check_the_default_device_has_its_number(subject):
@@ -40,9 +41,9 @@ def _step(device):
     """name -> array of what a step on 40 images computes."""
     trainer = Trainer(RECIPE, noise(40, 10), device, exact=False, compiled=False)
     order, uniforms = (numbers.to(device) for numbers in pipeline.epoch_numbers(40, 0, 0))
-    logits, maps = trainer.network.train()(pipeline.augment(trainer.training.x[order], uniforms[order], flip=True))
+    logits, maps = trainer.network.train()(pipeline.augment(trainer.training.x[order], uniforms[order], True, PAPER.image_size))
     F.cross_entropy(logits, trainer.training.y[order]).backward()
-    found = {"logits": logits, **{f"spikes {name}": spikes for name, spikes in zip(arch.COUNTED_MAPS, maps)}}
+    found = {"logits": logits, **{f"spikes {name}": spikes for name, spikes in zip(PAPER.counted_maps, maps)}}
     found.update((f"gradient {name}", parameter.grad) for name, parameter in trainer.network.named_parameters())
     found = {name: value.detach().cpu().numpy() for name, value in found.items()}
     trainer.adam.step(torch.tensor(0.01, dtype=torch.float32, device=device))
@@ -86,8 +87,8 @@ def check_the_exact_network_is_the_float32_one(subject):
     images = torch.randn(50, 24, 24, 3, generator=torch.Generator().manual_seed(2)).to(subject.device)
     results = []
     for exact in (False, True):
-        network = Network("twba", "published", exact).to(subject.device)
-        variables.assign(variables.initial(3), network)
+        network = Network("twba", PAPER, "three-level", exact).to(subject.device)
+        variables.assign(variables.initial(3, PAPER), network)
         with torch.no_grad():
             logits, maps = network.train()(images)
         results.append((logits, *maps))
@@ -99,7 +100,7 @@ def check_a_resumed_run_is_the_uninterrupted_one(subject):
     whole, subject.first_step_seconds["cold"] = subject.epochs("whole", "--epochs", 2)
     start = whole / "1" / TRAINING_NAME
     resumed, subject.first_step_seconds["warm"] = subject.epochs("resumed", "--epochs", 2, "--resume", start)
-    _assert_equal(*(npz.read_training(folder / "2" / TRAINING_NAME) for folder in (whole, resumed)))
+    _assert_equal(*(npz.read_training(folder / "2" / TRAINING_NAME, PAPER) for folder in (whole, resumed)))
 
 
 def check_nothing_is_compiled_or_recorded_after_the_first_epoch(subject):
@@ -163,7 +164,7 @@ def check_two_processes_compute_what_one_does(subject):
     if subject.on_gpu and torch.cuda.device_count() < 2:
         return "one GPU"
     folders = [subject.epochs(f"{processes} processes", "--float64", processes=processes)[0] for processes in (1, 2)]
-    one, two = (npz.read_training(folder / "1" / TRAINING_NAME) for folder in folders)
+    one, two = (npz.read_training(folder / "1" / TRAINING_NAME, PAPER) for folder in folders)
     for name in one:
         np.testing.assert_allclose(two[name], one[name], rtol=0, atol=1e-7, err_msg=name)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from tests_gpu.subject import RECIPE, noise
-from twba_nets import npz
+from twba_nets.network.architecture import PAPER
+from twba_nets.runs import npz
 from twba_torch import device as devices, variables
 from twba_torch.training import Trainer
 
@@ -30,7 +31,7 @@ def main():
         trainer = Trainer(RECIPE, noise(500, 250), device, exact=not args.float64, compiled=not args.no_compile)
         first = npz.read_epoch(args.resume) if args.resume else 0
         if args.resume:
-            variables.assign(npz.read_training(args.resume), trainer.network, trainer.adam)
+            variables.assign(npz.read_training(args.resume, PAPER), trainer.network, trainer.adam)
         seconds = first_step_seconds(trainer)
         for epoch in range(first, args.epochs):
             trainer.train_and_test(epoch)

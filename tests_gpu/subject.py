@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from twba_nets import architecture as arch, places, recipe as recipes
+from twba_nets.network.architecture import PAPER
+from twba_nets.runs import recipe as recipes
+from twba_nets.system import places
 from twba_nets.datasets.dataset import Dataset
 from twba_torch import training
 
@@ -20,7 +22,7 @@ def noise(images, test_images):
     """A data set of random images, as CIFAR-10's in shape."""
     random = np.random.RandomState(0)
     x, y = ((random.randint(0, high, (images + test_images, *shape)).astype(dtype))
-            for high, shape, dtype in ((256, (32, 32, 3), np.uint8), (arch.CLASSES, (), np.int32)))
+            for high, shape, dtype in ((256, (32, 32, 3), np.uint8), (PAPER.classes, (), np.int32)))
     return Dataset("noise", x[:images], y[:images], x[images:], y[images:], flip=True)
 
 

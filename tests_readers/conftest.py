@@ -1,4 +1,4 @@
-"""Shared by the readers' tests: a released network's files, and what they have to give. No framework is imported here."""
+"""Shared by the readers' tests: a released network's files, and what they have to give."""
 import os
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from twba_chip import exported, spiking_network
+from twba_chip.spiking import opening, reference
 
 FILES = Path(os.environ["READERS_FILES"])  # the folder that make_files.py has written
 HIDDEN = ("cnn1", "cnn2", "cnn4", "cnn6", "cnn7", "cnn8", "cnn10", "cnn11")
@@ -24,20 +24,20 @@ class Network:
             self.maps = {key: archive[key] for key in archive.files}
         self.images, self.predictions = self.maps.pop("images"), self.maps.pop("predictions")
         self.spikes = self.maps["bn0"].astype(np.float32)
-        self.arrays = exported.open_network(name).arrays
+        self.exported = opening.open_network(name)
 
     def assert_equal(self, maps: Dict[str, np.ndarray]) -> None:
         """Whether the hidden maps that a reader makes of `spikes`, and the predictions from them, are the reference's."""
         for name in HIDDEN:
             np.testing.assert_array_equal(maps[name], self.maps[name], name)
-        logits = spiking_network.classify(self.arrays, np.moveaxis(maps["cnn11"], 1, 3))
+        logits = reference.classify(self.exported, np.moveaxis(maps["cnn11"], 1, 3))
         np.testing.assert_array_equal(logits.argmax(1), self.predictions)
 
     def assert_nearly_equal(self, logits: np.ndarray) -> None:
         """Whether the logits that a reader makes of `images` are the reference's, but for some images: there a potential lies
         on the threshold but for rounding, which flips an input spike. Few of these are classified otherwise.
         """
-        expected = spiking_network.classify(self.arrays, np.moveaxis(self.maps["cnn11"], 1, 3))
+        expected = reference.classify(self.exported, np.moveaxis(self.maps["cnn11"], 1, 3))
         assert (np.abs(logits - expected).max(axis=1) < 1e-4).mean() > 0.7
         assert (logits.argmax(1) == self.predictions).mean() >= 0.97
 

@@ -13,11 +13,13 @@ import onnx
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from twba_chip import export_nir, export_onnx, export_qonnx, spiking_network
-from twba_chip.exported import open_network
-from twba_nets import architecture as arch
-from twba_nets.arrays import Arrays
+from twba_chip.formats import nir_graph as export_nir, onnx_model as export_onnx, qonnx_model as export_qonnx
+from twba_chip.spiking import reference
+from twba_chip.spiking.file import SpikingNetwork
+from twba_chip.spiking.opening import open_network
 from twba_nets.datasets import cifar10, digits
+from twba_nets.network.architecture import PAPER
+from twba_nets.runs.arrays import Arrays
 
 IMAGES = 100
 
@@ -36,20 +38,20 @@ def _write_network(name: str, folder: Path, images: np.ndarray) -> None:
     for form, flags in (("integers", []), ("floats", ["--float"])):
         export_onnx.main([name, str(folder / f"{form}.onnx"), *flags])
         _write_hidden(folder / f"{form}.onnx", folder / f"{form}_hidden.onnx")
-    np.savez(folder / "reference.npz", images=images, **_reference(open_network(name).arrays, images))
+    np.savez(folder / "reference.npz", images=images, **_reference(open_network(name), images))
 
 
 def _write_hidden(model: Path, out: Path) -> None:
     """The part of a model from the input spikes on, its maps as outputs."""
-    hidden = onnx.utils.Extractor(onnx.load(model)).extract_model(["bn0"], [*list(arch.map_shapes())[1:], "logits"])
+    hidden = onnx.utils.Extractor(onnx.load(model)).extract_model(["bn0"], [*list(PAPER.map_shapes)[1:], "logits"])
     onnx.save(hidden, out)
 
 
-def _reference(arrays: Arrays, images: np.ndarray) -> Arrays:
+def _reference(network: SpikingNetwork, images: np.ndarray) -> Arrays:
     """The nine maps bool [N, C, H, W], and the predictions."""
-    maps = {"bn0": spiking_network.encode(arrays, spiking_network.central_crop(images))}
-    maps.update(spiking_network.forward(arrays, maps["bn0"]))
-    predictions = spiking_network.classify(arrays, maps["cnn11"]).argmax(1)
+    maps = {"bn0": reference.encode(network, reference.central_crop(images, PAPER))}
+    maps.update(reference.forward(network, maps["bn0"]))
+    predictions = reference.classify(network, maps["cnn11"]).argmax(1)
     return {"predictions": predictions, **{name: spikes.transpose(0, 3, 1, 2) for name, spikes in maps.items()}}
 
 

@@ -7,12 +7,13 @@ from ai_edge_litert.interpreter import Interpreter
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import litert_model
-from twba_chip import spiking_network
+from twba_chip.spiking import reference
+from twba_nets.network.architecture import PAPER
 
 
 def test_images_give_nearly_the_references_logits(network):
-    images = spiking_network.central_crop(network.images)
-    interpreter = Interpreter(model_content=litert_model.build(network.arrays))
+    images = reference.central_crop(network.images, PAPER)
+    interpreter = Interpreter(model_content=litert_model.build(network.exported.arrays))
     interpreter.resize_tensor_input(0, images.shape)
     interpreter.allocate_tensors()
     interpreter.set_tensor(0, images)

@@ -10,19 +10,17 @@ from snntorch.import_nir import import_from_nir
 from torch.utils.data import DataLoader, TensorDataset
 
 import twba_torch
-from twba_chip import synapses
-from twba_nets import architecture as arch
-from twba_nets.architecture import FLOAT_STAGES, STAGES
+from twba_chip.spiking import synapses
+from twba_nets.network.architecture import PAPER
 from twba_torch.layers import TernaryConv2d, to_plain
 
-HIDDEN_STAGES = STAGES[FLOAT_STAGES:]
 IMAGES = 5  # a few seconds each
 
 
 def operations_of(network, maps):
     """The SOPs of maps [N, C, H, W], the input spikes first, by the report's count."""
-    return sum(int((np.moveaxis(spikes, 1, 3) * synapses.fan_out(network.arrays[f"{stage.conv}/weights"], stage)).sum())
-               for stage, spikes in zip(HIDDEN_STAGES, maps))
+    return sum(int((np.moveaxis(spikes, 1, 3) * synapses.fan_out(network.exported.arrays[f"{stage.conv}/weights"], stage)).sum())
+               for stage, spikes in zip(PAPER.hidden, maps))
 
 
 def benchmark(model, inputs):
@@ -40,8 +38,8 @@ def test_the_nir_file(network):
     results = benchmark(model, torch.from_numpy(network.spikes[:IMAGES])[:, None])
     assert results["Effective_ACs"] == operations_of(network, [spikes[:IMAGES] for spikes in network.maps.values()])
     assert results["Effective_MACs"] == 0
-    dense = sum(stage.kernel ** 2 * stage.channels * stage.output_channels for stage in HIDDEN_STAGES)
-    assert results["ParameterCount"] == dense + sum(stage.output_channels for stage in HIDDEN_STAGES)
+    dense = sum(stage.kernel ** 2 * stage.channels * stage.output_channels for stage in PAPER.hidden)
+    assert results["ParameterCount"] == dense + sum(stage.output_channels for stage in PAPER.hidden)
 
 
 def test_the_network_in_standard_modules(network):
@@ -53,7 +51,7 @@ def test_the_network_in_standard_modules(network):
     for image in images.split(1):  # as NeuroBench does: in other batches a potential's last bit can turn an input spike
         with torch.no_grad():
             maps = [spikes.long().numpy() for spikes in model(image, return_spikes=True)[1].values()]
-        operations += operations_of(network, maps) + arch.CLASSES * int(maps[-1].sum())
+        operations += operations_of(network, maps) + PAPER.classes * int(maps[-1].sum())
     assert results["Effective_ACs"] == operations
     assert results["ParameterCount"] == sum(parameter.numel() for parameter in model.parameters())
 

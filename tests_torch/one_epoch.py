@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import torch
 
 from helpers import load_few_digits
-from twba_nets import recipe as recipes
+from twba_nets.runs import recipe as recipes
 from twba_torch import device as devices
 from twba_torch.training import Trainer, train
 

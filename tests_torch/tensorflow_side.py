@@ -12,8 +12,9 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 import numpy as np
 import tensorflow as tf
 
-from helpers import RANDOM, SEEDS, random_stages
-from twba_nets import architecture as arch
+from helpers import RANDOM, SEEDS, random_architecture
+from twba_nets.network import architecture as arch, quantisers
+from twba_nets.network.architecture import PAPER
 from twba_tensorflow import fast_network, pipeline
 from twba_tensorflow.checkpoint import assign
 from twba_tensorflow.evaluation import cross_entropy
@@ -22,19 +23,19 @@ IMAGES, STEPS, RATE = 16, 20, 0.01
 
 
 def write(folder):
-    combinations = [(variant, activation, "float64") for variant in arch.VARIANTS for activation in arch.ACTIVATIONS]
+    combinations = [(variant, activation, "float64") for variant in quantisers.WEIGHTS for activation in quantisers.ACTIVATIONS]
     for combination in combinations + [("twba", "binary", "float32")]:
         np.savez(folder / ("%s-%s-%s.npz" % combination), **training_steps(*combination))
     for seed, (variant, activation) in zip(SEEDS, RANDOM):
-        record = training_steps(variant, activation, "float64", random_stages(seed))
+        record = training_steps(variant, activation, "float64", random_architecture(seed))
         np.savez(folder / f"random{seed}-{variant}-{activation}-float64.npz", **record)
     np.savez(folder / "augmentation.npz", **augmentation())
 
 
-def initial_variables(random, dtype, stages):
+def initial_variables(random, dtype, architecture):
     """Values like a trained network's: kernels of its scale, batch norm away from 0 and 1, negative gammas too."""
     values = {}
-    for name, shape in arch.variable_shapes(stages).items():
+    for name, shape in architecture.variable_shapes.items():
         if name.endswith(("gamma", "moving_variance")):
             value = random.uniform(0.5, 1.5, shape) * (random.choice([-1, 1], shape) if name.endswith("gamma") else 1)
         else:
@@ -43,16 +44,16 @@ def initial_variables(random, dtype, stages):
     return values
 
 
-def training_steps(variant, activation, dtype, stages=arch.STAGES):
+def training_steps(variant, activation, dtype, architecture=PAPER):
     """Variables, batches, and what the first step and all STEPS steps make of them."""
     random = np.random.RandomState(0)
-    values, size = initial_variables(random, dtype, stages), stages[0].size
-    x = random.normal(size=(STEPS, IMAGES, size, size, arch.CHANNELS)).astype(np.float32)
-    y = random.randint(0, arch.CLASSES, (STEPS, IMAGES)).astype(np.int32)
+    values, size = initial_variables(random, dtype, architecture), architecture.image_size
+    x = random.normal(size=(STEPS, IMAGES, size, size, architecture.channels)).astype(np.float32)
+    y = random.randint(0, architecture.classes, (STEPS, IMAGES)).astype(np.int32)
     record = {"x": x, "y": y}
     with tf.Graph().as_default(), tf.Session(config=without_optimiser()) as session:
         images, labels = tf.placeholder(dtype, x.shape[1:]), tf.placeholder(tf.int32, y.shape[1:])
-        net = fast_network.build(images, variant, activation, is_train=True, stages=stages)
+        net = fast_network.build(images, variant, architecture, activation, is_train=True)
         loss = tf.reduce_mean(cross_entropy(net.logits, labels))
         optimizer = tf.train.AdamOptimizer(tf.constant(RATE, tf.float32))
         gradients = optimizer.compute_gradients(loss)
@@ -61,7 +62,7 @@ def training_steps(variant, activation, dtype, stages=arch.STAGES):
         # the gradients before the step, which TensorFlow would else be free to compute after it
         with tf.control_dependencies([*named.values(), net.logits]):
             fetched = {name: tf.identity(gradient) for name, gradient in named.items()}
-        evaluated = fast_network.build(images, variant, activation, reuse=True, stages=stages)
+        evaluated = fast_network.build(images, variant, architecture, activation, reuse=True)
         session.run(tf.global_variables_initializer())
         assign(session, values)
         record.update({"before/" + name: value for name, value in values.items()})
@@ -113,14 +114,14 @@ def augmentation():
         "standardised": tf.image.per_image_standardization,
         "brighter": lambda image: tf.image.adjust_brightness(image, 12.5),
         "contrast": lambda image: tf.image.adjust_contrast(image, 1.7),
-        "cropped": lambda image: tf.slice(image, [3, 5, 0], [arch.IMAGE_SIZE, arch.IMAGE_SIZE, 3]),
+        "cropped": lambda image: tf.slice(image, [3, 5, 0], [PAPER.image_size, PAPER.image_size, 3]),
     }
     with tf.Graph().as_default(), tf.Session() as session:
         image, numbers = tf.placeholder(tf.uint8, [32, 32, 3]), tf.placeholder(tf.float32, [5])
         outputs = {name: operation(tf.cast(image, tf.float32)) for name, operation in operations.items()}
-        outputs["evaluated"] = pipeline.central_crop(image)
-        outputs["augmented"] = pipeline.augment(image, numbers, flip=True)
-        outputs["augmented_unmirrored"] = pipeline.augment(image, numbers, flip=False)
+        outputs["evaluated"] = pipeline.central_crop(image, PAPER.image_size)
+        outputs["augmented"] = pipeline.augment(image, numbers, True, PAPER.image_size)
+        outputs["augmented_unmirrored"] = pipeline.augment(image, numbers, False, PAPER.image_size)
         results = [session.run(outputs, {image: one, numbers: five}) for one, five in zip(x, uniforms)]
     return dict({name: np.stack([result[name] for result in results]) for name in outputs}, x=x, uniforms=uniforms)
 

@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from twba_nets import architecture as arch
+from twba_nets.network import architecture as arch
 from twba_torch.adam import Adam
 from twba_torch.network import BatchNorm
 from twba_torch.quantisers import ACTIVATIONS, WEIGHTS
@@ -38,7 +38,7 @@ def test_binary_weights():
 
 @pytest.mark.parametrize("activation, outputs, gradients", [
     ("binary", [0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1], [0, -0.5, 0.5, -1, 1, 1, -1, 0.25, 1, 0.5, 0]),
-    ("published", [0, 0, 0, 0, 0.5, 0.5, 0.5, 1, 1, 1, 1], [0, -1, 1, -2, 2, 2, -2, 0.5, 2, 1, 0])])
+    ("three-level", [0, 0, 0, 0, 0.5, 0.5, 0.5, 1, 1, 1, 1], [0, -1, 1, -2, 2, 2, -2, 0.5, 2, 1, 0])])
 def test_activations(activation, outputs, gradients):
     """The binary one fires from 0 on. The published one: sign(0) is 0, so at 0.4 the inner signs give 1 + 0, at -0.4 0 - 1.
 

@@ -2,11 +2,11 @@
 import pytest
 import torch
 
-from twba_nets import architecture as arch
+from twba_nets.network.architecture import PAPER, Architecture, Row
 from twba_torch import convolution as module, grouped
 from twba_torch.convolution import convolution, exact_convolution, float16_convolution, plain_backward, plain_convolution
 
-stages = pytest.mark.parametrize("stage", arch.STAGES[arch.FLOAT_STAGES:], ids=lambda stage: stage.conv)
+stages = pytest.mark.parametrize("stage", PAPER.hidden, ids=lambda stage: stage.conv)
 
 
 def inputs(stage, levels, weights, images=3):
@@ -23,7 +23,7 @@ def inputs(stage, levels, weights, images=3):
 
 
 @stages
-@pytest.mark.parametrize("levels", [[0.0, 1.0], [0.0, 0.5, 1.0]], ids=["binary", "published"])
+@pytest.mark.parametrize("levels", [[0.0, 1.0], [0.0, 0.5, 1.0]], ids=["binary", "three-level"])
 @pytest.mark.parametrize("weights", [[-1.0, 0.0, 1.0], [-1.0, 1.0]], ids=["ternary", "binary"])
 def test_forward_is_exact(stage, levels, weights):
     x, kernel, geometry = inputs(stage, levels, weights)
@@ -33,7 +33,7 @@ def test_forward_is_exact(stage, levels, weights):
 
 
 @stages
-@pytest.mark.parametrize("levels", [[1.0], [0.0, 0.5, 1.0]], ids=["all fire", "published"])
+@pytest.mark.parametrize("levels", [[1.0], [0.0, 0.5, 1.0]], ids=["all fire", "three-level"])
 def test_float16_is_exact_too(stage, levels):
     """What a GPU computes, here on the CPU; with the largest sums, all weights +1, and with halves."""
     x, kernel, geometry = inputs(stage, levels, [1.0] if len(levels) == 1 else [-1.0, 1.0], images=1)
@@ -41,11 +41,12 @@ def test_float16_is_exact_too(stage, levels):
     assert torch.equal(y.double(), plain_convolution(x.double(), kernel.double(), *geometry))
 
 
-OTHERS = arch.stages_of([  # products of windows that overlap, are padded, and skip pixels
-    arch.Row("cnn00", "bn00", 1, 16, 3, 1, "SAME"), arch.Row("cnn0", "bn0", 16, 128, 3, 1, "SAME"),
-    arch.Row("cnn1", "bn1", 32, 64, 4, 2, "SAME"), arch.Row("cnn2", "bn2", 32, 64, 3, 3, "SAME"),
-    arch.Row("cnn3", "bn3", 32, 64, 2, 2, "VALID"), arch.Row("cnn4", "bn4", 32, 64, 1, 1, "SAME")], size=12)
-EVERY = arch.STAGES[arch.FLOAT_STAGES:] + OTHERS[1:]
+OTHERS = Architecture((  # products of windows that overlap, are padded, and skip pixels
+    Row("cnn0", "bn0", 1, 16, 3, 1, "SAME"), Row("cnn1", "bn1", 16, 128, 3, 1, "SAME"),
+    Row("cnn2", "bn2", 32, 64, 4, 2, "SAME"), Row("cnn3", "bn3", 32, 64, 3, 3, "SAME"),
+    Row("cnn4", "bn4", 32, 64, 2, 2, "VALID"), Row("cnn5", "bn5", 32, 64, 1, 1, "SAME")),
+    picture_size=12, image_size=12, channels=3, classes=10, float_stages=1).hidden
+EVERY = PAPER.hidden + OTHERS
 grouped_stages = pytest.mark.parametrize("stage", EVERY, ids=lambda stage: f"{stage.conv}, {stage.groups} groups")
 
 
@@ -53,7 +54,7 @@ def test_which_stages_a_gpu_takes_as_products():
     """cnn6, whose zeros would be 16 times the work."""
     taken = {stage.conv: grouped.is_better_as_products(inputs(stage, [1.0], [1.0], 1)[1], stage.groups) for stage in EVERY[:8]}
     assert [conv for conv, products in taken.items() if products] == ["cnn6"]
-    assert all(grouped.is_better_as_products(torch.empty(stage.output_channels), stage.groups) for stage in OTHERS[1:])
+    assert all(grouped.is_better_as_products(torch.empty(stage.output_channels), stage.groups) for stage in OTHERS)
 
 
 @grouped_stages
@@ -84,7 +85,7 @@ def kernels(request, monkeypatch):
     return request.param
 
 
-@pytest.mark.parametrize("stage", [arch.STAGES[i] for i in (1, 2, 5, 8)] + [OTHERS[3]], ids=lambda stage: stage.conv)
+@pytest.mark.parametrize("stage", [PAPER.stages[i] for i in (1, 2, 5, 8)] + [OTHERS[2]], ids=lambda stage: stage.conv)
 def test_operations_keep_what_they_promise_torch_compile(stage, kernels):
     """Shapes, types, strides, no aliases: torch.library.opcheck, of the paths that cnn0, cnn1, cnn6 and cnn10 take."""
     x, kernel, geometry = inputs(stage, [0.0, 1.0], [-1.0, 1.0], images=2)
@@ -131,7 +132,7 @@ def test_gradients_are_those_of_the_rounded_one(stage, kernels):
 
 # kernel, stride, margin, groups, channels a group, filters a group, size; the last: windows that cover the map, and overlap
 GEOMETRIES = [(stage.kernel, stage.stride, stage.margin, stage.groups, stage.channels // stage.groups, stage.filters, stage.size)
-              for stage in arch.STAGES] + [(3, 2, 0, 2, 5, 4, 6)]
+              for stage in PAPER.stages] + [(3, 2, 0, 2, 5, 4, 6)]
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
@@ -160,8 +161,8 @@ def test_network_with_exact_stages_is_the_float32_network():
     images = torch.randn(8, 24, 24, 3, generator=torch.Generator().manual_seed(2))
     results = []
     for exact in (False, True):
-        network = Network("twba", "published", exact)
-        variables.assign(variables.initial(3), network)
+        network = Network("twba", PAPER, "three-level", exact)
+        variables.assign(variables.initial(3, PAPER), network)
         with torch.no_grad():
             logits, maps = network.train()(images)
         results.append((logits, *maps))

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from twba_nets.errors import UserError
+from twba_nets.system.errors import UserError
 from twba_torch import device
 
 

@@ -15,7 +15,9 @@ from helpers import REPOSITORY, user_error
 from stand_in_cuda import gpus
 from tests_gpu import __main__ as tests_gpu, checks, speed
 from tests_gpu.subject import RECIPE, Subject, noise
-from twba_nets import architecture as arch, datasets, journal, npz
+from twba_nets import datasets
+from twba_nets.network.architecture import PAPER
+from twba_nets.runs import journal, npz
 from twba_torch import device, train, training, variables
 from twba_torch.network import Network
 
@@ -23,7 +25,7 @@ from twba_torch.network import Network
 @pytest.fixture
 def command(monkeypatch, tmp_path, few_digits):
     """The command on few_digits for an epoch, in this process: a function of the folder's name and further flags."""
-    monkeypatch.setattr(datasets, "load", lambda name, data_dir: few_digits)
+    monkeypatch.setattr(datasets, "load", lambda name, architecture, data_dir: few_digits)
 
     def run(name, *flags):
         train.main(["--variant", "twba", "--dataset", "digits", "--epochs", "1", "--output", str(tmp_path / name), *flags])
@@ -52,8 +54,8 @@ def test_training_on_a_gpu(command, monkeypatch, capsys, flags, name):
         folder = command("run", *flags)
     assert str(torch.device("cuda", cuda.current)) == name and f", {name}, exact\n" in capsys.readouterr().out
     recorded = json.loads((folder / "model.json").read_text())
-    assert recorded["device"] == "stand-in " + name[-1] and 0 < recorded["test_loss"] < 10
-    assert len(npz.read_training(folder / "training.npz")) == 596 and (folder / "learning_curve.png").exists()
+    assert recorded["provenance"][0]["device"] == "stand-in " + name[-1] and 0 < recorded["test_loss"] < 10
+    assert len(npz.read_training(folder / "training.npz", PAPER)) == 596 and (folder / "learning_curve.png").exists()
 
 
 def test_a_gpu_computes_what_the_cpu_does(command, monkeypatch):
@@ -61,27 +63,27 @@ def test_a_gpu_computes_what_the_cpu_does(command, monkeypatch):
     ours = command("cpu", "--device", "cpu", "--precision", "float64", "--no-compile")
     with gpus(1, monkeypatch):
         theirs = command("gpu", "--precision", "float64")
-    values = [npz.read_training(folder / "training.npz") for folder in (ours, theirs)]
+    values = [npz.read_training(folder / "training.npz", PAPER) for folder in (ours, theirs)]
     for name in values[0]:
         np.testing.assert_allclose(values[1][name], values[0][name], rtol=0, atol=1e-7, err_msg=name)
     first, second = (journal.read_log(folder)[0]["spikes_per_image"] for folder in (ours, theirs))
     assert first == second
 
 
-@pytest.mark.parametrize("variant, activation", [("twba", "binary"), ("bwba", "published")])
+@pytest.mark.parametrize("variant, activation", [("twba", "binary"), ("bwba", "three-level")])
 def test_the_exact_network_is_the_float32_one(monkeypatch, variant, activation):
     """Float16 sums by dense weights and by products lose nothing."""
-    values = variables.initial(3)
+    values = variables.initial(3, PAPER)
     with gpus(1, monkeypatch):
         images = torch.randn(3, 24, 24, 3, generator=torch.Generator().manual_seed(2)).to("cuda:0")
         results = []
         for exact in (False, True):
-            network = Network(variant, activation, exact).to("cuda:0")
+            network = Network(variant, PAPER, activation, exact).to("cuda:0")
             variables.assign(values, network)
             with torch.no_grad():
                 logits, maps = network(images)
             results.append([logits, *maps])
-        assert len(results[0]) == 1 + len(arch.COUNTED_MAPS)
+        assert len(results[0]) == 1 + len(PAPER.counted_maps)
         assert all(torch.equal(*pair) for pair in zip(*results))
 
 
@@ -196,19 +198,19 @@ def test_a_gpu_trains_on_while_an_epoch_is_drawn(on_gpu, tmp_path, monkeypatch, 
     assert drawn == [(2, False), (2, True)] and "epoch 2/2" in capsys.readouterr().out
     assert [row["epoch"] for row in journal.read_log(tmp_path)] == ["1", "2"]
     assert npz.read_epoch(tmp_path / "training.npz") == 2 and (tmp_path / "model.json").exists()
-    assert npz.read_training(tmp_path / "training.npz")["model/bn0/beta"][0] == 2
+    assert npz.read_training(tmp_path / "training.npz", PAPER)["model/bn0/beta"][0] == 2
 
 
 def test_what_fails_while_a_gpu_trains_on_ends_the_run(on_gpu, tmp_path, monkeypatch):
     """And nothing is written after it: neither the epoch's line in the log, nor a later one's."""
-    record = journal.Journal.record
+    finish_epoch = journal.Journal.finish_epoch
 
-    def full(book, row):
+    def full(book, row, *rest):
         if row.epoch == 2:
             raise OSError("No space left on device")
-        record(book, row)
+        return finish_epoch(book, row, *rest)
 
-    monkeypatch.setattr(journal.Journal, "record", full)
+    monkeypatch.setattr(journal.Journal, "finish_epoch", full)
     on_gpu.recipe = dataclasses.replace(on_gpu.recipe, epochs=5)
     with pytest.raises(OSError, match="No space left"):
         training.train(on_gpu, tmp_path, 0)
@@ -244,7 +246,7 @@ def test_the_speed_of_a_gpu(subject, monkeypatch, capsys):
     figures = json.loads(json.dumps(speed.measure(subject)))
     assert figures["machine"] == "stand-in 0" and figures["peak_megabytes"] == 5000
     assert figures["images_per_second"] == pytest.approx(8 / figures["epoch_seconds"]["median"])
-    assert set(figures["stage_microseconds"]) == {stage.conv for stage in arch.STAGES[arch.FLOAT_STAGES:]}
+    assert set(figures["stage_microseconds"]) == {stage.conv for stage in PAPER.hidden}
     speed.report(figures)
     assert "first step after 34 s" in capsys.readouterr().out
 

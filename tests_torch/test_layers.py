@@ -15,9 +15,11 @@ from torch import nn
 from torch.nn.utils import prune
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from twba_torch.layers import QUANTISED_CONV, BinaryConv2d, Spike, TernaryConv2d, to_plain
+from twba_nets.network import quantisers
+from twba_torch.layers import QUANTISED_CONV, BinaryConv2d, BinaryLinear, Spike, TernaryConv2d, TernaryLinear, to_plain
 
 layers = pytest.mark.parametrize("layer", QUANTISED_CONV.values())
+linear_layers = pytest.mark.parametrize("layer", [TernaryLinear, BinaryLinear])
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +99,60 @@ def test_a_plain_network():
     assert isinstance(net[0], TernaryConv2d) and type(to_plain(net[0])) is nn.Conv2d
     plain[1].weight.data.zero_()
     assert net[1].weight.all()
+
+
+@linear_layers
+def test_a_linear_layer(layer):
+    """It multiplies by its latent weights, quantised as one group, and they have the gradient straight through the quantiser."""
+    linear, x = layer(30, 6), torch.rand(4, 30)
+    weights = torch.from_numpy(quantisers.WEIGHTS[layer.variant].quantise(linear.latent_weight.detach().numpy())).float()
+    assert torch.equal(linear.weight, weights) and set(weights.unique().tolist()) == set(quantisers.WEIGHTS[layer.variant].levels)
+    assert dict(linear.named_parameters()).keys() == {"latent_weight", "bias"} and linear.bias.shape == (6,)
+    assert torch.equal(linear(x), nn.functional.linear(x, weights, linear.bias))
+    assert linear.weight.shape == (6, 30) and linear(x[0]).shape == (6,)
+    upstream = torch.linspace(-0.2, 2, 24).reshape(4, 6)
+    linear(x).backward(upstream)
+    gradient = upstream.T @ x  # with respect to the quantised weights, some beyond 1
+    assert gradient.max() > 1 and gradient.min() < 0.5
+    torch.testing.assert_close(linear.latent_weight.grad, 2 * gradient if layer is TernaryLinear else gradient.clamp(-1, 1))
+    torch.testing.assert_close(linear.bias.grad, upstream.sum(0))
+
+
+@linear_layers
+def test_a_linear_layer_as_a_plain_one(layer):
+    """Its state dictionary is nn.Linear's, of the latent weights, as its fresh weights are. Its weight is only read."""
+    linear, plain = layer(30, 6), nn.Linear(30, 6)
+    for module in (linear, plain):
+        torch.manual_seed(7)
+        module.reset_parameters()
+    assert list(linear.state_dict()) == list(plain.state_dict())
+    assert all(torch.equal(value, plain.state_dict()[name]) for name, value in linear.state_dict().items())
+    found, x = to_plain(nn.Sequential(linear))[0], torch.rand(4, 30)
+    assert type(found) is nn.Linear and torch.equal(found(x), linear(x)) and torch.equal(found.weight, linear.quantised_weight())
+    copied = copy.deepcopy(linear)
+    assert torch.equal(copied(x), linear(x)) and torch.equal(pickle.loads(pickle.dumps(linear))(x), linear(x))
+    with pytest.raises(TypeError, match="latent_weight.*to_plain"):
+        linear.weight.mul_(2)
+    assert torch.equal(linear(x), copied(x)) and layer(30, 6, bias=False).bias is None
+
+
+@linear_layers
+def test_a_linear_layer_is_trained(layer):
+    """The loss of a network of such layers falls, and weights turn."""
+    net, x = nn.Sequential(layer(20, 32, bias=False), nn.BatchNorm1d(32), Spike(), layer(32, 3)), torch.randn(60, 20)
+    y, before = (x[:, 0] > 0).long() + (x[:, 1] > 0), net[0].quantised_weight().clone()
+    adam, losses = torch.optim.Adam(net.parameters(), 0.01), []
+    for _ in range(60):
+        losses.append(nn.functional.cross_entropy(net(x) / 4, y))
+        adam.zero_grad()
+        losses[-1].backward()
+        adam.step()
+    assert losses[-1] < 0.8 * losses[0] and not torch.equal(net[0].quantised_weight(), before)
+
+
+def test_a_loss_whose_scale_distorts_a_linear_layer_is_told():
+    with pytest.warns(UserWarning, match="reach a BinaryLinear are clipped"):
+        (1e4 * BinaryLinear(20, 3)(torch.randn(8, 20))).mean().backward()
 
 
 @layers

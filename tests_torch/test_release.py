@@ -7,12 +7,17 @@ import numpy as np
 import onnx
 import pytest
 
+import twba_torch
 from helpers import command_error
-from twba_chip import export_nir, export_onnx, exported, release, spiking_file
-from twba_nets import card, places
-from twba_nets.architecture import FLOAT_STAGES, STAGES, VARIANTS
-from twba_nets.errors import UserError
-from twba_nets.files import sha256
+from twba_chip import release
+from twba_chip.formats import nir_graph as export_nir, onnx_model as export_onnx
+from twba_chip.spiking import file as spiking_file, opening as exported
+from twba_nets.network.architecture import PAPER
+from twba_nets.network.quantisers import WEIGHTS
+from twba_nets.runs import card
+from twba_nets.system import places
+from twba_nets.system.errors import UserError
+from twba_nets.system.files import sha256
 
 NAMES = ("twba.npz", "twba.nir", "twba.onnx")
 
@@ -39,7 +44,7 @@ def test_the_files_are_the_models(released):
     assert_shipped(released)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", WEIGHTS)
 def test_what_ships(variant):
     """After a new model: python -m twba_chip.release."""
     assert_shipped(places.released(variant))
@@ -47,19 +52,19 @@ def test_what_ships(variant):
 
 def assert_shipped(folder):
     """The files have the card's digests, and hold the network that its model gives now."""
-    recorded, (arrays, meta) = card.read(folder / "model.npz"), exported.open_network(folder / "model.npz")
-    export, graph, model = [folder / f"{meta['variant']}{suffix}" for suffix in (".npz", ".nir", ".onnx")]
+    recorded, network = card.read(folder / "model.npz"), exported.open_network(folder / "model.npz")
+    export, graph, model = [folder / f"{network.variant}{suffix}" for suffix in (".npz", ".nir", ".onnx")]
     assert recorded["files"] == {path.name: sha256(path) for path in (export, graph, model)}
-    shipped, _ = spiking_file.load(export)
-    assert shipped.keys() == arrays.keys()
-    for name, array in arrays.items():
-        np.testing.assert_array_equal(shipped[name], array, name)
-    nodes, expected = nir.read(str(graph)).nodes, export_nir.build(arrays, meta).nodes
+    shipped = spiking_file.load(export)
+    assert shipped.architecture == PAPER and shipped.arrays.keys() == network.arrays.keys()
+    for name, array in network.arrays.items():
+        np.testing.assert_array_equal(shipped.arrays[name], array, name)
+    nodes, expected = nir.read(str(graph)).nodes, export_nir.build(network).nodes
     assert nodes.keys() == expected.keys()
-    for stage in STAGES[FLOAT_STAGES:]:
+    for stage in PAPER.hidden:
         for part in ("weight", "bias"):
             np.testing.assert_array_equal(getattr(nodes[stage.conv], part), getattr(expected[stage.conv], part), stage.conv)
-    assert onnx.load(str(model)).graph == export_onnx.build(arrays, meta).graph
+    assert onnx.load(str(model)).graph == export_onnx.build(network).graph
 
 
 def test_released_again_it_stays(released):
@@ -93,3 +98,11 @@ def test_a_card_without_a_recipe(recipe, tmp_path):
     (tmp_path / "model.json").write_text(json.dumps({key: value for key, value in found.items() if value is not None}))
     assert "model.json" in command_error(release.main, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.npz"]
+
+
+def test_a_network_without_a_recipe(tmp_path):
+    """What twba_torch.save writes was trained by nobody knows what: it is no finished run."""
+    twba_torch.save(twba_torch.load("twba"), tmp_path / "saved")
+    before = {path.name for path in (tmp_path / "saved").iterdir()}
+    assert "model.json" in command_error(release.main, tmp_path / "saved")
+    assert {path.name for path in (tmp_path / "saved").iterdir()} == before

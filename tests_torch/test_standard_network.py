@@ -1,5 +1,5 @@
 """What twba_torch.load gives, and the building blocks: the trainer's network in standard modules."""
-import importlib.util
+import dataclasses
 import json
 import re
 import shutil
@@ -13,10 +13,12 @@ import twba_chip
 import twba_torch
 from conftest import in_tensorflow
 from exports import cifar10_dir  # noqa: F401 (a fixture)
-from helpers import REPOSITORY, SEEDS, random_stages, random_variables
-from twba_nets import architecture as arch, npz, places
+from helpers import REPOSITORY, SEEDS, random_architecture, random_variables
 from twba_nets.datasets import cifar10
-from twba_nets.errors import UserError
+from twba_nets.network.architecture import PAPER
+from twba_nets.runs import npz
+from twba_nets.system import places
+from twba_nets.system.errors import UserError
 from twba_torch import layers, pipeline, variables
 from twba_torch.network import Network
 from twba_torch.quantisers import WEIGHTS
@@ -41,14 +43,14 @@ def in_order(spikes, stage):
 
 @pytest.mark.parametrize("name", places.RELEASED)
 def test_released_networks_are_the_trainers(name, images):
-    net, trainers = twba_torch.load(name), Network(name[:4], "published" if "published" in name else "binary")
-    variables.assign(npz.read_model(places.released(name) / "model.npz"), trainers)
+    net, trainers = twba_torch.load(name), Network(name[:4], PAPER, "three-level" if "published" in name else "binary")
+    variables.assign(npz.read_model(places.released(name) / "model.npz", PAPER), trainers)
     assert not net.training
     with torch.no_grad():
         logits, maps = net(as_torchvision(images), return_spikes=True)
-        expected, expected_maps = trainers.eval()(pipeline.central_crop(torch.from_numpy(images)))
-    assert list(maps) == list(arch.map_shapes())
-    for stage, found, theirs in zip(arch.STAGES[1:], maps.values(), expected_maps):
+        expected, expected_maps = trainers.eval()(pipeline.central_crop(torch.from_numpy(images), PAPER.image_size))
+    assert list(maps) == list(PAPER.map_shapes)
+    for stage, found, theirs in zip(PAPER.stages[1:], maps.values(), expected_maps):
         assert found.shape == (20, stage.output_channels, stage.output_size, stage.output_size)
         assert (found != in_order(theirs, stage)).float().mean() < 1e-4  # but for a last bit
     with torch.no_grad():
@@ -59,19 +61,21 @@ def test_released_networks_are_the_trainers(name, images):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("variant, activation", [("twba", "binary"), ("bwba", "published")])
+@pytest.mark.parametrize("variant, activation", [("twba", "binary"), ("bwba", "three-level")])
 def test_random_networks_in_float64(variant, activation, seed):
     """Given the same input spikes every map is the trainer's, with latent weights too."""
-    stages, x = random_stages(seed), torch.rand(6, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    architecture = dataclasses.replace(random_architecture(seed), picture_size=16)
     torch.set_default_dtype(torch.float64)
-    net, trainers = StandardNetwork(variant, activation, stages), Network(variant, activation, False, stages)
-    values = random_variables(seed, stages)
+    x = torch.rand(6, architecture.channels, 16, 16, generator=torch.Generator().manual_seed(seed))
+    net, trainers = StandardNetwork(variant, architecture, activation), Network(variant, architecture, activation, False)
+    values = random_variables(seed, architecture)
     net.load_variables(values)
     variables.assign(values, trainers)
     with torch.no_grad():
         logits, maps = net.eval()(x, return_spikes=True)
         expected, expected_maps = trainers.eval()(net.crop(x).permute(0, 2, 3, 1))
-    for stage, found, theirs in zip(stages[1:], maps.values(), expected_maps):
+    stages = (architecture.encoder,) + architecture.hidden
+    for stage, found, theirs in zip(stages, maps.values(), expected_maps):
         assert torch.equal(found, in_order(theirs, stage))
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-9)
 
@@ -134,13 +138,13 @@ def test_it_can_be_trained(images):
     (torch.full((1, 3, 32, 32), torch.nan), ["[0, 1]"])], ids="bytes one last photo grey large 255 normalised nan".split())
 def test_images_of_another_kind(bad, texts):
     with pytest.raises(ValueError) as info:
-        StandardNetwork("twba").eval()(bad)
+        StandardNetwork("twba", PAPER).eval()(bad)
     assert all(text in str(info.value) for text in texts)
 
 
 def test_what_makes_images_of_others_does():
     """The remedies that the errors name."""
-    net, photo = StandardNetwork("twba").eval(), torch.zeros(32, 32, 3, dtype=torch.uint8)
+    net, photo = StandardNetwork("twba", PAPER).eval(), torch.zeros(32, 32, 3, dtype=torch.uint8)
     assert net(photo.movedim(-1, -3)[None] / 255).shape == (1, 10)
 
 
@@ -149,11 +153,11 @@ def test_models_that_are_not_there(tmp_path):
     with pytest.raises(UserError, match="^resnet: .*" + ", ".join(places.RELEASED)):
         twba_torch.load("resnet")
     shutil.copy(places.released("twba") / "model.npz", tmp_path)
-    with pytest.raises(UserError, match="variant, one of twba, bwba, and activation, one of binary, published") as info:
+    with pytest.raises(UserError, match="variant, one of twba, bwba, and activation, one of binary, three-level") as info:
         twba_torch.load(tmp_path)
     assert "--" not in str(info.value) and str(tmp_path / "model.npz") in str(info.value)
     assert twba_torch.load(tmp_path, "twba", "binary").variant == "twba"
-    for asked in ({"variant": "bwba"}, {"variant": "resnet"}, {"activation": "published"}):
+    for asked in ({"variant": "bwba"}, {"variant": "resnet"}, {"activation": "three-level"}):
         with pytest.raises(UserError, match="not " + "".join(asked.values())) as info:
             twba_torch.load("twba", **asked)
         assert "flag" not in str(info.value) and "script" not in str(info.value)
@@ -162,7 +166,7 @@ def test_models_that_are_not_there(tmp_path):
         with pytest.raises(UserError, match="model.npz: lacks model/cnn00/kernel"):
             twba_torch.load(tmp_path, *asked)
     with pytest.raises(ValueError, match="'resnet' is none of twba, bwba"):
-        StandardNetwork("resnet")
+        StandardNetwork("resnet", PAPER)
 
 
 @pytest.mark.parametrize("asked", [(), ("twba", "binary")])
@@ -174,7 +178,7 @@ def test_an_exported_file_is_none_of_its_models(asked):
 
 
 def test_the_originals_pickled_model(tmp_path):
-    params, values = np.empty(270, object), npz.read_model(places.released("twba") / "model.npz")
+    params, values = np.empty(270, object), npz.read_model(places.released("twba") / "model.npz", PAPER)
     params[:] = [value.astype(np.float32) for value in values.values()]
     np.savez(tmp_path / "model.npz", params=params)
     with pytest.raises(UserError, match="allow_pickle=True"):
@@ -220,16 +224,9 @@ def test_the_two_lines_of_the_readme():
 
 
 def test_the_network_of_ones_own_in_docs():
-    assert first_example("docs/own_network.md")["net"](torch.rand(2, 1, 8, 8)).shape == (2, 10)
+    assert first_example("docs/own_network.md")["network"](torch.rand(2, 3, 32, 32)).shape == (2, 10)
 
 
 def test_spikes_of_an_unknown_activation():
-    with pytest.raises(ValueError, match="'relu'.* binary, published"):
+    with pytest.raises(ValueError, match="'relu'.* binary, three-level"):
         layers.Spike("relu")
-
-
-def test_a_network_of_ones_own_learns():
-    specification = importlib.util.spec_from_file_location("own_network", REPOSITORY / "examples" / "own_network.py")
-    example = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(example)
-    assert example.main() > 0.95

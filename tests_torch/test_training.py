@@ -18,10 +18,12 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from conftest import in_tensorflow
-from helpers import REPOSITORY, Clock, Snapshots, interrupt_import
-import twba_nets
-from twba_nets import architecture as arch, card, datasets, files, journal, npz, progress
-from twba_nets.model import open_model
+from helpers import OWN, REPOSITORY, Clock, Snapshots, interrupt_import
+from twba_nets import datasets, system
+from twba_nets.network.architecture import PAPER, to_toml
+from twba_nets.runs import card, journal, npz
+from twba_nets.runs.model import open_model
+from twba_nets.system import files, progress
 from twba_torch import device, pipeline, train, training, variables
 from twba_torch.network import MOVING_RATE
 from twba_torch.training import Trainer
@@ -65,7 +67,7 @@ def finished_run(tmp_path_factory, few_digits, short_recipe):
 
 @pytest.fixture
 def on_few_digits(monkeypatch, few_digits):
-    monkeypatch.setattr(datasets, "load", lambda name, data_dir: few_digits)
+    monkeypatch.setattr(datasets, "load", lambda name, architecture, data_dir: few_digits)
 
 
 def train_here(folder, *flags):
@@ -80,11 +82,11 @@ def names(folder):
 def test_files_of_a_run(finished_run, short_recipe):
     assert names(finished_run) == {
         "training.npz", "model.npz", "model.json", "recipe.json", "provenance.json", "log.csv", "learning_curve.png"}
-    assert {name: value.shape for name, value in npz.read_training(finished_run / "training.npz").items()} == \
-        arch.training_variable_shapes()
+    assert {name: value.shape for name, value in npz.read_training(finished_run / "training.npz", PAPER).items()} == \
+        PAPER.training_variable_shapes
     assert npz.read_epoch(finished_run / "training.npz") == 2
-    model = npz.read_model(finished_run / "model.npz")
-    assert {name: value.shape for name, value in model.items()} == arch.variable_shapes()
+    model = npz.read_model(finished_run / "model.npz", PAPER)
+    assert {name: value.shape for name, value in model.items()} == PAPER.variable_shapes
     npz.check_variant(model, "twba", "model.npz")
     recorded = json.loads((finished_run / "model.json").read_text())
     rows = journal.read_log(finished_run)
@@ -96,7 +98,7 @@ def test_files_of_a_run(finished_run, short_recipe):
 def test_the_quantised_model_is_the_trained_one(finished_run, few_digits, short_recipe):
     """Evaluated from model.npz, a run gives the accuracy and spikes of its log."""
     trainer = Trainer(short_recipe, few_digits, CPU, compiled=False)
-    variables.assign(npz.read_model(finished_run / "model.npz"), trainer.network)
+    variables.assign(npz.read_model(finished_run / "model.npz", PAPER), trainer.network)
     result = trainer.evaluate()
     card = json.loads((finished_run / "model.json").read_text())
     assert result.accuracy == card["test_accuracy"] and result.spikes_per_image == card["spikes_per_image"]
@@ -107,7 +109,7 @@ def test_a_run_in_pieces_is_the_whole_run(tmp_path, finished_run, few_digits, sh
     assert training.train(first, tmp_path, 0, minutes=1e-9) == 1
     assert not (tmp_path / "model.json").exists()  # no finished run
     second = Trainer(short_recipe, few_digits, CPU, compiled=False)
-    variables.assign(npz.read_training(tmp_path / "training.npz"), second.network, second.adam)
+    variables.assign(npz.read_training(tmp_path / "training.npz", PAPER), second.network, second.adam)
     assert training.train(second, tmp_path, npz.read_epoch(tmp_path / "training.npz"), minutes=60) == 2
     assert_same_files(tmp_path / "training.npz", finished_run / "training.npz")
     assert_same_files(tmp_path / "model.npz", finished_run / "model.npz")
@@ -125,7 +127,7 @@ def precise_run(tmp_path_factory, few_digits, short_recipe):
 
 
 def test_precise_batch_norm_changes_the_statistics_alone(precise_run, finished_run):
-    precise, moving = (npz.read_training(folder / "training.npz") for folder in (precise_run, finished_run))
+    precise, moving = (npz.read_training(folder / "training.npz", PAPER) for folder in (precise_run, finished_run))
     for name in moving:
         same = (precise[name] == moving[name]).all()
         assert same != ("/moving_" in name), name
@@ -152,7 +154,7 @@ def test_precise_batch_norm_is_the_mean_of_all_batches(few_digits, short_recipe)
             [x.var((0, 1, 2), unbiased=False) for x in batches]).mean(0))
         assert norm.moving_rate == MOVING_RATE
     second = order[50:100]
-    trainer.network.train()(pipeline.augment(trainer.training.x[second], uniforms[second], few_digits.flip))
+    trainer.network.train()(pipeline.augment(trainer.training.x[second], uniforms[second], few_digits.flip, PAPER.image_size))
     assert torch.equal(found["bn00"][1], found["bn00"][-1])
 
 
@@ -160,7 +162,7 @@ def test_a_precise_run_in_pieces_is_the_whole_run(tmp_path, precise_run, few_dig
     recipe = dataclasses.replace(short_recipe, precise_batch_norm=True)
     assert training.train(Trainer(recipe, few_digits, CPU, compiled=False), tmp_path, 0, minutes=1e-9) == 1
     second = Trainer(recipe, few_digits, CPU, compiled=False)
-    variables.assign(npz.read_training(tmp_path / "training.npz"), second.network, second.adam)
+    variables.assign(npz.read_training(tmp_path / "training.npz", PAPER), second.network, second.adam)
     training.train(second, tmp_path, 1)
     assert_same_files(tmp_path / "training.npz", precise_run / "training.npz")
 
@@ -174,7 +176,7 @@ def test_a_teachers_part_in_the_loss(finished_run, few_digits, short_recipe):
     loss, totals = trainer.training_step(images, uniforms, labels)
     loss.backward()
     with torch.no_grad():
-        x = pipeline.augment(images, uniforms, few_digits.flip)
+        x = pipeline.augment(images, uniforms, few_digits.flip, PAPER.image_size)
         logits, teachers = (network(x)[0].numpy() for network in (trainer.network, trainer.teacher))
     softened = [np.exp(values / 2) / np.exp(values / 2).sum(1, keepdims=True) for values in (logits, teachers)]
     divergence = (softened[1] * np.log(softened[1] / softened[0])).sum()
@@ -185,7 +187,7 @@ def test_a_teachers_part_in_the_loss(finished_run, few_digits, short_recipe):
     assert all(parameter.grad is None for parameter in trainer.teacher.parameters())
     assert all(parameter.grad is not None for parameter in trainer.network.parameters())
     expected = variables.quantised(trainer.teacher)
-    for name, value in npz.read_model(finished_run / "model.npz").items():
+    for name, value in npz.read_model(finished_run / "model.npz", PAPER).items():
         np.testing.assert_array_equal(expected[name], value, name)
 
 
@@ -236,7 +238,7 @@ def test_a_run_of_an_earlier_version_goes_on_as_there(tmp_path, on_few_digits):
     expected = json.loads((folder / "resumed.json").read_text())
     row, = journal.read_log(tmp_path)
     assert row["epoch"] == "2" and {name: float(row[name]) for name in expected["log"]} == pytest.approx(expected["log"])
-    values = npz.read_training(tmp_path / "training.npz")
+    values = npz.read_training(tmp_path / "training.npz", PAPER)
     assert {name: float(np.abs(values[name]).sum()) for name in expected["sums"]} == pytest.approx(expected["sums"])
 
 
@@ -248,7 +250,7 @@ def test_two_processes_compute_what_one_does(tmp_path):
                               cwd=REPOSITORY, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("epoch 1/1") == 1 and "warning" not in done.stderr.lower()
-    one, two = (npz.read_training(tmp_path / name / "training.npz") for name in ("1", "2"))
+    one, two = (npz.read_training(tmp_path / name / "training.npz", PAPER) for name in ("1", "2"))
     for name in one:
         np.testing.assert_allclose(two[name], one[name], rtol=0, atol=1e-8, err_msg=name)
     one, two = (json.loads((tmp_path / name / "model.json").read_text()) for name in ("1", "2"))
@@ -281,7 +283,7 @@ def test_a_run_goes_back_and_forth_between_the_frameworks(tmp_path, finished_run
     assert "epochs 3 to 3" in output
     assert "TensorFlow took this run to epoch 3" in complaint(*arguments(run, "--resume", "--epochs", "4"))
     in_tensorflow("-m", "twba_tensorflow.convert", run)
-    converted = npz.read_training(run / "training.npz")
+    converted = npz.read_training(run / "training.npz", PAPER)
     assert converted["model/cnn6_16/W_conv2d/Adam_1"].any()
     status, line, output = command(*arguments(run, "--resume", "--epochs", "4"))
     assert status == 0 and "epochs 4 to 4" in output, line
@@ -295,8 +297,8 @@ def test_a_run_goes_back_and_forth_between_the_frameworks(tmp_path, finished_run
 def test_a_run_begins_with_the_weights_it_is_given(tmp_path, finished_run, on_few_digits):
     """At a rate too small to move a weight, the new run ends with the old one's kernels. Adam begins anew."""
     train_here(tmp_path / "run", "--dataset", "digits", "--epochs", "1", "--learning-rate", "1e-30", "--activation",
-               "published", "--initial-weights", str(finished_run))
-    before, after = (npz.read_training(folder / "training.npz") for folder in (finished_run, tmp_path / "run"))
+               "three-level", "--initial-weights", str(finished_run))
+    before, after = (npz.read_training(folder / "training.npz", PAPER) for folder in (finished_run, tmp_path / "run"))
     for name in (name for name in before if name.endswith(("/kernel", "/W_conv2d", "/W", "/gamma"))):
         np.testing.assert_array_equal(after[name], before[name], name)
     assert after["beta1_power"] == pytest.approx(0.9 ** 4)  # three steps, and the one that TensorFlow is ahead
@@ -304,6 +306,27 @@ def test_a_run_begins_with_the_weights_it_is_given(tmp_path, finished_run, on_fe
     digest = hashlib.sha256((finished_run / "training.npz").read_bytes()).hexdigest()
     assert json.loads((tmp_path / "run" / "model.json").read_text())["recipe"]["initial_weights"] == {
         "file": "%s/training.npz" % finished_run.name, "sha256": digest}
+
+
+def test_a_network_of_ones_own(tmp_path, finished_run, on_few_digits):
+    """What its run writes carries the table of --network, TensorFlow goes on with it; no other network's run is taken."""
+    run, file, papers = tmp_path / "run", tmp_path / "own.toml", tmp_path / "paper.toml"
+    for path, architecture in ((file, OWN), (papers, PAPER)):
+        path.write_text(to_toml(architecture))
+    train_here(run, "--dataset", "digits", "--network", str(file), "--epochs", "1")
+    train_here(run, "--resume", "--epochs", "2")
+    assert json.loads((run / "recipe.json").read_text())["architecture"] == OWN.to_json()
+    assert open_model(run).about == card.load_recipe(run / "training.npz").about
+    assert len(npz.read_training(run / "training.npz", OWN)) == len(OWN.training_variable_shapes)
+    shutil.copytree(finished_run, tmp_path / "other")
+    for named, flags in ((finished_run, [tmp_path / "new", "--resume", str(finished_run), "--network", str(file)]),
+                         (tmp_path / "other", [tmp_path / "other", "--resume", "--network", str(file)]),
+                         (run, [tmp_path / "new", "--initial-weights", str(run / "training.npz")]),
+                         (finished_run, [tmp_path / "new", "--network", str(file), "--initial-weights", str(finished_run)])):
+        line = complaint(*arguments(*flags, "--epochs", "9"))
+        assert str(named) in line and "--network" in line
+    assert not (tmp_path / "new").exists()
+    assert "epochs 3 to 3" in in_tensorflow("TWBA/cifar10_twba_example.py", "--output", run, "--resume", "--epochs", "3")
 
 
 def test_mistaken_initial_weights(tmp_path, finished_run):
@@ -333,7 +356,7 @@ class WithoutArithmetic(Trainer):
 def without_arithmetic(monkeypatch, few_digits):
     """Train in this process, a run of two epochs by WithoutArithmetic: a function of the folder and further flags."""
     monkeypatch.setattr(training, "Trainer", WithoutArithmetic)
-    monkeypatch.setattr(datasets, "load", lambda name, data_dir: few_digits)
+    monkeypatch.setattr(datasets, "load", lambda name, architecture, data_dir: few_digits)
     return lambda folder, *flags: train.main(arguments(folder, *flags)[2:])
 
 
@@ -409,8 +432,8 @@ def test_a_run_does_without_tensorboard(without_arithmetic, tmp_path, capsys, mo
 def test_a_run_does_without_matplotlib(without_arithmetic, tmp_path, capsys, monkeypatch):
     """It ends, and is known to have ended."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "twba_nets.drawing", raising=False)
-    monkeypatch.delattr(twba_nets, "drawing", raising=False)
+    monkeypatch.delitem(sys.modules, "twba_nets.system.drawing", raising=False)
+    monkeypatch.delattr(system, "drawing", raising=False)
     without_arithmetic(tmp_path, "--epochs", "1")
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "learning_curve.png" in error and "matplotlib" in error
@@ -493,7 +516,7 @@ def test_hold_out(without_arithmetic, tmp_path, monkeypatch, capsys):
         (len(trainer.training), trainer.test.x.numpy())) or journal.Tested(2.5, 0.125, 8.0, 0.1))
     without_arithmetic(tmp_path, "--hold-out", "20", "--epochs", "1")
     without_arithmetic(tmp_path, "--resume", "--epochs", "2")
-    held_out = datasets.load("digits", None).x_train[-20:]
+    held_out = datasets.load("digits", PAPER, None).x_train[-20:]
     for images, tested in seen:
         assert images == 90
         np.testing.assert_array_equal(tested, held_out)
@@ -506,8 +529,8 @@ def test_hold_out(without_arithmetic, tmp_path, monkeypatch, capsys):
 
 
 def test_a_model_that_is_behind_is_brought_up_to_date(without_arithmetic, finished_run, run, capsys):
-    model = npz.read_model(run / "model.npz")
-    npz.save_model(run / "model.npz", dict(model, **{"model/bn0/beta": model["model/bn0/beta"] - 1}))
+    model = npz.read_model(run / "model.npz", PAPER)
+    npz.save_model(run / "model.npz", dict(model, **{"model/bn0/beta": model["model/bn0/beta"] - 1}), PAPER)
     for name in ("model.json", "learning_curve.png"):
         (run / name).unlink()
     (run / ".model.json.tmp").write_text("{")
@@ -572,10 +595,10 @@ def test_an_epoch_is_saved_before_it_is_told(without_arithmetic, tmp_path, monke
 @pytest.mark.parametrize("flags, saved", [([], [1, 2, 3]), (["--minutes", "1.5"], [1, 2])])
 def test_a_clock_that_is_set_back(without_arithmetic, tmp_path, monkeypatch, flags, saved):
     """What is saved, and when --minutes are over, depends on the time that passes, not on what the clock on the wall says."""
-    clock, save, epochs = Clock(), WithoutArithmetic.save, []
+    clock, saving, epochs = Clock(), WithoutArithmetic.saving, []
     monkeypatch.setattr(training, "time", clock)
     monkeypatch.setattr(WithoutArithmetic, "train_epoch", lambda *_: clock.pass_minute() or journal.Trained(2.0, 0.25, 0.1))
-    monkeypatch.setattr(WithoutArithmetic, "save", lambda *given: epochs.append(given[2]) or save(*given))
+    monkeypatch.setattr(WithoutArithmetic, "saving", lambda *given: epochs.append(given[2]) or saving(*given))
     without_arithmetic(tmp_path / "run", "--epochs", "3", *flags)
     assert epochs == saved
 
@@ -668,17 +691,17 @@ def test_a_damaged_provenance_is_found_before_training(without_arithmetic, run, 
 def test_initial_weights_that_are_replaced_while_they_are_read(without_arithmetic, run, tmp_path, monkeypatch):
     """The recipe has the digest of the file whose weights the run began with."""
     digest, load = hashlib.sha256((run / "training.npz").read_bytes()).hexdigest(), datasets.load
-    before = npz.read_training(run / "training.npz")
+    before = npz.read_training(run / "training.npz", PAPER)
     other = {name: value + 5 if name.endswith("beta") else value for name, value in before.items()}
 
-    def load_while_it_trains(name, data_dir):
+    def load_while_it_trains(*named):
         npz.save_training(run / "training.npz", other, 3)
-        return load(name, data_dir)
+        return load(*named)
 
     monkeypatch.setattr(datasets, "load", load_while_it_trains)
     without_arithmetic(tmp_path / "new", "--initial-weights", str(run), "--epochs", "1")
     assert card.read(tmp_path / "new" / "model.npz")["recipe"]["initial_weights"]["sha256"] == digest
-    after = npz.read_training(tmp_path / "new" / "training.npz")
+    after = npz.read_training(tmp_path / "new" / "training.npz", PAPER)
     np.testing.assert_array_equal(after["model/bn0/beta"], before["model/bn0/beta"] + np.float32(1))
 
 
@@ -703,10 +726,10 @@ def test_another_run_ended_before_this_one_claimed_the_folder(without_arithmetic
     if flags:
         without_arithmetic(folder, "--epochs", "1")
 
-    def load_slowly(name, data_dir):
+    def load_slowly(*named):
         monkeypatch.setattr(datasets, "load", load)
         without_arithmetic(folder, "--epochs", "2", *flags)
-        return load(name, data_dir)
+        return load(*named)
 
     load = datasets.load
     monkeypatch.setattr(datasets, "load", load_slowly)
@@ -745,10 +768,10 @@ def test_numbers_that_make_no_sense(flag, value, tmp_path, capsys):
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("package, program", [
     ("torch", ["-m", "twba_torch.train"]), ("numpy", ["-m", "twba_torch.train"]), ("torch", ["benchmarks/training_torch.py"]),
-    ("nir", ["-m", "twba_chip.export_nir", "x", "y"]), ("onnx", ["-m", "twba_chip.export_onnx", "x", "y"]),
+    ("nir", ["-m", "twba_chip.formats.nir_graph", "x", "y"]), ("onnx", ["-m", "twba_chip.formats.onnx_model", "x", "y"]),
     # the first that takes long of Python's own modules
     *((module, program) for module in ("typing", "pathlib") for program in (
-        ["-m", "twba_chip.export_onnx"], ["-m", "twba_torch.train"], ["twba_command.py", "to-onnx"]))])
+        ["-m", "twba_chip.formats.onnx_model"], ["-m", "twba_torch.train"], ["twba_command.py", "to-onnx"]))])
 def test_interrupted_while_importing(package, program, signal_number, tmp_path):
     status, error = interrupt_import(program, package, signal_number, tmp_path)
     assert (status, error) == (130, "\nstopped\n")
@@ -763,7 +786,7 @@ def test_mistakes_get_one_line(tmp_path, finished_run):
     assert "--device cuda:77: not usable" in complaint(*arguments(tmp_path, "--device", "cuda:77"))
     assert "add --no-compile" in complaint(*(flag for flag in arguments(tmp_path) if flag != "--no-compile"),
                                            environment={"CXX": "no-such-compiler"})
-    values = npz.read_training(finished_run / "training.npz")
+    values = npz.read_training(finished_run / "training.npz", PAPER)
     npz.save_training(tmp_path / "training.npz", values, 2)
     assert "--activation" in complaint(*arguments(tmp_path, "--resume"))
     values["model/bn1_1/beta/Adam"][0] = np.nan
