@@ -4,7 +4,8 @@
 # bench   inference speed: the engine and its peers              test-torch   the tests of the PyTorch side, against TensorFlow
 # bench-train  training speed: this graph, the original's        bench-torch  PyTorch's training speed, by its parts
 # test-gpu  a GPU's arithmetic and speed, where there is one     test-lowest  with the lowest PyTorch that will do
-# lint    ruff, shellcheck, hadolint, zizmor                     lock         resolve the requirements anew (needs uv)
+# test-readers  the exported files in other people's readers
+# lint    ruff, mypy, shellcheck, hadolint, zizmor               lock         resolve the requirements anew (needs uv)
 PYTHON := .venv/bin/python
 TORCH_PYTHON := .venv-torch/bin/python
 VARIANT := twba
@@ -15,7 +16,7 @@ LOCK := uv pip compile --no-config --no-emit-index-url --no-emit-find-links --ge
 TORCH_CPU_WHEELS ?= https://download.pytorch.org/whl/cpu/torch/
 export TORCH_CPU_WHEELS
 
-.PHONY: help setup setup-torch demo test test-torch test-gpu test-lowest train train-torch bench bench-train bench-torch lint lock
+.PHONY: help setup setup-torch demo test test-torch test-gpu test-lowest test-readers train train-torch bench bench-train bench-torch lint lock
 .DEFAULT_GOAL := setup
 
 help:
@@ -45,6 +46,10 @@ test-lowest:
 	rm -rf runs/lowest
 	.venv-lowest/bin/python -m twba_torch.train --variant twba --dataset digits --limit-train 100 --epochs 2 --output runs/lowest
 
+test-readers: setup setup-torch
+	@./setup.sh tools
+	.venv-tools/bin/nox -f tests_readers/noxfile.py $(ARGS)
+
 train: setup
 	@test -n "$(FOLDER_$(VARIANT))" || { echo "VARIANT is twba or bwba, not $(VARIANT)" >&2; exit 1; }
 	$(PYTHON) $(FOLDER_$(VARIANT))/cifar10_$(VARIANT)_example.py $(ARGS)
@@ -62,19 +67,21 @@ bench-train: setup setup-torch
 bench-torch: setup-torch
 	$(TORCH_PYTHON) benchmarks/training_torch.py $(ARGS)
 
-lint: setup
-	./lint.sh $(PYTHON)
+lint: setup-torch
+	@./setup.sh tools
+	.venv-tools/bin/pre-commit run --all-files
 
 lock:
-	$(LOCK) --python-platform x86_64-manylinux2014 --python-version 3.7 --override requirements-overrides.txt \
-	  requirements.txt -o requirements.lock
-	$(LOCK) --python-platform x86_64-manylinux2014 --python-version 3.8 --override docker/requirements-gpu-overrides.txt \
-	  docker/requirements-gpu.txt --no-emit-package numpy --no-emit-package wrapt -o docker/requirements-gpu.lock
-	$(LOCK) --universal --python-version 3.10 twba_torch/requirements.txt --no-emit-package torchvision \
-	  -o twba_torch/requirements.lock
+	$(LOCK) --python-platform x86_64-manylinux2014 --python-version 3.7 --override locks/tensorflow-overrides.txt \
+	  requirements.txt -o locks/tensorflow.lock
+	$(LOCK) --python-platform x86_64-manylinux2014 --python-version 3.8 --override locks/tensorflow-gpu-overrides.txt \
+	  locks/tensorflow-gpu.txt --no-emit-package numpy --no-emit-package wrapt -o locks/tensorflow-gpu.lock
+	$(LOCK) --universal --python-version 3.10 locks/torch.txt --no-emit-package torchvision \
+	  -o locks/torch.lock
 	$(LOCK) --python-platform x86_64-manylinux_2_28 --python-version 3.11 --find-links $(TORCH_CPU_WHEELS) \
-	  twba_torch/requirements.txt --no-emit-package torchvision -o twba_torch/requirements-cpu.lock
-	$(LOCK) --python-platform x86_64-manylinux_2_28 --python-version 3.11 twba_torch/requirements-lowest.txt \
+	  locks/torch.txt --no-emit-package torchvision -o locks/torch-cpu.lock
+	$(LOCK) --python-platform x86_64-manylinux_2_28 --python-version 3.11 locks/torch-lowest.txt \
 	  $(addprefix --no-emit-package ,triton nvidia-cusolver-cu12 nvidia-cuda-nvrtc-cu12 nvidia-nvtx-cu12) \
-	  -o twba_torch/requirements-lowest.lock
-	$(LOCK) --universal --python-version 3.10 --no-deps benchmarks/requirements.txt -o benchmarks/requirements.lock
+	  -o locks/torch-lowest.lock
+	$(LOCK) --universal --python-version 3.10 locks/tools.txt -o locks/tools.lock
+	$(LOCK) --universal --python-version 3.10 --no-deps locks/benchmarks.txt -o locks/benchmarks.lock

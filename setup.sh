@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Prepare an environment with the packages of its lock file; a second run reuses what is there.
 #   ./setup.sh        .venv: CPython 3.7, TensorFlow 1.15, TensorLayer patched. Where there is no 3.7, uv fetches one
-#   ./setup.sh intel  .venv-intel: the same with intel-tensorflow, to be compared (docs/speed.md)
 #   ./setup.sh torch  .venv-torch: CPython 3.10 to 3.13, PyTorch for CUDA where there is an NVIDIA driver, else for the CPU
 #   ./setup.sh lowest .venv-lowest: CPython 3.11, the lowest PyTorch that will do; 5 GB, since PyPI has its build for CUDA alone
+#   ./setup.sh tools  .venv-tools: CPython 3.10 to 3.13, what lints, and what runs other people's readers
 #   ./setup.sh bench  .venv-bench: the benchmark's peers, on top of .venv-torch
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -62,6 +62,10 @@ python37() {
   find_python 3.7 || { fetch_python37 && find_python 3.7; }
 }
 
+newer_python() { # who needs it
+  find_python 3.11 3.12 3.13 3.10 || fail "$1 CPython 3.10 to 3.13: install one (your system's python3, pyenv or uv)"
+}
+
 is_current() { # environment, lock files
   [ -f "$1/installed" ] && [ "$(cat "$1/installed")" = "$(cksum "${@:2}")" ]
 }
@@ -74,25 +78,17 @@ prepare() { # environment, interpreter, lock file, pip's flags
   pip_install "$environment" "$@" -r "$lock"
 }
 
-prepare_tensorflow() { # environment
-  is_current "$1" requirements.lock && return
-  local python
-  python=$(python37)
-  prepare "$1" "$python" requirements.lock
-  cksum requirements.lock >"$1/installed"
-}
-
 site_packages() { "$1/bin/python" -c "import sysconfig; print(sysconfig.get_path('purelib'))"; }
 
 torch_lock() { # interpreter; prints the lock file and pip's flags for this machine
   if nvidia-smi >/dev/null 2>&1 || ! is_python 3.11 "$1" || [ "$(uname -sm)" != "Linux x86_64" ]; then
-    echo twba_torch/requirements.lock
+    echo locks/torch.lock
   elif [ -e "$TORCH_CPU_WHEELS" ] || answers "$1" "$TORCH_CPU_WHEELS"; then
-    echo "twba_torch/requirements-cpu.lock --find-links $TORCH_CPU_WHEELS"
+    echo "locks/torch-cpu.lock --find-links $TORCH_CPU_WHEELS"
   elif "$1" -m pip install --quiet --dry-run --ignore-installed --no-deps torch==2.13.0+cpu >/dev/null 2>&1; then
-    echo twba_torch/requirements-cpu.lock # pip is configured for a place that has the wheel
+    echo locks/torch-cpu.lock # pip is configured for a place that has the wheel
   else
-    echo twba_torch/requirements.lock
+    echo locks/torch.lock
   fi
 }
 
@@ -100,45 +96,46 @@ answers() { "$1" -c "import sys, urllib.request as u; u.urlopen(sys.argv[1], tim
 
 case "${1:-}" in
 "")
-  prepare_tensorflow .venv
+  if ! is_current .venv locks/tensorflow.lock; then
+    python=$(python37)
+    prepare .venv "$python" locks/tensorflow.lock
+    cksum locks/tensorflow.lock >.venv/installed
+  fi
   .venv/bin/python patches/install.py
   ;;
-intel)
-  if ! is_current .venv-intel requirements.lock requirements-intel.lock; then
-    prepare_tensorflow .venv-intel
-    .venv-intel/bin/python -m pip uninstall --quiet --yes tensorflow-cpu
-    pip_install .venv-intel -r requirements-intel.lock
-    cksum requirements.lock requirements-intel.lock >.venv-intel/installed
-  fi
-  .venv-intel/bin/python patches/install.py
-  ;;
 torch)
-  if ! is_current .venv-torch twba_torch/requirements.lock twba_torch/requirements-cpu.lock; then
-    python=$(find_python 3.11 3.12 3.13 3.10) ||
-      fail "PyTorch's side needs CPython 3.10 to 3.13: install one (your system's python3, pyenv or uv)"
+  if ! is_current .venv-torch locks/torch.lock locks/torch-cpu.lock; then
+    python=$(newer_python "PyTorch's side needs")
     read -r -a lock <<<"$(torch_lock "$python")"
     echo "PyTorch by ${lock[0]} (the CPU's own build is locked for CPython 3.11 on Linux on x86-64; else PyPI's, on Linux with CUDA)"
     prepare .venv-torch "$python" "${lock[@]}"
-    cksum twba_torch/requirements.lock twba_torch/requirements-cpu.lock >.venv-torch/installed
+    cksum locks/torch.lock locks/torch-cpu.lock >.venv-torch/installed
+  fi
+  ;;
+tools)
+  if ! is_current .venv-tools locks/tools.lock; then
+    python=$(newer_python "the tools need")
+    prepare .venv-tools "$python" locks/tools.lock
+    cksum locks/tools.lock >.venv-tools/installed
   fi
   ;;
 lowest)
-  if ! is_current .venv-lowest twba_torch/requirements-lowest.lock; then
+  if ! is_current .venv-lowest locks/torch-lowest.lock; then
     python=$(find_python 3.11) || fail "the lowest PyTorch is locked for CPython 3.11: install it"
-    prepare .venv-lowest "$python" twba_torch/requirements-lowest.lock --no-cache-dir
-    cksum twba_torch/requirements-lowest.lock >.venv-lowest/installed
+    prepare .venv-lowest "$python" locks/torch-lowest.lock --no-cache-dir
+    cksum locks/torch-lowest.lock >.venv-lowest/installed
   fi
   ;;
 bench)
-  if ! is_current .venv-bench benchmarks/requirements.lock .venv-torch/installed; then
+  if ! is_current .venv-bench locks/benchmarks.lock .venv-torch/installed; then
     echo "setting up .venv-bench (once)"
     make_venv .venv-torch/bin/python .venv-bench
     site_packages .venv-torch >"$(site_packages .venv-bench)/torch.pth"
-    pip_install .venv-bench -r benchmarks/requirements.lock
-    cksum benchmarks/requirements.lock .venv-torch/installed >.venv-bench/installed
+    pip_install .venv-bench -r locks/benchmarks.lock
+    cksum locks/benchmarks.lock .venv-torch/installed >.venv-bench/installed
   fi
   ;;
 *)
-  fail "$1? Nothing for TensorFlow's environment, intel, torch, lowest, or bench"
+  fail "$1? Nothing for TensorFlow's environment, torch, lowest, tools, or bench"
   ;;
 esac
