@@ -6,7 +6,7 @@ from typing import List
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from twba_nets.architecture import CHANNELS, CLASSES, IMAGE_SIZE, STAGES, Stage
+from twba_nets.network.architecture import PAPER, Stage
 
 COLUMN, MIDDLE = 84, 125  # pixels: a map's column, and the height of the maps' centres
 PIXEL = 6  # of a position in a map
@@ -21,14 +21,16 @@ text { font: 12px system-ui, sans-serif; fill: #1f2328; text-anchor: middle }
 
 def draw() -> str:
     """The picture as SVG. A map's height is its size, its width grows with its channels; strips are groups."""
-    columns = [_map(0, IMAGE_SIZE, CHANNELS, 1, "float", ["image", _shape(IMAGE_SIZE, CHANNELS), "cropped"])]
+    columns = [_map(0, PAPER.image_size, PAPER.channels, 1, "float", ["image", _shape(PAPER.image_size, PAPER.channels),
+                                                                            "cropped"])]
     columns += [_map(place, stage.output_size, stage.output_channels, stage.groups, "spikes" if stage.fires else "float",
                      [stage.map, _shape(stage.output_size, stage.output_channels), *_reading(stage)])
-                for place, stage in enumerate(STAGES, 1)]
-    columns.append(_map(len(STAGES) + 1, 1, CLASSES, 1, "float", ["logits", str(CLASSES), "dense"]))
-    first = next(place for place, stage in enumerate(STAGES, 1) if stage.quantised)
-    brackets = [_bracket(0, first - 1, "off chip: float"), _bracket(first, len(STAGES), "on a neuromorphic chip: ternary or "
-                "binary weights, one spike or none"), _bracket(len(STAGES) + 1, len(STAGES) + 1, "off chip")]
+                for place, stage in enumerate(PAPER.stages, 1)]
+    columns.append(_map(len(PAPER.stages) + 1, 1, PAPER.classes, 1, "float", ["logits", str(PAPER.classes), "dense"]))
+    first = next(place for place, stage in enumerate(PAPER.stages, 1) if stage.quantised)
+    brackets = [_bracket(0, first - 1, "off chip: float"),
+                _bracket(first, len(PAPER.stages), "on a neuromorphic chip: ternary or binary weights, one spike or none"),
+                _bracket(len(PAPER.stages) + 1, len(PAPER.stages) + 1, "off chip")]
     width = COLUMN * len(columns)
     return "\n".join([f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} 270" role="img" aria-label="The network: '
                       f'its maps, from the image to the logits">', f"<style>{STYLE}</style>", *brackets, *columns, "</svg>\n"])

@@ -13,8 +13,11 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np
 
-from twba_nets import architecture as arch, card, journal, npz, places, provenance, spike_statistics
-from twba_nets.recipe import REPORTED
+from twba_nets.network import architecture as arch, quantisers
+from twba_nets.network.architecture import PAPER
+from twba_nets.runs import card, journal, npz, provenance, spike_statistics
+from twba_nets.system import places
+from twba_nets.runs.recipe import REPORTED
 
 PAGES = [ROOT / "README.md", ROOT / "REPRODUCTION.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUNS = [*places.RELEASED.values(), "TWBA/scratch"]  # the last is kept to compare with, not released by name
@@ -41,8 +44,9 @@ def results() -> str:
     rows = [["variant", "activations", "reported", "here", "gap", "spikes an image", "zero weights", "training", "model"]]
     for folder, recorded, _ in _kept(places.RELEASED.values()):
         figures, recipe = _json(f"{folder}/spikes.json"), recorded["recipe"]
-        reported, halves = REPORTED[recipe["variant"]], recipe["activation"] == "published"
-        rows.append([recipe["variant"].upper(), recipe["activation"] + ": {0, 1/2, 1}" * halves, _percent(reported),
+        reported, activation = REPORTED[recipe["variant"]], quantisers.canonical(recipe["activation"])
+        halves = not quantisers.is_binary(activation)
+        rows.append([recipe["variant"].upper(), activation + ": {0, 1/2, 1}" * halves, _percent(reported),
                      f"**{_percent(figures['accuracy'])}**", _gap(figures["accuracy"] - reported),
                      f"{figures['total']['spikes_mean']:,.0f}" + " (halves added)" * halves, _zeros(ROOT / folder / "model.npz"),
                      f"{recorded['epochs']} epochs{' from three levels' * bool(recipe.get('initial_weights'))}, "
@@ -56,9 +60,9 @@ def runs() -> str:
     rows = [["network", "reported", "PyTorch, `log.csv`", "TensorFlow 1.15, `spikes.json`", "engine, `report.json`", "epochs",
              "training", "commit", "finished"]]
     for folder, recorded, log in _kept(RUNS):
-        variant, activation = recorded["recipe"]["variant"], recorded["recipe"]["activation"]
+        variant, activation = recorded["recipe"]["variant"], quantisers.canonical(recorded["recipe"]["activation"])
         by_tensorflow = _percent(_json(f"{folder}/spikes.json")["accuracy"])
-        by_engine = "refused" if activation == "published" else ""  # where no report is kept, nothing is said
+        by_engine = "" if quantisers.is_binary(activation) else "refused"  # where no report is kept, nothing is said
         if (ROOT / folder / "report.json").exists():
             by_engine = _percent(_json(f"{folder}/report.json")["accuracy"])
         rows.append([f"[`{folder}/`]({folder}): {variant.upper()}, {activation}", _percent(REPORTED[variant]),
@@ -111,7 +115,7 @@ def _gap(difference: float) -> str:
 
 
 def _zeros(model: Path) -> str:
-    weights = np.concatenate([value.ravel() for name, value in npz.read_model(model).items() if arch.is_quantised(name)])
+    weights = np.concatenate([value.ravel() for name, value in npz.read_model(model, PAPER).items() if arch.is_quantised(name)])
     return f"{100 * (weights == 0).mean():.1f} %" if (weights == 0).any() else "none"
 
 
@@ -157,12 +161,12 @@ def chip() -> str:
 def stages() -> str:
     """The network's table."""
     rows = [["stage", "input map", "groups", "filters of a group", "kernel", "stride", "zeros around", "output map", "weights"]]
-    for stage in arch.STAGES:
+    for stage in PAPER.stages:
         kernel = stage.kernel_shape
         rows.append([stage.conv, f"{stage.size} x {stage.size} x {stage.channels}", str(stage.groups), str(stage.filters),
                      f"{stage.kernel} x {stage.kernel} x {kernel[2]}", str(stage.stride), str(stage.margin),
                      f"{stage.map}: {' x '.join(map(str, stage.map_shape))}", f"{stage.groups * int(np.prod(kernel)):,}"])
-    return _table(rows) + (f"\n\nThen a dense layer from {arch.features()} spikes to {arch.CLASSES} classes. Group i of G reads "
+    return _table(rows) + (f"\n\nThen a dense layer from {PAPER.features} spikes to {PAPER.classes} classes. Group i of G reads "
                            "the channels i, i + G, i + 2G, ... of its input map.")
 
 
