@@ -19,7 +19,7 @@ from twba_tensorflow import quieten_tensorflow
 def main(argv: Optional[Sequence[str]] = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m twba_tensorflow.convert",
-        description="Make a TensorFlow checkpoint into training.npz: all 596 variables, Adam's included. PyTorch's "
+        description="Make a TensorFlow checkpoint into training.npz: all variables, Adam's included. PyTorch's "
         "trainer goes on from it with --resume. (TensorFlow's --resume takes a training.npz as it is.)")
     parser.add_argument("checkpoint", type=Path,
                         help="a run's folder or a TensorFlow checkpoint, the original's included")

@@ -42,9 +42,9 @@ THRESHOLD = 0.5
 def main(argv: Sequence[str] = None) -> None:
     parser = argparse.ArgumentParser(
         prog="twba-nets to-nir",
-        description="Write the on-chip part of an exported network as a NIR graph: from the input spikes (bn0's map, "
-        "NCHW 64x24x24) through the stages cnn1 ... cnn11, a Conv2d and an IF node each, to cnn11's spikes (512x1x1). "
-        "An image is one time step from v = 0; a simulator's state is to be reset after it. The first two "
+        description="Write the on-chip part of an exported network as a NIR graph: from the input spikes (of the "
+        "paper's network bn0's map, NCHW 64x24x24) through the hidden stages, a Conv2d and an IF node each, to the last one's "
+        "spikes (cnn11's, 512x1x1). An image is one time step from v = 0; a simulator's state is to be reset after it. The float "
         "convolutions and the classifier are off chip and stay in the exported network "
         "(twba_chip.spiking.reference: encode, classify).")
     command_line.add_network(parser)

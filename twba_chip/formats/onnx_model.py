@@ -39,8 +39,8 @@ OPSET, IR_VERSION = 17, 8  # of 2022: old enough for most runtimes
 def main(argv: Sequence[str] = None) -> None:
     parser = argparse.ArgumentParser(
         prog="twba-nets to-onnx",
-        description="Write an exported network as an ONNX model, from images (uint8 [N, 32, 32, 3] as CIFAR-10 has "
-        "them; crop and standardisation are in the model) to logits (float32 [N, 10]). Given the same input spikes, "
+        description="Write an exported network as an ONNX model, from images (uint8 [N, S, S, C], as CIFAR-10's "
+        "32x32x3; crop and standardisation are in the model) to logits (float32 [N, classes]). Given the same input spikes, "
         "the hidden stages spike exactly as twba_chip.spiking.reference has it.")
     command_line.add_network(parser)
     parser.add_argument("out", type=command_line.path, help="the file to write, as in twba.onnx")

@@ -32,8 +32,8 @@ DOMAIN = "qonnx.custom_op.general"
 def main(argv: Sequence[str] = None) -> None:
     parser = argparse.ArgumentParser(
         prog="twba-nets to-qonnx",
-        description="Write an exported network as a QONNX model, from an image (uint8 [1, 32, 32, 3]; crop and "
-        "standardisation are in the model) to logits (float32 [1, 10]). Weights are TERNARY or BIPOLAR, all spikes BINARY.")
+        description="Write an exported network as a QONNX model, from an image (uint8 [1, S, S, C]; crop and "
+        "standardisation are in the model) to logits (float32 [1, classes]). Weights are TERNARY or BIPOLAR, all spikes BINARY.")
     command_line.add_network(parser)
     parser.add_argument("out", type=command_line.path, help="the file to write, as in twba.qonnx")
     args = parser.parse_args(argv)

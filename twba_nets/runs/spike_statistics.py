@@ -11,8 +11,8 @@ from twba_nets.system.files import write_json
 
 HALVES = "note: with three-level activations the sums add halves: they are sums of activations, not spike counts"
 # tests/test_released.py has the figure
-ROUNDING = ("note: TensorFlow, PyTorch and the engine round the two float convolutions differently: a few input spikes differ, "
-            "and CIFAR-10's accuracy by up to 0.02 points")
+ROUNDING = ("note: TensorFlow, PyTorch and the engine round the float convolutions differently: a few input spikes differ, and "
+            "the accuracy a little (0.02 points on CIFAR-10)")
 
 
 class Result(NamedTuple):
