@@ -13,7 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from twba_nets.network import architecture as arch
 from twba_nets.network.architecture import PAPER
-from twba_nets.runs.arrays import Arrays
+from twba_nets.system.arrays import Arrays
 
 SCALE, NO_SPIKE = 6 / 255, -128
 TO_STEP = np.float32(2.0 ** 60)

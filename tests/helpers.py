@@ -22,7 +22,7 @@ from twba_nets.datasets import digits
 from twba_nets.datasets.dataset import Dataset
 from twba_nets.network.architecture import PAPER, Architecture, Row, Stage
 from twba_nets.runs import recipe as recipes
-from twba_nets.runs.arrays import Arrays
+from twba_nets.system.arrays import Arrays
 from twba_nets.system.errors import UserError
 
 # fixtures

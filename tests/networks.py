@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from twba_nets.network.architecture import PAPER, Architecture
-from twba_nets.runs.arrays import Arrays
+from twba_nets.system.arrays import Arrays
 from twba_tensorflow import checkpoint, fast_network
 
 

@@ -19,7 +19,7 @@ from twba_chip.spiking.file import SpikingNetwork
 from twba_chip.spiking.opening import open_network
 from twba_nets.datasets import cifar10, digits
 from twba_nets.network.architecture import PAPER
-from twba_nets.runs.arrays import Arrays
+from twba_nets.system.arrays import Arrays
 
 IMAGES = 100
 

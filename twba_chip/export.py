@@ -14,7 +14,7 @@ from twba_nets.network import quantisers
 from twba_nets.network.architecture import Architecture
 from twba_nets.runs import npz, run_folder
 from twba_nets.system import places
-from twba_nets.runs.arrays import Arrays, read_npz
+from twba_nets.system.arrays import Arrays, read_npz
 from twba_nets.system.errors import UserError
 from twba_nets.system.files import Source, make_folder
 from twba_nets.runs.model import open_model

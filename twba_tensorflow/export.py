@@ -13,7 +13,7 @@ from twba_chip.spiking import folding
 from twba_nets.network import architecture as arch
 from twba_nets.runs import run_folder
 from twba_nets.network.architecture import Architecture
-from twba_nets.runs.arrays import Arrays
+from twba_nets.system.arrays import Arrays
 from twba_tensorflow import quieten_tensorflow
 
 

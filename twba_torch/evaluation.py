@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from twba_nets.system import progress
-from twba_nets.runs.arrays import Arrays
+from twba_nets.system.arrays import Arrays
 from twba_nets.runs.model import Model
 from twba_nets.runs.spike_statistics import Result
 from twba_torch.standard_network import StandardNetwork, from_model

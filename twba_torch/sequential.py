@@ -17,7 +17,7 @@ from torch import nn
 
 from twba_nets.network import architecture as arch
 from twba_nets.network.architecture import Architecture, Row
-from twba_nets.runs.arrays import Arrays
+from twba_nets.system.arrays import Arrays
 from twba_torch.layers import BinaryConv2d, BinaryLinear, Spike, TernaryConv2d, TernaryLinear
 from twba_torch.standard_network import CentralCrop, StandardNetwork
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from twba_nets.network import architecture as arch
 from twba_nets.network.architecture import Architecture
-from twba_nets.runs.arrays import Arrays
+from twba_nets.system.arrays import Arrays
 from twba_nets.runs.model import Model
 from twba_torch.layers import QUANTISED_CONV, Spike
 

@@ -6,7 +6,7 @@ import torch
 
 from twba_nets.network import architecture as arch
 from twba_nets.network.architecture import Architecture
-from twba_nets.runs.arrays import Arrays
+from twba_nets.system.arrays import Arrays
 from twba_torch.adam import Adam
 from twba_torch.network import BatchNorm, Network
 

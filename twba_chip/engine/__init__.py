@@ -16,7 +16,7 @@ from twba_chip.engine import library
 from twba_chip.engine.prepared import CHUNK, MANY, Prepared  # noqa: F401 (CHUNK and MANY are for the users)
 from twba_chip.engine.pace import Pace
 from twba_chip.spiking.file import SpikingNetwork
-from twba_nets.runs.arrays import Arrays
+from twba_nets.system.arrays import Arrays
 from twba_nets.runs.spike_statistics import Result
 
 if TYPE_CHECKING:

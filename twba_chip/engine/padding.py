@@ -13,7 +13,7 @@ from twba_chip.spiking.folding import MOST_SYNAPSES
 from twba_chip.spiking.synapses import reachable_sums
 from twba_nets.network import architecture as arch
 from twba_nets.network.architecture import Architecture, Stage
-from twba_nets.runs.arrays import Arrays
+from twba_nets.system.arrays import Arrays
 from twba_nets.system.errors import UserError
 
 BLOCK = 32  # filters that C takes at a time, and channels of a word

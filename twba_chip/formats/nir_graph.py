@@ -33,7 +33,7 @@ from twba_nets import command_line
 from twba_nets.system import places
 from twba_nets.network.architecture import Stage
 from twba_chip.spiking.file import SpikingNetwork
-from twba_nets.runs.arrays import Arrays
+from twba_nets.system.arrays import Arrays
 from twba_nets.system.files import atomic_write, make_folder
 
 THRESHOLD = 0.5

@@ -30,7 +30,7 @@ from twba_nets.network import architecture as arch
 from twba_nets.system import places
 from twba_nets.network.architecture import Architecture, Stage
 from twba_chip.spiking.file import SpikingNetwork
-from twba_nets.runs.arrays import Arrays
+from twba_nets.system.arrays import Arrays
 from twba_nets.system.files import atomic_write, make_folder
 
 OPSET, IR_VERSION = 17, 8  # of 2022: old enough for most runtimes

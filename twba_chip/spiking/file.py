@@ -32,7 +32,7 @@ from twba_nets.datasets import NAMES
 from twba_nets.network import architecture as arch
 from twba_nets.network.architecture import PAPER, Architecture
 from twba_nets.network.quantisers import WEIGHTS
-from twba_nets.runs.arrays import Arrays, Npz, check_affine, check_finite, open_npz
+from twba_nets.system.arrays import Arrays, Npz, check_affine, check_finite, open_npz
 from twba_nets.system.errors import UserError, reads
 from twba_nets.system.files import Source, path_of, write_npz
 

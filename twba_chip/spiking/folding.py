@@ -11,7 +11,7 @@ from twba_chip.spiking.file import SpikingNetwork
 from twba_chip.spiking.synapses import reachable_sums
 from twba_nets.network import architecture as arch
 from twba_nets.network.architecture import Architecture, Stage
-from twba_nets.runs.arrays import Arrays
+from twba_nets.system.arrays import Arrays
 from twba_nets.system.errors import UserError
 from twba_nets.network.quantisers import WEIGHTS
 

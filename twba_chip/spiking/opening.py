@@ -11,7 +11,7 @@ from twba_nets.network import quantisers
 from twba_nets.runs import card, run_folder
 from twba_nets.runs.about import About
 from twba_nets.system import places
-from twba_nets.runs.arrays import Arrays, read_npz
+from twba_nets.system.arrays import Arrays, read_npz
 from twba_nets.system.errors import UserError, reads
 from twba_nets.runs.model import Model, open_model
 

@@ -13,7 +13,7 @@ import numpy as np
 from twba_nets.network import architecture as arch
 from twba_nets.network.architecture import Architecture, Stage
 from twba_chip.spiking.file import SpikingNetwork
-from twba_nets.runs.arrays import Arrays
+from twba_nets.system.arrays import Arrays
 
 
 def forward(network: SpikingNetwork, spikes: np.ndarray) -> Dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ import numpy as np
 from twba_nets.datasets import pictures
 from twba_nets.datasets.dataset import Dataset
 from twba_nets.network.architecture import Architecture
-from twba_nets.runs.arrays import Npz, open_npz
+from twba_nets.system.arrays import Npz, open_npz
 from twba_nets.system import progress
 from twba_nets.system.errors import UserError, reads
 

@@ -8,7 +8,7 @@ import numpy as np
 from twba_nets.runs import card, npz, recipe as recipes, run_folder
 from twba_nets.network.architecture import PAPER
 from twba_nets.runs.about import About
-from twba_nets.runs.arrays import read_npz
+from twba_nets.system.arrays import read_npz
 from twba_nets.system.errors import UserError, reads
 from twba_nets.system.files import Content, Source, path_of
 

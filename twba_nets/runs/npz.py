@@ -12,7 +12,7 @@ import numpy as np
 
 from twba_nets.network import architecture as arch
 from twba_nets.network.architecture import Architecture, Shape, is_quantised
-from twba_nets.runs.arrays import Npz, check_affine, check_finite, open_npz, read_npz
+from twba_nets.system.arrays import Npz, check_affine, check_finite, open_npz, read_npz
 from twba_nets.system.errors import UserError, reads
 from twba_nets.system.files import Source, path_of, sha256, write_npz
 

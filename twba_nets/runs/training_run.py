@@ -16,7 +16,7 @@ from typing import Callable, Iterator, NamedTuple, Optional, Tuple
 from twba_nets import datasets
 from twba_nets.runs import card, journal, npz, provenance, recipe as recipes, run_folder
 from twba_nets.system import files, places
-from twba_nets.runs.arrays import Arrays, read_npz
+from twba_nets.system.arrays import Arrays, read_npz
 from twba_nets.datasets.dataset import Dataset
 from twba_nets.network.architecture import Architecture
 from twba_nets.system.errors import UserError
