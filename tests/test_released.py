@@ -147,7 +147,7 @@ def test_release_is_complete(model):
     assert [int(row["epoch"]) for row in rows] == list(range(1, recorded["epochs"] + 1))
     assert float(rows[-1]["test_accuracy"]) == recorded["test_accuracy"]
     assert recorded["recipe"]["variant"].upper() in model.parts and recorded["recipe"]["epochs"] == recorded["epochs"]
-    assert (recorded["recipe"]["activation"] == "three-level") == ("published" in model.parts)
+    assert (card.load_recipe(model).activation == "three-level") == ("published" in model.parts)
     assert (model.parent / journal.CURVE_NAME).exists()
     assert read_figures(model)["checkpoint"] == str(model.relative_to(REPOSITORY))
     assert abs(read_figures(model)["accuracy"] - recorded["test_accuracy"]) <= 0.0005  # TensorFlow's, and the trainer's own
@@ -165,8 +165,8 @@ def test_the_other_networks_on_the_test_set(cifar10_dir, tmp_path, model):
 def test_two_and_three_levels_at_the_same_length():
     """README and REPRODUCTION.md compare them: one recipe, one seed, one length, and the figures as they are stated."""
     three = PUBLISHED["twba"]
-    recipe, other = card.read(three)["recipe"], card.read(SCRATCH)["recipe"]
-    assert {name: value for name, value in recipe.items() if other.get(name) != value} == {"activation": "three-level"}
+    recipe, other = (vars(card.load_recipe(model)) for model in (three, SCRATCH))
+    assert {name: value for name, value in recipe.items() if other[name] != value} == {"activation": "three-level"}
     ahead = read_figures(three)["accuracy"] - read_figures(SCRATCH)["accuracy"]
     assert f"three levels are {100 * ahead:.1f} points ahead of two" in (REPOSITORY / "REPRODUCTION.md").read_text()
     stated = f"From fresh weights two levels give TWBA {100 * read_figures(SCRATCH)['accuracy']:.2f} % in 100 epochs"
