@@ -11,6 +11,7 @@ from twba_chip import engine
 from twba_chip.spiking import file as spiking_file, folding, reference
 from twba_nets import command_line
 from twba_nets.datasets import cifar10
+from twba_nets.network import quantisers
 from twba_nets.network.architecture import PAPER, is_quantised
 from twba_nets.network.quantisers import WEIGHTS
 from twba_nets.runs import card, journal, npz, provenance, recipe as recipes
@@ -125,7 +126,8 @@ def test_the_readme_states_the_figures(model):
     zeros = f"{(weights == 0).mean():.1%}".replace("%", " %") if (weights == 0).any() else "none"
     side = "above" if figures["accuracy"] > reported else "below"
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
-    assert cells[0] == recorded["recipe"]["variant"].upper() and cells[1].split(":")[0] == recorded["recipe"]["activation"]
+    assert cells[0] == recorded["recipe"]["variant"].upper() and cells[1].split(":")[0] == quantisers.canonical(
+        recorded["recipe"]["activation"])
     assert cells[2:5] == [f"{100 * reported:.2f} %", f"**{100 * figures['accuracy']:.2f} %**",
                           f"{abs(100 * (reported - figures['accuracy'])):.1f} points {side}"]
     assert cells[5].split(" ")[0] == f"{figures['total']['spikes_mean']:,.0f}" and cells[6] == zeros

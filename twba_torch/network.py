@@ -49,10 +49,11 @@ class Network(nn.Module):
             weights, convolve = self.kernels[stage.conv], convolution
             if stage.quantised:
                 x = x.transpose(3, 4)
-                weights = self.quantise.apply(weights.unflatten(0, (stage.groups, stage.filters))).flatten(0, 1)
+                weights = weights.unflatten(0, (stage.groups, stage.filters))
+                weights = quantisers.straight_through(self.quantise, weights).flatten(0, 1)
                 convolve = exact_convolution if self.exact and stage.fan_in <= MOST_EXACT else convolution
             x = self._convolve(x, weights, stage, convolve)
-            x = self.fire.apply(x) if stage.fires else torch.relu(x)
+            x = quantisers.straight_through(self.fire, x) if stage.fires else torch.relu(x)
             if stage.fires:
                 maps.append(x)
         logits = (x.flatten(1) @ self.kernels[arch.OUTPUT])[:, None, None]

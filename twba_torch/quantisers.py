@@ -133,6 +133,11 @@ _FORWARD_MODE: dict[type[Function], type[Function]] = {
     function: _in_forward_mode(function) for function in (*WEIGHTS.values(), *ACTIVATIONS.values())}
 
 
+def straight_through(function: type[Function], x: torch.Tensor) -> torch.Tensor:
+    """function.apply(x); its forward alone where no gradient is wanted: there PyTorch 2.5 cannot compile the function."""
+    return function.apply(x) if torch.is_grad_enabled() else function.forward(x)
+
+
 def apply(function: type[Function], x: torch.Tensor) -> torch.Tensor:
     """function.apply(x), also in forward mode; but not within torch.compile, which takes no function that has a jvp."""
     return (function if torch.compiler.is_compiling() else _FORWARD_MODE[function]).apply(x)
