@@ -35,20 +35,20 @@ test: setup
 	$(PYTHON) -m pytest $(ARGS)
 
 test-torch: setup setup-torch
-	$(TORCH_PYTHON) -m pytest tests_torch $(ARGS)
+	$(TORCH_PYTHON) -m pytest tests/pytorch $(ARGS)
 
 test-gpu: setup-torch
-	$(TORCH_PYTHON) -m tests_gpu --json benchmarks/training_gpu.json $(ARGS)
+	$(TORCH_PYTHON) tests/gpu --json benchmarks/training_gpu.json $(ARGS)
 
 test-lowest:
 	@./setup.sh lowest
-	.venv-lowest/bin/python -m pytest $(addprefix tests_torch/test_,by_hand.py convolution.py device.py quantisers.py) $(ARGS)
+	.venv-lowest/bin/python -m pytest $(addprefix tests/pytorch/test_,by_hand.py convolution.py device.py quantisers.py) $(ARGS)
 	rm -rf runs/lowest
 	.venv-lowest/bin/python -m twba_torch.train --variant twba --dataset digits --limit-train 100 --epochs 2 --output runs/lowest
 
 test-readers: setup setup-torch
 	@./setup.sh tools
-	.venv-tools/bin/nox -f tests_readers/noxfile.py $(ARGS)
+	.venv-tools/bin/nox -f tests/readers/noxfile.py $(ARGS)
 
 train: setup
 	@test -n "$(FOLDER_$(VARIANT))" || { echo "VARIANT is twba or bwba, not $(VARIANT)" >&2; exit 1; }

@@ -4,7 +4,7 @@
 
 FOLDER (runs/plain, if it is not named) gets model.npz and its card, which every command takes, as twba-nets evaluate runs/plain.
 It wants a GPU. The project's trainer, twba_torch/train.py, takes the same steps, several times as fast, with a log and a resume:
-tests_torch/test_plain_training.py compares them.
+tests/pytorch/test_plain_training.py compares them.
 """
 import sys
 from pathlib import Path

@@ -1,16 +1,16 @@
-"""Shared by the tests: data sets, and one short training run that several tests look at."""
+"""Shared by the tests of both frameworks: data sets, and one short training run that several tests look at."""
+import logging
 import os
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
+
 import pytest
-import tensorflow as tf
 
-from helpers import drawn, few_digits, short_recipe, start_training  # noqa: F401 (fixtures; and twba_nets is then found)
+from helpers import drawn, few_digits, short_recipe, start_training  # noqa: F401 (fixtures; twba_nets is found from here on)
 from twba_nets.datasets.cifar10 import ENVIRONMENT_VARIABLE
-
-tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
 
 ORACLE_VARIABLE = "TWBA_ORACLE_DIR"
 

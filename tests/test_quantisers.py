@@ -185,7 +185,7 @@ def _input(x):
 
 
 def test_one_registry():
-    """Whoever knows quantisers by their names knows those of the registry. PyTorch's are in tests_torch."""
+    """Whoever knows quantisers by their names knows those of the registry. PyTorch's are in tests/pytorch."""
     assert list(quantisers.WEIGHTS) == list(published_network.QUANTISED_CONV) == list(np_quantisers.WEIGHTS)
     assert set(quantisers.ACTIVATIONS) - {"relu"} == set(published_network.PATCHED_NAMES) == set(np_quantisers.ACTIVATIONS)
     assert not set(np_quantisers.ALIASES) & set(np_quantisers.ACTIVATIONS)

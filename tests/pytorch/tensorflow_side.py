@@ -1,4 +1,4 @@
-"""Write what TensorFlow computes, for PyTorch to be compared with: python tests_torch/tensorflow_side.py FOLDER.
+"""Write what TensorFlow computes, for PyTorch to be compared with: python tests/pytorch/tensorflow_side.py FOLDER.
 
 Runs in TensorFlow's environment. Inputs and results of a few training steps go to FOLDER/VARIANT-ACTIVATION-TYPE.npz,
 of small random networks to FOLDER/randomSEED-VARIANT-ACTIVATION-TYPE.npz,
@@ -7,7 +7,7 @@ those of the augmentation's operations to FOLDER/augmentation.npz.
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "tests")]
+sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
 
 import numpy as np
 import tensorflow as tf

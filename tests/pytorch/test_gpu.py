@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from gpu import __main__ as gpu_tests, checks, speed
+from gpu.subject import RECIPE, Subject, noise
 from helpers import REPOSITORY, user_error
 from stand_in_cuda import gpus
-from tests_gpu import __main__ as tests_gpu, checks, speed
-from tests_gpu.subject import RECIPE, Subject, noise
 from twba_nets import datasets
 from twba_nets.network.architecture import PAPER
 from twba_nets.runs import journal, npz
@@ -219,7 +219,7 @@ def test_what_fails_while_a_gpu_trains_on_ends_the_run(on_gpu, tmp_path, monkeyp
 
 @pytest.fixture
 def subject(monkeypatch, tmp_path):
-    """What python -m tests_gpu looks at where there is a GPU: here the stand-in, and a trainer on eight images."""
+    """What python tests/gpu looks at where there is a GPU: here the stand-in, and a trainer on eight images."""
     with gpus(1, monkeypatch):
         monkeypatch.setattr(speed, "RECIPE", dataclasses.replace(RECIPE, batch_size=4))
         found = Subject(device.find(None), False, tmp_path)
@@ -265,7 +265,7 @@ def test_parts_of_a_step(kernel, part):
 
 def test_without_a_gpu_nothing_is_tested_on_it():
     """make test-gpu says so in a line, and that is no failure."""
-    done = subprocess.run([sys.executable, "-m", "tests_gpu"], cwd=REPOSITORY, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "tests/gpu"], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""
     assert done.stdout.startswith("no GPU here: ") and done.stdout.count("\n") == 1
 
@@ -277,7 +277,7 @@ def test_a_check_that_fails_ends_in_a_failure(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(checks, "check_arithmetic", lambda subject: 1 / 0, raising=False)
     monkeypatch.setattr(checks, "check_nothing", lambda subject: None, raising=False)
     with pytest.raises(SystemExit) as ended:
-        tests_gpu.main(["--device", "cpu", "--json", str(tmp_path / "record.json")])
+        gpu_tests.main(["--device", "cpu", "--json", str(tmp_path / "record.json")])
     output = capsys.readouterr()
     assert ended.value.code == 1 and "arithmetic: FAILED" in output.out and "nothing: passed" in output.out
     assert "ZeroDivisionError" in output.err and not list(tmp_path.iterdir())

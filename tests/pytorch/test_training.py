@@ -233,7 +233,7 @@ def test_compiled_step_is_the_same(few_digits, short_recipe):
 def test_a_run_of_an_earlier_version_goes_on_as_there(tmp_path, on_few_digits):
     """earlier_run: a training.npz and recipe.json of commit f2d4de6, and what that commit made of them in one epoch of
     few_digits. In float64, since processors round float32 otherwise. sums: of the absolute values of ten variables."""
-    folder = REPOSITORY / "tests_torch/earlier_run"
+    folder = REPOSITORY / "tests/pytorch/earlier_run"
     train_here(tmp_path, "--resume", str(folder), "--precision", "float64")
     expected = json.loads((folder / "resumed.json").read_text())
     row, = journal.read_log(tmp_path)
@@ -246,7 +246,7 @@ def test_two_processes_compute_what_one_does(tmp_path):
     """Batch statistics of the global batch, gradients of its mean loss, each test image counted once: in float64."""
     for processes in (1, 2):
         done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
-                               str(processes), "tests_torch/one_epoch.py", str(tmp_path / str(processes))],
+                               str(processes), "tests/pytorch/one_epoch.py", str(tmp_path / str(processes))],
                               cwd=REPOSITORY, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("epoch 1/1") == 1 and "warning" not in done.stderr.lower()

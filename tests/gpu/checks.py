@@ -5,7 +5,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tests_gpu.subject import RECIPE, noise
+from gpu.subject import RECIPE, noise
 from twba_nets.network.architecture import PAPER
 from twba_nets.runs import npz
 from twba_nets.runs.run_folder import TRAINING_NAME

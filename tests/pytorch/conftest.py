@@ -1,12 +1,8 @@
-"""Shared by PyTorch's tests: a short training run, and what TensorFlow computed in an environment of its own."""
+"""Shared by PyTorch's tests: what TensorFlow computed, in an environment of its own."""
 import os
 import subprocess
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-
-from helpers import REPOSITORY, few_digits, short_recipe  # noqa: F401 (fixtures; and twba_nets is then found)
+from helpers import REPOSITORY
 from twba_torch.device import keep_memory
 
 keep_memory()
@@ -31,7 +27,7 @@ def in_tensorflow(*arguments):
 def tensorflow_side(tmp_path_factory):
     """The folder with the records that tensorflow_side.py writes; half a gigabyte, removed at the end."""
     folder = tmp_path_factory.mktemp("tensorflow")
-    in_tensorflow("tests_torch/tensorflow_side.py", folder)
+    in_tensorflow("tests/pytorch/tensorflow_side.py", folder)
     yield folder
     for path in folder.iterdir():
         path.unlink()

@@ -1,4 +1,4 @@
-"""snnTorch 1.0 reads the NIR file; each neuron has to keep its own state. (0.9.4: tests_torch/test_nir.py.)"""
+"""snnTorch 1.0 reads the NIR file; each neuron has to keep its own state. (0.9.4: tests/pytorch/test_nir.py.)"""
 import nir
 import snntorch
 from snntorch.import_nir import import_from_nir

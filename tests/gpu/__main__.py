@@ -1,7 +1,12 @@
-"""What a GPU computes, tested; then how fast it trains: python -m tests_gpu, or make test-gpu. --help lists the flags.
+"""What a GPU computes, tested; then how fast it trains: python tests/gpu, or make test-gpu. --help lists the flags.
 
 It needs PyTorch, NumPy and tqdm, and nothing from outside. With --device cpu it rehearses the same on a CPU.
 """
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
+
 from twba_nets.system import interrupts
 
 if __name__ == "__main__":
@@ -9,16 +14,14 @@ if __name__ == "__main__":
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 import traceback
-from pathlib import Path
 
 import torch
 
-from tests_gpu import checks, speed
-from tests_gpu.subject import Subject
+from gpu import checks, speed
+from gpu.subject import Subject
 from twba_nets import command_line
 from twba_nets.system.files import write_json
 from twba_torch import device as devices
@@ -26,7 +29,7 @@ from twba_torch import device as devices
 
 def main(argv=None):
     parser = argparse.ArgumentParser(
-        prog="python -m tests_gpu", description="Test what PyTorch's trainer computes on a GPU, in float64 against the CPU and "
+        prog="python tests/gpu", description="Test what PyTorch's trainer computes on a GPU, in float64 against the CPU and "
         "in the trainer's own precision, then measure its speed: three minutes. Without a GPU it says so.")
     parser.add_argument("--device", help="cuda or cuda:N (default: cuda), or cpu: a rehearsal on few images")
     parser.add_argument("--no-compile", action="store_true", help="without torch.compile, which on a CPU takes minutes")

@@ -8,7 +8,7 @@ import time
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from tests_gpu.subject import RECIPE
+from gpu.subject import RECIPE
 from twba_nets.network.architecture import PAPER
 from twba_nets.runs import card
 from twba_torch import convolution, grouped, training

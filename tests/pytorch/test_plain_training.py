@@ -14,7 +14,7 @@ from twba_torch.pipeline import augment
 from twba_torch.standard_network import StandardNetwork
 from twba_torch.training import Trainer
 
-FILE = Path(__file__).resolve().parents[1] / "examples" / "plain_training.py"
+FILE = Path(__file__).resolve().parents[2] / "examples" / "plain_training.py"
 IMAGES, BATCH = 24, 8
 
 

@@ -1,6 +1,6 @@
 """Write what the readers' tests read: the released networks' files, and what NumPy's reference makes of 100 images.
 
-    python tests_readers/make_files.py FOLDER
+    python tests/readers/make_files.py FOLDER
 
 The images are CIFAR-10's first test images where CIFAR10_DIR names its folder, else handwritten digits.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from twba_chip.formats import nir_graph as export_nir, onnx_model as export_onnx, qonnx_model as export_qonnx
 from twba_chip.spiking import reference

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nox
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(os.environ.get("READERS_DIR") or ROOT / ".venv-readers").resolve()
 FILES = FOLDER / "files"
 # reader -> the environment whose packages it also sees (`make setup setup-torch`), its own packages. Without their
@@ -37,7 +37,7 @@ def files(session: nox.Session) -> None:
     """The exported files."""
     session.chdir(ROOT)
     session.run("rm", "-rf", str(FILES))
-    session.run(".venv-torch/bin/python", "tests_readers/make_files.py", str(FILES))
+    session.run(".venv-torch/bin/python", "tests/readers/make_files.py", str(FILES))
 
 
 def add_reader(name: str, base: str, packages: str) -> None:
@@ -48,8 +48,8 @@ def add_reader(name: str, base: str, packages: str) -> None:
             Path(session.virtualenv.location), ROOT / base))
         (own / "base.pth").write_text(f"{shared}\n")
         session.chdir(ROOT)
-        session.run("python", "-W", "ignore", "-m", "pytest", "-q", f"tests_readers/test_{name}.py",
-                    env={"READERS_FILES": str(FILES)})
+        session.run("python", "-W", "ignore", "-m", "pytest", "-q", "--confcutdir", "tests/readers",
+                    f"tests/readers/test_{name}.py", env={"READERS_FILES": str(FILES)})
 
 
 for name, (base, packages) in READERS.items():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ai_edge_litert.interpreter import Interpreter
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import litert_model
 from twba_chip.spiking import reference

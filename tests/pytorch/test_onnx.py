@@ -138,7 +138,7 @@ def test_the_model_is_valid_and_says_what_it_is(random_model):
 
 @pytest.mark.parametrize("variant, datatype", [("twba", "TERNARY"), ("bwba", "BIPOLAR")])
 def test_qonnx_annotates_the_weights_of_every_group(variant, datatype, tmp_path):
-    """What qonnx makes of it: tests_readers/test_qonnx.py."""
+    """What qonnx makes of it: tests/readers/test_qonnx.py."""
     network = random_network(variant, checkpoint="none")
     spiking_file.write(tmp_path / "network.npz", network)
     export_qonnx.main([str(tmp_path / "network.npz"), str(tmp_path / "model.qonnx")])

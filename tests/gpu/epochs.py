@@ -1,15 +1,18 @@
-"""Train on noise in a process of its own, or in as many as torchrun starts: python -m tests_gpu.epochs FOLDER. See subject.py."""
+"""Train on noise in a process of its own, or in as many as torchrun starts: python tests/gpu/epochs.py FOLDER. See subject.py."""
 import time
 
 STARTED = time.time()
 
 import argparse
 import json
+import sys
 from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
 
 import torch
 
-from tests_gpu.subject import RECIPE, noise
+from gpu.subject import RECIPE, noise
 from twba_nets.network.architecture import PAPER
 from twba_nets.runs import npz
 from twba_torch import device as devices, variables

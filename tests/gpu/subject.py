@@ -45,10 +45,10 @@ class Subject:
 
     def epochs(self, name, *flags, processes=1):
         """Train on noise in processes of their own (epochs.py). Returns (the folder, seconds to the end of the first step)."""
-        command = [sys.executable, "-W", "ignore", "-m"]
+        command = [sys.executable, "-W", "ignore"]
         if processes > 1:
-            command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
-        command += ["tests_gpu.epochs", str(self.folder / name), *map(str, flags)]
+            command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        command += ["tests/gpu/epochs.py", str(self.folder / name), *map(str, flags)]
         # several processes number their GPUs themselves
         command += ["--device", self.device.type if processes > 1 else str(self.device), *["--no-compile"] * (not self.compiled)]
         done = subprocess.run(command, cwd=places.HOME, capture_output=True, text=True)

@@ -7,7 +7,7 @@ from typing import Dict
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from twba_chip.spiking import opening, reference
 
