@@ -4,8 +4,11 @@ import re
 import sys
 
 import pytest
+from matplotlib.image import imread
 
 from helpers import REPOSITORY
+from twba_chip import predict
+from twba_nets.network.quantisers import WEIGHTS
 
 DOCS = REPOSITORY / "docs"
 PAGES = sorted([*REPOSITORY.glob("*.md"), *DOCS.glob("*.md"), *(REPOSITORY / "twba_chip").glob("**/*.md")])
@@ -49,6 +52,15 @@ def test_a_record_made_without_real_images(monkeypatch):
 def test_the_picture_is_the_networks():
     """After a change of the table: python docs/draw_network.py."""
     assert script("draw_network").draw() == (DOCS / "network.svg").read_text(encoding="utf-8")
+
+
+def test_the_drawn_airplane_is_one(capsys):
+    """README's first command says so. After a change of the drawing: python docs/draw_spikes.py."""
+    picture = DOCS / "airplane.png"
+    assert (imread(str(picture)) * 255 == script("draw_spikes").airplane()).all()
+    for variant in WEIGHTS:
+        predict.main([variant, str(picture)])
+        assert capsys.readouterr().out.startswith("airplane")
 
 
 @pages
