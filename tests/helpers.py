@@ -21,7 +21,7 @@ from twba_chip.spiking.file import SpikingNetwork
 from twba_nets.datasets import digits
 from twba_nets.datasets.dataset import Dataset
 from twba_nets.network.architecture import PAPER, Architecture, Row, Stage
-from twba_nets.runs import recipe as recipes
+from twba_nets.runs import journal, recipe as recipes
 from twba_nets.system.arrays import Arrays
 from twba_nets.system.errors import UserError
 
@@ -57,6 +57,20 @@ def drawn(monkeypatch) -> list:
 
     monkeypatch.setattr(Figure, "savefig", saved)
     return axes
+
+
+def scalars(folder: Path) -> dict:
+    """What TensorBoard shows of a run: for each tag the epochs and their figures."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    found = EventAccumulator(str(folder)).Reload()
+    return {tag: [(event.step, pytest.approx(event.value, rel=1e-6)) for event in found.Scalars(tag)]
+            for tag in found.Tags()["scalars"]}
+
+
+def logged(folder: Path) -> dict:
+    """The same of its log."""
+    rows = journal.read_log(folder)
+    return {tag: [(int(row["epoch"]), float(row[tag])) for row in rows] for tag in journal.SCALARS}
 
 
 # one clear line for every mistake

@@ -124,34 +124,6 @@ def test_evaluate_another_number_of_classes():
         engine.evaluate(network, IMAGES, [0, 1, 12])
 
 
-# in a process whose memory the compiler's AddressSanitizer watches: networks of several numbers of classes, and random tables
-WATCHED = """
-import dataclasses, sys
-sys.path.insert(0, "tests")
-from test_engine import CLASSES, SMALL, assert_same, digits, engine, expected_of, random_architecture
-engine.library.FLAGS += ["-fsanitize=address", "-g"]
-for architecture in [dataclasses.replace(SMALL, classes=classes) for classes in CLASSES] + [
-        random_architecture(seed, classes=7) for seed in range(20, 24)]:
-    for variant, many in (("twba", 1000), ("bwba", 1)):  # by words, and by planes
-        engine.prepared.MANY = engine.prepared.MANY_BY_LOOK_UPS = many
-        expected = expected_of(variant, architecture, 5, seed=3)
-        running = engine.Engine(expected[0], 1)
-        assert_same(running, expected, images=5, total=5)
-        assert running.run(digits.load().x_test[:5]).logits.shape == (5, architecture.classes)
-print("as the reference")
-"""
-
-
-def test_no_byte_beyond_the_arrays():
-    sanitizer = subprocess.check_output([*shlex.split(CC), "-print-file-name=libasan.so"], universal_newlines=True).strip()
-    if not os.path.isabs(sanitizer):
-        pytest.skip(f"{CC} has no AddressSanitizer")
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", WATCHED], cwd=str(REPOSITORY), stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, universal_newlines=True,
-                          env=dict(os.environ, LD_PRELOAD=sanitizer, ASAN_OPTIONS="detect_leaks=0"))
-    assert (done.returncode, done.stdout) == (0, "as the reference\n"), done.stderr[-3000:]
-
-
 SIZES = {  # what Python and C both know of SMALL's network, each changed in turn
     "": "network_bytes stages_bytes image_bytes chunk number_of_stages",
     "classifier": "features classes padded_classes",

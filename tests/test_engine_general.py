@@ -9,10 +9,10 @@ import sys
 import numpy as np
 import pytest
 
-from helpers import REPOSITORY, user_error
+from helpers import REPOSITORY, random_network, user_error
 from twba_chip import engine
 from twba_chip.engine import library, padding, prepared
-from twba_chip.spiking import file as spiking_file, reference
+from twba_chip.spiking import reference
 from twba_chip.spiking.synapses import reachable_sums
 from twba_nets.network import architecture as arch
 from twba_nets.network.architecture import PAPER, Architecture, Row
@@ -42,24 +42,6 @@ def random_architecture(seed):
             continue
         if found.stages[-1].output_size <= 3 and found.encoder.output_size ** 2 * found.encoder.filters < 10000:
             return found
-
-
-def random_network(architecture, variant, seed=0):
-    """Half of its neurons' sums reach the thresholds, more or less; some filters fire always, some never."""
-    random, arrays = np.random.RandomState(seed), {}
-    for name, (dtype, shape) in spiking_file.array_types(architecture).items():
-        if name.endswith("/weights"):
-            value = weights = random.choice([-1, 0, 1] if variant == "twba" else [-1, 1], shape)
-        elif name.endswith("/thresholds"):
-            lowest, highest = reachable_sums(weights)
-            value = np.clip(random.randint(-8, 9, shape), lowest, highest + 1)
-            value[::16], value[1::16] = lowest[::16], highest[1::16] + 1
-        elif name.endswith("/scale"):
-            value = random.uniform(0.5, 1.5, shape) * random.choice([-1, 1], shape)
-        else:  # kernels and offsets
-            value = random.normal(scale=np.prod(shape[:-1]) ** -0.5 / 2, size=shape)
-        arrays[name] = value.astype(dtype)
-    return spiking_file.describe(architecture, arrays, variant, {})
 
 
 def assert_as_the_reference(network, images=5, threads=1):
@@ -103,7 +85,7 @@ def way(request, monkeypatch):
 @pytest.mark.parametrize("variant", WEIGHTS)
 @pytest.mark.parametrize("seed", range(16))
 def test_random_architectures(seed, variant, way):
-    assert_as_the_reference(random_network(random_architecture(seed), variant, seed))
+    assert_as_the_reference(random_network(variant, seed, random_architecture(seed)))
 
 
 def test_the_random_architectures_are_of_many_kinds():
@@ -137,7 +119,7 @@ SPECIAL = {
 @pytest.mark.parametrize("variant", WEIGHTS)
 @pytest.mark.parametrize("name", SPECIAL)
 def test_special_architectures(name, variant, way):
-    running = assert_as_the_reference(random_network(SPECIAL[name], variant))
+    running = assert_as_the_reference(random_network(variant, 0, SPECIAL[name]))
     alone = name in ("2,000 synapses", "a map of 2^17 neurons")  # more than planes.c holds
     assert running.prepared.struct.many == (engine.CHUNK + 1 if alone else way)
     winograd = [stage.floats.winograd for stage in running.prepared.stages]
@@ -147,19 +129,19 @@ def test_special_architectures(name, variant, way):
 @pytest.mark.parametrize("name", ["2,000 synapses", "a last map of 3 x 3"])
 def test_many_images(name):
     """More than a call's, so by words and by planes, or by words alone; the last call has few."""
-    assert_as_the_reference(random_network(SPECIAL[name], "twba"), engine.CHUNK + 9, threads=2)
+    assert_as_the_reference(random_network("twba", 0, SPECIAL[name]), engine.CHUNK + 9, threads=2)
 
 
 @pytest.mark.parametrize("variant", WEIGHTS)
 def test_the_small_network(variant, way):
-    assert_as_the_reference(random_network(arch.read(REPOSITORY / "networks" / "small.toml"), variant))
+    assert_as_the_reference(random_network(variant, 0, arch.read(REPOSITORY / "networks" / "small.toml")))
 
 
 @pytest.mark.parametrize("one_weight, weight", [(1, 1), (-1, -1), (0, 1), (0, -1)])
 def test_the_most_synapses(one_weight, weight, way):
     """All 32,766 inputs spike, and no partial sum may overflow."""
     architecture = of_rows((1, 2 ** 15 - 2, 1, 1, "SAME"), (1, 4, 1, 1, "SAME"), picture=1, image=1)
-    network = random_network(architecture, "bwba")
+    network = random_network("bwba", 0, architecture)
     weights, thresholds = network.arrays["cnn1/weights"], network.arrays["cnn1/thresholds"]
     weights[:] = weight
     weights[..., 9, :] = one_weight
@@ -174,7 +156,7 @@ def test_the_most_synapses(one_weight, weight, way):
 @pytest.mark.parametrize("threshold, fires", [(-2 ** 15, True), (2 ** 15 - 1, False)])
 @pytest.mark.parametrize("variant", WEIGHTS)
 def test_thresholds_out_of_reach(variant, threshold, fires, way):
-    network = random_network(SPECIAL["a last map of 3 x 3"], variant)
+    network = random_network(variant, 0, SPECIAL["a last map of 3 x 3"])
     for stage in network.architecture.hidden:
         network.arrays[f"{stage.conv}/thresholds"][:] = threshold
     assert_as_the_reference(network)
@@ -183,7 +165,7 @@ def test_thresholds_out_of_reach(variant, threshold, fires, way):
 
 
 def test_lost_spikes():
-    network, random = random_network(SPECIAL["a last map of 3 x 3"], "bwba"), np.random.RandomState(0)
+    network, random = random_network("bwba", 0, SPECIAL["a last map of 3 x 3"]), np.random.RandomState(0)
     shapes = network.architecture.map_shapes
     kept = {name: random.rand(3, *shape) < 0.7 for name, shape in shapes.items()}
     spikes = random.rand(3, *network.architecture.encoder.map_shape) < 0.5
@@ -195,7 +177,7 @@ def test_lost_spikes():
 
 
 def test_evaluate_a_hundred_classes():
-    network = random_network(SPECIAL["a last map of 3 x 3"], "twba")
+    network = random_network("twba", 0, SPECIAL["a last map of 3 x 3"])
     network.arrays["output/offset"][99] = 1000  # the last class wins
     images = np.zeros((3,) + network.architecture.picture_shape, np.uint8)
     assert engine.evaluate(network, images, [99, 99, 0]).accuracy == pytest.approx(2 / 3)
@@ -204,7 +186,7 @@ def test_evaluate_a_hundred_classes():
 @pytest.mark.parametrize("seed", range(4))
 def test_the_reference_by_its_definition(seed):
     """A few neurons of each stage, one synapse after the other."""
-    network, random = random_network(random_architecture(seed), "twba", seed), np.random.RandomState(seed)
+    network, random = random_network("twba", seed, random_architecture(seed)), np.random.RandomState(seed)
     architecture = network.architecture
     pictures = random.randint(0, 256, (1,) + architecture.picture_shape).astype(np.uint8)
     maps = [reference.central_crop(pictures, architecture)]
@@ -238,7 +220,7 @@ def neuron_of(network, stage, inputs, row, column, neuron):
 
 
 def test_the_papers_network_has_no_dummies():
-    network = random_network(PAPER, "twba")
+    network = random_network("twba", 0, PAPER)
     padded = padding.pad(network)
     assert padded.architecture == PAPER
     for name, array in network.arrays.items():
@@ -254,14 +236,14 @@ def test_the_papers_network_has_no_dummies():
     ([(1, 32, 3, 1, "SAME"), (1, 32, 3, 1, "VALID"), (1, 64, 6, 1, "VALID")], [32, 32, 64]),
     ([(1, 32, 4, 1, "VALID"), (1, 32, 5, 1, "VALID")], [64, 64])])  # a map of 5 x 5
 def test_the_fewest_dummies(rows, filters):
-    padded = padding.pad(random_network(of_rows(*rows), "twba")).architecture
+    padded = padding.pad(random_network("twba", 0, of_rows(*rows))).architecture
     assert [stage.filters for stage in padded.stages] == filters
 
 
 @pytest.mark.parametrize("variant", WEIGHTS)
 def test_what_a_dummy_does(variant):
     """It never fires, whatever it receives, and where no weight was 0 none is."""
-    network = random_network(SPECIAL["five float stages"], variant)
+    network = random_network(variant, 0, SPECIAL["five float stages"])
     padded = padding.pad(network)
     assert padded.arrays["cnn5/weights"].all() == (variant == "bwba")
     inputs, hidden = network.architecture.encoder, padded.architecture.hidden[0]
@@ -279,7 +261,7 @@ def test_what_a_dummy_does(variant):
      ("cnn0", "2,478,080,000")),
     (of_rows((1, 1, 1, 9, "SAME"), (1, 1, 1, 1, "SAME"), picture=3000, image=9, channels=1), ("cnn0", "image", "2,304,000,000"))])
 def test_what_no_number_holds(architecture, words):
-    message = user_error(engine.Engine, random_network(architecture, "twba"))
+    message = user_error(engine.Engine, random_network("twba", 0, architecture))
     assert all(word in message for word in words) and "NumPy" in message
 
 
@@ -298,7 +280,7 @@ SIZES = {
 @pytest.mark.parametrize("place, name", [(place, name) for place, names in SIZES.items() for name in names.split()])
 def test_sizes_that_python_and_c_do_not_share(place, name):
     """C says so before it computes."""
-    running = engine.Engine(random_network(GENERAL, "twba"), threads=1)
+    running = engine.Engine(random_network("twba", 0, GENERAL), threads=1)
     struct, images = running.prepared.struct, np.zeros((2,) + GENERAL.picture_shape, np.uint8)
     for step in filter(None, place.split(".")):
         struct = struct[int(step)] if step.isdecimal() else getattr(struct, step)
@@ -313,7 +295,7 @@ def test_sizes_that_python_and_c_do_not_share(place, name):
 
 @pytest.mark.parametrize("name", ["2,000 synapses", "a map of 2^17 neurons"])
 def test_planes_that_are_not_there(name):
-    running = engine.Engine(random_network(SPECIAL[name], "twba"), threads=1)
+    running = engine.Engine(random_network("twba", 0, SPECIAL[name]), threads=1)
     running.prepared.struct.many = 1
     with pytest.raises(ValueError, match="refuses this network"):
         running.run(np.zeros((2,) + SPECIAL[name].picture_shape, np.uint8))
@@ -337,20 +319,22 @@ def test_every_instruction_set(instructions, compiler, way, monkeypatch):
     monkeypatch.setattr(library, "OPENMP", [])
     for variant in WEIGHTS:
         for architecture in [random_architecture(seed) for seed in range(4)] + list(SPECIAL.values()):
-            assert_as_the_reference(random_network(architecture, variant), images=3)
+            assert_as_the_reference(random_network(variant, 0, architecture), images=3)
 
 
 # in a process whose memory and arithmetic the compiler's sanitizers watch
 WATCHED = """
-import sys
+import dataclasses, sys
 sys.path.insert(0, "tests")
-from test_engine_general import SPECIAL, assert_as_the_reference, library, prepared, random_architecture, random_network
+from helpers import random_network
+from test_engine_general import SPECIAL, assert_as_the_reference, library, prepared, random_architecture
 library.FLAGS += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-O1", "-g1"]  # soon compiled
-for architecture in list(SPECIAL.values()) + [random_architecture(seed) for seed in range(20, 26)]:
+for architecture in list(SPECIAL.values()) + [random_architecture(seed) for seed in range(20, 26)] + [
+        dataclasses.replace(random_architecture(20), classes=classes) for classes in (2, 12)]:
     for variant, many in (("twba", 1000), ("bwba", 1)):  # by words, and by planes
         prepared.MANY = prepared.MANY_BY_LOOK_UPS = many
-        assert_as_the_reference(random_network(architecture, variant))
-assert_as_the_reference(random_network(SPECIAL["a last map of 3 x 3"], "twba"), 256)  # up to the last one of a call
+        assert_as_the_reference(random_network(variant, 0, architecture))
+assert_as_the_reference(random_network("twba", 0, SPECIAL["a last map of 3 x 3"]), 256)  # up to the last one of a call
 print("as the reference")
 """
 

@@ -18,7 +18,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorflow.python.lib.io import file_io
 
-from helpers import Clock, Snapshots, start_training
+from helpers import Clock, Snapshots, logged, scalars, start_training
 from twba_nets import datasets, system
 from twba_nets.network.architecture import PAPER, is_quantised
 from twba_nets.runs import card, journal, recipe as recipes, run_folder
@@ -276,19 +276,6 @@ def test_summaries(finished_run):
     for row in rows:
         for tag in ("train_loss", "test_accuracy", "learning_rate"):
             assert values[int(row["epoch"]), tag] == pytest.approx(float(row[tag]), rel=1e-6)
-
-
-def scalars(folder):
-    """What TensorBoard shows of a run: for each tag the epochs and their figures."""
-    found = EventAccumulator(str(folder)).Reload()
-    return {tag: [(event.step, pytest.approx(event.value, rel=1e-6)) for event in found.Scalars(tag)]
-            for tag in found.Tags()["scalars"]}
-
-
-def logged(folder):
-    """The same of its log."""
-    rows = journal.read_log(folder)
-    return {tag: [(int(row["epoch"]), float(row[tag])) for row in rows] for tag in journal.SCALARS}
 
 
 @pytest.mark.parametrize("name", ["l\u00e4ufe", "\u7f51\u7edc", "l\udce4ufe", "a\nb", "$x^_{\\frac"], ids=ascii)

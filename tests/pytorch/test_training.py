@@ -18,7 +18,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from conftest import in_tensorflow
-from helpers import OWN, REPOSITORY, Clock, Snapshots, interrupt_import
+from helpers import OWN, REPOSITORY, Clock, Snapshots, interrupt_import, logged, scalars
 from twba_nets import datasets, system
 from twba_nets.network.architecture import PAPER, to_toml
 from twba_nets.runs import card, journal, npz
@@ -385,19 +385,6 @@ def test_killed_at_any_replacement(without_arithmetic, tmp_path, monkeypatch):
     for folder in kills:
         without_arithmetic(folder, "--epochs", "1", *["--resume"] * (folder / "training.npz").exists())
         assert_same_run(folder, tmp_path / "whole")
-
-
-def scalars(folder):
-    """What TensorBoard shows of a run: for each tag the epochs and their figures."""
-    found = EventAccumulator(str(folder)).Reload()
-    return {tag: [(event.step, pytest.approx(event.value, rel=1e-6)) for event in found.Scalars(tag)]
-            for tag in found.Tags()["scalars"]}
-
-
-def logged(folder):
-    """The same of its log."""
-    rows = journal.read_log(folder)
-    return {tag: [(int(row["epoch"]), float(row[tag])) for row in rows] for tag in journal.SCALARS}
 
 
 def test_summaries(without_arithmetic, tmp_path):
