@@ -13,6 +13,7 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np
 
+from twba_chip.report import tables as report_tables
 from twba_nets.network import architecture as arch, quantisers
 from twba_nets.network.architecture import PAPER
 from twba_nets.runs import card, journal, npz, provenance, spike_statistics
@@ -130,32 +131,53 @@ def spikes() -> str:
 def report() -> str:
     """TWBA's cost on a chip (twba-nets report), then its energy and robustness in words."""
     found = _json("TWBA/report.json")
+    core = _on_chip(found, found["chip"])
     rows = [["map", "neurons", "fan-in (nonzero)", "fan-out", "zeros", "spikes an image", "firing rate", "SOPs an image",
-             "of dense MACs", f"{found['core']['axons']} x {found['core']['neurons']} cores (parts)"]]
+             "of dense MACs", f"{core['axons']} x {core['neurons']} cores (parts)"]]
     for row in found["maps"] + [found["total"]]:
         rows.append([row["map"], f"{row['neurons']:,}", _cell("{fan_in:,} ({fan_in_nonzero:.0f})", row),
                      _cell("{fan_out:.0f}", row), _cell("{weight_sparsity:.1%}", row), f"{row['spikes_mean']:,.0f}",
                      f"{row['firing_rate']:.1%}", _cell("{sops_mean:,.0f}", row), _cell("{sops_over_macs:.1%} of {macs:,}", row),
                      _cell("{cores:,} ({parts})" if row["parts"] else "{cores:,}", row)])
-    energy, curve = found["energy"], found["robustness"]
+    curve = found["robustness"]
+    (int32, float32), (dense_int8, dense_float32) = found["energy"]["sops"], found["energy"]["macs"]
     drops = ", ".join(f"{100 * accuracy:.1f} % ({100 * dropped:.0f} %)" for dropped, accuracy
                       in zip(curve["dropped"], curve["accuracy"]))
     return _table(rows) + (
-        f"\n\nArithmetic alone, in 45 nm: {energy['sops_microjoule']:.1f} uJ an image ({energy['picojoule_per_sop']:g} pJ a SOP) "
-        f"against {energy['macs_microjoule']:.0f} uJ ({energy['picojoule_per_mac']:g} pJ a float32 MAC). Accuracy on the first "
+        f"\n\nArithmetic alone, in 45 nm, an image: {int32['microjoule']:.2f} uJ by int32 additions ({int32['picojoule']:g} pJ a "
+        f"SOP), {float32['microjoule']:.1f} uJ by the literature's {float32['picojoule']:g} pJ, a float32 addition's. Computed "
+        f"densely: {dense_int8['microjoule']:.1f} uJ in int8 ({dense_int8['picojoule']:g} pJ a MAC), "
+        f"{dense_float32['microjoule']:.0f} uJ in float32 ({dense_float32['picojoule']:g} pJ).\n\nAccuracy on the first "
         f"{curve['images']:,} images with this share of spikes dropped at random in every map: {drops}.")
+
+
+def who_fits() -> str:
+    """Which chips TWBA fits, and its energy by their published figures."""
+    rows = [["chip", "axons", "neurons of a core", "weight bits", "fits", "cores needed", "of", "time steps", "pJ a SOP",
+             "uJ an image"]]
+    found = _json("TWBA/report.json")["chips"]
+    for row in found:
+        cells = report_tables.chip_cells(row)[:-1]
+        cells[4] += "" if row["fits"] else f": {'; '.join(row['why'])}"
+        rows.append(cells)
+    return _table(rows) + "\n\nSources:\n\n" + "\n".join(f"- {row['title']}: {row['source']}." for row in found[1:])
+
+
+def _on_chip(found: dict, name: str) -> dict:
+    return next(row for row in found["chips"] if row["chip"] == name)
 
 
 def chip() -> str:
     """TWBA's cost on a chip in a sentence."""
     found = _json("TWBA/report.json")
-    total, core, energy = found["total"], found["core"], found["energy"]
+    total, paicore, (int8, float32) = found["total"], _on_chip(found, "paicore"), found["energy"]["macs"]
     fan_in = max(row["fan_in"] or 0 for row in found["maps"])
-    return (f"On a chip TWBA takes one time step an image, int8 weights in {{-1, 0, 1}}, int16 thresholds, a fan-in of up to "
-            f"{fan_in:,},\n{total['neurons']:,} neurons on {total['cores']:,} cores of {core['axons']} x {core['neurons']}, "
-            f"{total['spikes_mean']:,.0f} spikes and {total['sops_mean'] / 1e6:.1f} million synaptic operations an image:\n"
-            f"{energy['sops_microjoule']:.1f} uJ of arithmetic, where the dense network's {total['macs'] / 1e6:.1f} million "
-            f"multiply-accumulates take {energy['macs_microjoule']:.0f}.")
+    return (f"On a chip TWBA takes one time step a stage, weights in {{-1, 0, 1}}, int16 thresholds, a fan-in of up to "
+            f"{fan_in:,} and\n{paicore['cores']:,} of the {paicore['chip_cores']:,} cores of one PAICORE. An image is "
+            f"{total['spikes_mean']:,.0f} spikes and {total['sops_mean'] / 1e6:.1f} million synaptic operations: "
+            f"{found['energy']['sops'][0]['microjoule']:.1f} uJ of integer additions.\nThe dense network's "
+            f"{total['macs'] / 1e6:.1f} million multiply-accumulates take {int8['microjoule']:.0f} uJ in int8, "
+            f"{float32['microjoule']:.0f} in float32.")
 
 
 def stages() -> str:
@@ -270,8 +292,8 @@ def _json(name: str) -> dict:
 
 
 TABLES = {table.__name__: table for table in (
-    results, runs, along_the_way, spikes, chip, stages, report, inference, inference_sides, inference_busy, roofline, training,
-    training_torch)}
+    results, runs, along_the_way, spikes, chip, stages, report, who_fits, inference, inference_sides, inference_busy, roofline,
+    training, training_torch)}
 
 if __name__ == "__main__":
     main()

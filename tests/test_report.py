@@ -7,7 +7,7 @@ from matplotlib import pyplot
 
 from helpers import command_error, integrate_events, network_and_data, random_network
 from twba_chip import engine
-from twba_chip.report import command as report, cores, figures, measurement, robustness, tables
+from twba_chip.report import command as report, cores, energy, figures, measurement, robustness, tables
 from twba_chip.spiking import file as spiking_file, reference, synapses
 from twba_nets import datasets
 from twba_nets.datasets import digits
@@ -216,10 +216,7 @@ def test_report_agrees_with_the_reference(network, data, folder):
     np.testing.assert_allclose(all_maps["counted_spikes_mean"], (total - counts).mean())  # counts: cnn11's
     histogram = found["spikes_histogram"]
     assert np.histogram(total, histogram["edges"])[0].tolist() == histogram["images"] and sum(histogram["images"]) == IMAGES
-    np.testing.assert_allclose(found["energy"]["sops_microjoule"], sops_in_all * 2e-6)
-    np.testing.assert_allclose(found["energy"]["macs_microjoule"], 70.516736 * 3)
-    np.testing.assert_allclose(found["energy"]["sops_over_macs"], sops_in_all * 2 / (70516736 * 3))
-    assert found["energy"]["picojoule_per_sop"] == 2 and found["energy"]["picojoule_per_mac"] == 3
+    assert found["energy"] == energy.rows(all_maps["sops_mean"], all_maps["macs"], 2, 3)
     assert found["robustness"] == json.loads(json.dumps(robustness.curve(
         network, data.x_test[:ROBUSTNESS_IMAGES], data.y_test[:ROBUSTNESS_IMAGES])))
     assert found["robustness"]["accuracy"][0] == correct[:ROBUSTNESS_IMAGES].mean() and 0 < correct.mean() < 1
@@ -234,7 +231,21 @@ def test_report_of_synapses_and_cores(network, folder):
     assert rows["bn0"]["fan_in"] is rows["bn0"]["sops_mean"] is rows["cnn11"]["fan_out"] is None
     assert rows["cnn2"]["cores"] == 288 and rows["cnn2"]["parts"] == 1 and rows["cnn11"]["parts"] == 2
     assert found["total"]["cores"] == sum(row["cores"] or 0 for row in found["maps"])
-    assert found["core"] == {"axons": 512, "neurons": 256} and found["dataset"] == "digits"
+    own, paicore, *_ = found["chips"]
+    assert found["chip"] == own["chip"] == "generic" and (own["axons"], own["neurons"]) == (512, 256)
+    assert own["cores"] == found["total"]["cores"] and own["sops"] == found["total"]["sops_mean"] < paicore["sops"]
+    assert found["dataset"] == "digits"
+
+
+def test_energy_by_hand():
+    """A million SOPs: int32 and float32 additions. Two million MACs: int8 and float32 products with their additions."""
+    found = energy.rows(1e6, 2000000, None, None)
+    assert [row["microjoule"] for row in found["sops"]] == pytest.approx([0.1, 0.9])
+    assert [row["microjoule"] for row in found["macs"]] == pytest.approx([2 * (0.2 + 0.1), 2 * (3.7 + 0.9)])
+    assert ["int" in row["arithmetic"] for row in found["sops"] + found["macs"]] == [True, False] * 2
+    given = energy.rows(1e6, 2000000, 7, 8)
+    assert given["sops"][:2] == found["sops"] and given["sops"][2]["microjoule"] == pytest.approx(7)
+    assert given["macs"][:2] == found["macs"] and given["macs"][2]["microjoule"] == pytest.approx(16)
 
 
 def test_files_and_table(folder, capsys):
@@ -253,10 +264,10 @@ def test_files_and_table(folder, capsys):
         for row in found["maps"] + [found["total"]]]
     assert [line.split()[0] for line in table] == list(PAPER.map_shapes) + ["total"]
     assert len({len(line) for line in lines[2:13]}) == 1
-    energy, rest = found["energy"], "\n".join(lines[13:])
-    for text in (f"{found['total']['counted_spikes_mean']:,.1f} spikes without cnn11's", "of 512 axons and 256 neurons",
-                 f"{energy['sops_microjoule']:.2f} uJ (2 pJ a SOP); dense: {energy['macs_microjoule']:.2f} uJ (3 pJ a MAC); "
-                 f"{energy['sops_over_macs']:.1%} of it", "first 10 images",
+    total, rest = found["total"], "\n".join(lines[13:])
+    for text in (f"{total['counted_spikes_mean']:,.1f} spikes without cnn11's", "512 axons and 256 neurons", "first 10 images",
+                 *(f"{total['sops_mean'] * pj / 1e6:.2f} uJ ({what}: {pj} pJ)" for what, pj in (
+                     ("int32 addition", 0.1), ("as given", 2))), f"{70.516736 * 3:.2f} uJ (as given: 3 pJ)",
                  ", ".join(f"{dropped}: {accuracy:.1%}" for dropped, accuracy in zip(
                      "0% 1% 2% 5% 10% 20% 30% 50%".split(), found["robustness"]["accuracy"]))):
         assert text in rest

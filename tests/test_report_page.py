@@ -145,10 +145,12 @@ def test_tables_have_the_figures_of_the_json(parsed, found):
     values = parsed.attributes("td", "data-value")
     expected = [row[key] for row in found["maps"] + [found["total"]] for _, _, key, _ in tables.COLUMNS[1:]]
     assert [float(value) if value else None for value in values] == expected
-    energy, total, curve = found["energy"], found["total"], found["robustness"]
-    assert rows["synaptic operations"] == [f"{total['sops_mean']:,.0f}", "0.9", f"{energy['sops_microjoule']:.2f}"]
-    assert rows["dense multiply-accumulates"] == ["70,516,736", "4.6", f"{energy['macs_microjoule']:.2f}"]
-    assert rows["ratio"] == [f"{total['sops_over_macs']:.1%}", "", f"{energy['sops_over_macs']:.1%}"]
+    total, curve = found["total"], found["robustness"]
+    energies = [row[2:] for row in parsed.rows if row[0] in ("synaptic operations", "dense multiply-accumulates")]
+    assert energies == [[f"{total['sops_mean']:,.0f}", f"{pj}", f"{total['sops_mean'] * pj / 1e6:.2f}"] for pj in (0.1, 0.9)] + [
+        ["70,516,736", f"{pj}", f"{70.516736 * pj:.2f}"] for pj in (0.3, 4.6)]
+    start = parsed.rows.index([title.replace("uJ", "\N{MICRO SIGN}J") for title in tables.CHIP_TITLES])
+    assert parsed.rows[start + 1:start + 8] == [tables.chip_cells(row) for row in found["chips"]]
     start = parsed.rows.index(["dropped", "accuracy", "standard error"])
     assert len(set(curve["accuracy"])) > 3
     assert parsed.rows[start + 1:start + 9] == [
@@ -158,7 +160,7 @@ def test_tables_have_the_figures_of_the_json(parsed, found):
 
 def test_summary(html, found):
     """What stands at the head of the page, each figure with what it is of."""
-    total, energy, spikes = found["total"], found["energy"], found["total"]["spikes_mean"]
+    total, spikes = found["total"], found["total"]["spikes_mean"]
     shown = [(name, unescape(value), unescape(note)) for name, value, note in re.findall(
         '<div><dt>(.*?)</dt><dd class="value">(.*?)</dd><dd>(.*?)</dd></div>', html)]
     assert shown == [
@@ -169,10 +171,17 @@ def test_summary(html, found):
         ("Zero weights", f"{total['weight_sparsity']:.1%}", "of 3,227,648"),
         ("Synaptic operations an image", f"{total['sops_mean'] / 1e6:.2f} M",
          f"{total['sops_mean'] / 70516736:.1%} of 70.5 M dense multiply-accumulates"),
-        ("Energy an image", f"{total['sops_mean'] * 0.9e-6:.2f} \N{MICRO SIGN}J",
-         f"{energy['sops_over_macs']:.1%} of {70.516736 * 4.6:.1f} \N{MICRO SIGN}J, computed densely"),
-        ("Cores", f"{total['cores']:,}", "of 256 axons and 256 neurons"),
+        ("Arithmetic an image", f"{total['sops_mean'] * 0.1e-6:.2f} \N{MICRO SIGN}J", "of int32 additions; computed densely "
+         f"{70.516736 * 0.3:.1f} \N{MICRO SIGN}J in int8, {70.516736 * 4.6:.1f} in float32"),
+        ("Cores", f"{total['cores']:,}", "generic crossbar: 256 axons and 256 neurons a core"),
         ("With 10% of the spikes lost", f"{found['robustness']['accuracy'][4]:.1%}", "of 20 images")]
+
+
+def test_chips_say_why_and_by_which_source(parsed, found):
+    texts = "".join(parsed.texts)
+    for row in found["chips"]:
+        assert row["source"] in texts and all(why in texts for why in row["why"])
+    assert [row["chip"] for row in found["chips"] if row["fits"]] == ["paicore", "loihi2"]
 
 
 def test_figures_stand_where_they_belong(parsed, html):
@@ -182,7 +191,7 @@ def test_figures_stand_where_they_belong(parsed, html):
         '<figure>\n<svg role="img" aria-labelledby="(\\w+)-caption".*?<figcaption id="\\w+-caption">(.*?)<', text, re.DOTALL)]
         for name, text in sections}
     assert {name: [figure for figure, _ in found] for name, found in drawn.items()} == {
-        "maps": ["firing_rate", "spikes_per_image"], "energy": ["synaptic_operations"], "robustness": ["robustness"],
+        "maps": ["firing_rate", "spikes_per_image"], "energy": ["synaptic_operations"], "chips": [], "robustness": ["robustness"],
         "classes": [], "examples": [], "source": []}
     for svg in re.findall("<svg.*?</svg>", html, re.DOTALL):
         name = re.search('aria-labelledby="(\\w+)-caption"', svg).group(1)
@@ -192,7 +201,7 @@ def test_figures_stand_where_they_belong(parsed, html):
 def test_wide_tables_hint_that_there_is_more(parsed, html):
     """Each table that may be wider than a phone scrolls by itself, and a shadow at its edge says so."""
     scrolling = [attributes for tag, attributes in parsed.elements if tag == "div" and attributes.get("class") == "scroll"]
-    assert len(scrolling) == 4 and all(attributes["tabindex"] == "0" and attributes["aria-label"] for attributes in scrolling)
+    assert len(scrolling) == 5 and all(attributes["tabindex"] == "0" and attributes["aria-label"] for attributes in scrolling)
     assert re.search(r"\.scroll \{ overflow-x: auto;[^}]* local no-repeat,[^}]*linear-gradient\(to left", html)
 
 

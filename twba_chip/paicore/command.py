@@ -89,7 +89,7 @@ def _check(network: SpikingNetwork, placed: List[List[Block]], frames: np.ndarra
 def _write(out: Path, network: SpikingNetwork, placed: List[List[Block]], frames: np.ndarray, checked: dict) -> None:
     first, last = network.architecture.hidden[0], network.architecture.hidden[-1]
     names = [f"{first.conv}_{number}" for number in range(len(placed[0]))]
-    content, working = frames.astype("<u8").tobytes(), [_working(layer) for layer in placed]
+    content, working = frames.astype("<u8").tobytes(), [tiles.cores([block.tile for block in layer], CORE) for layer in placed]
     make_folder(out)
     card = out / CARD
     if card.exists():
@@ -109,11 +109,6 @@ def _write(out: Path, network: SpikingNetwork, placed: List[List[Block]], frames
         "stages": [_stage(*of) for of in zip(network.architecture.hidden, placed, working)], "checked": checked})
     print(f"{out}: {sum(working):,} of a chip's {OFFLINE_CORES:,} cores, {len(placed)} time steps, {len(frames):,} frames, "
           f"{len(content) / 1e6:.1f} MB")
-
-
-def _working(layer: Sequence[Block]) -> int:
-    """How many cores of these tiles hold a neuron."""
-    return sum(-(-len(block.tile.neurons) // CORE.neurons) for block in layer)
 
 
 def _stage(stage: Stage, layer: Sequence[Block], working: int) -> dict:

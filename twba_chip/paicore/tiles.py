@@ -77,6 +77,11 @@ def crossbar(tile: Tile, stage: Stage, weights: np.ndarray) -> np.ndarray:
     return matrix
 
 
+def cores(layer: Sequence[Tile], core: Core) -> int:
+    """How many cores of these tiles hold a neuron."""
+    return sum(-(-len(tile.neurons) // core.neurons) for tile in layer)
+
+
 def block_size(neurons: int, core: Core) -> int:
     """How many cores a tile of so many neurons takes: a power of two, as a spike reaches no other number of cores."""
     return 1 << (-(-neurons // core.neurons) - 1).bit_length()

@@ -1,23 +1,24 @@
 """What an exported network costs on a neuromorphic chip: twba-nets report NETWORK OUT, or python -m twba_chip.report.
 
-Spikes, synaptic operations, energy, cores and robustness of the maps of spikes. The energy is an estimate:
-counted operations times given picojoules. What is computed off chip (the first two convolutions, the classifier) is on
-neither side of it.
+Spikes, synaptic operations, energy, cores and robustness of the maps of spikes, and which chips the network fits. The energy
+is an estimate: counted operations times published picojoules. What is computed off chip (the first two convolutions, the
+classifier) is on neither side of it.
 """
 import argparse
 import sys
 from pathlib import Path
-from typing import Sequence
+from typing import Dict, Sequence
 
-from twba_chip.report import cores, examples, measurement, page, robustness, tables
+from twba_chip.report import chips, cores, energy, examples, measurement, page, robustness, tables
+from twba_chip.report.chips import CHIPS, Chip
 from twba_chip.spiking import opening
 from twba_nets import command_line, datasets
+from twba_nets.network.architecture import Architecture
 from twba_nets.system import interrupts
+from twba_nets.system.errors import UserError
 from twba_nets.system.files import atomic_write, make_folder, write_json
 
-# Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014, 45 nm, 0.9 V: a float32 product
-# takes 3.7 pJ, a float32 sum 0.9 pJ (an int32 sum 0.1 pJ). Arithmetic alone: no memory, no routing, no leakage.
-PICOJOULE_PER_SOP, PICOJOULE_PER_MAC = 0.9, 4.6
+GENERIC = "generic"
 FEW, FIRST_LOOK = 1000, "--limit 1000 --robustness-images 100"  # in a few seconds
 
 
@@ -25,8 +26,8 @@ def main(argv: Sequence[str] = None) -> None:
     args = _parser().parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):
         network = opening.open_network(args.network)
-        meta, core = network.meta, cores.Core(args.axons, args.neurons)
-        placements = [cores.place(stage, core) for stage in network.architecture.hidden]
+        known, chosen = _chips(args, network.architecture), args.chip or GENERIC
+        fits = {name: chips.fit(chip, network.architecture.hidden) for name, chip in known.items()}
         make_folder(args.out)
         about = opening.about(network)
         data = datasets.load(args.data or args.dataset or about.data, network.architecture, args.data_dir)
@@ -34,11 +35,15 @@ def main(argv: Sequence[str] = None) -> None:
         if len(images) > FEW:
             print(f"{len(images):,} test images take half a minute; {FIRST_LOOK} gives a first look", file=sys.stderr)
         measured = measurement.measure(network, images, labels)
-        report = measurement.summarise(network, measured, placements, args.picojoule_per_sop, args.picojoule_per_mac)
+        report = measurement.summarise(network, measured, fits[chosen])
+        total = report["total"]
         few = slice(args.robustness_images)
         shown = examples.run(network, images, measured)
-        report.update(export=Path(args.network).name, variant=network.variant.upper(), sha256=meta["sha256"],
-                      source=meta["source"], dataset=data.name, core=core._asdict(), class_names=about.class_names,
+        report.update(export=Path(args.network).name, variant=network.variant.upper(), sha256=network.meta["sha256"],
+                      source=network.meta["source"], dataset=data.name, chip=chosen, class_names=about.class_names,
+                      energy=energy.rows(total["sops_mean"], total["macs"], args.picojoule_per_sop, args.picojoule_per_mac),
+                      chips=[chips.row(name, known[name], fit, measurement.sops_on_chip(network, measured, fit))
+                             for name, fit in fits.items()],
                       robustness=robustness.curve(network, images[few], labels[few]),
                       examples=[example.figures for example in shown])
         _write(report, page.render(report, shown), args.out)
@@ -50,9 +55,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="twba-nets report",
         description="What an exported network costs on a neuromorphic chip: for each map neurons, fan-in, fan-out, "
         "zero weights, spikes an image, firing rate, synaptic operations (SOPs: a spike at a nonzero synapse) against "
-        "dense multiply-accumulates (MACs), and cores (the rule: twba_chip/report/cores.py); the energy of both; and accuracy "
-        "when spikes get lost. Prints a table and writes report.html, a page that needs nothing else: tables, figures, the "
-        "confusion matrix, and the spikes of a few test images; and report.json, the page's figures. On one core, 10,000 "
+        "dense multiply-accumulates (MACs), and cores (the rule: twba_chip/report/cores.py); the energy of both; which of "
+        f"{len(CHIPS)} chips the network fits, or why not; and accuracy when spikes get lost. Prints tables and writes "
+        "report.html, a page that needs nothing else: tables, figures, the confusion matrix, and "
+        "the spikes of a few test images; and report.json, the page's figures. On one core, 10,000 "
         f"images take about 20 seconds, {FIRST_LOOK} about four.")
     command_line.add_network(parser)
     parser.add_argument("out", type=command_line.path, help="the folder for the report; made if need be")
@@ -61,19 +67,30 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--robustness-images", type=command_line.positive, default=1000, metavar="N",
                         help=f"images of the robustness curve, {len(robustness.DROPS)} runs each (default: "
                         "%(default)s)")
-    parser.add_argument("--axons", type=command_line.positive, default=256, metavar="A",
-                        help="inputs of a core (default: %(default)s, as TrueNorth's: Merolla et al., Science 2014)")
-    parser.add_argument("--neurons", type=command_line.positive, default=256, metavar="N",
-                        help="neurons of a core (default: %(default)s, likewise)")
-    parser.add_argument("--picojoule-per-sop", type=command_line.above_zero, default=PICOJOULE_PER_SOP, metavar="PJ",
-                        help="energy of a SOP (default: %(default)s, a float32 addition in 45 nm: Horowitz, ISSCC "
-                        "2014; usual, and cautious, since an int32 addition takes 0.1). Arithmetic alone. For a whole "
-                        "chip, 26 is what TrueNorth drew for each synaptic event (Merolla et al., Science 2014), 23.6 "
-                        "the least that Loihi's designers give (Davies et al., IEEE Micro 2018)")
-    parser.add_argument("--picojoule-per-mac", type=command_line.above_zero, default=PICOJOULE_PER_MAC, metavar="PJ",
-                        help="energy of a MAC (default: %(default)s, a float32 product and addition in 45 nm, "
-                        "3.7 + 0.9: Horowitz, ISSCC 2014). Arithmetic alone")
+    parser.add_argument("--chip", choices=CHIPS, help="count the cores of this chip for each map (default: "
+                        f"{GENERIC}). Its figures and their sources: twba_chip/report/chips.py")
+    parser.add_argument("--axons", type=command_line.positive, metavar="A",
+                        help=f"inputs of a core, of a chip of your own (default: {chips.CROSSBAR.axons})")
+    parser.add_argument("--neurons", type=command_line.positive, metavar="N",
+                        help=f"neurons of a core, likewise (default: {chips.CROSSBAR.neurons})")
+    parser.add_argument("--picojoule-per-sop", type=command_line.above_zero, metavar="PJ",
+                        help="energy of a SOP, beside those of int32 and float32 additions in 45 nm (0.1 and 0.9: Horowitz, "
+                        "ISSCC 2014) and the chips' own")
+    parser.add_argument("--picojoule-per-mac", type=command_line.above_zero, metavar="PJ",
+                        help="energy of a MAC, beside those of int8 (0.3) and float32 (4.6) arithmetic in 45 nm")
     return parser
+
+
+def _chips(args: argparse.Namespace, architecture: Architecture) -> Dict[str, Chip]:
+    """The chips by name; the generic one is of the cores that are asked for. Raises UserError if these are too small."""
+    if not args.axons and not args.neurons:
+        return CHIPS
+    if args.chip:
+        raise UserError(f"--chip {args.chip} has axons and neurons of its own: leave out --axons and --neurons, or --chip")
+    core = cores.Core(args.axons or chips.CROSSBAR.axons, args.neurons or chips.CROSSBAR.neurons)
+    for stage in architecture.hidden:
+        cores.place(stage, core)
+    return dict(CHIPS, **{GENERIC: Chip("your crossbar", *core[:2], source="--axons, --neurons")})
 
 
 def _write(report: dict, html: str, folder: Path) -> None:

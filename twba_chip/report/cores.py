@@ -8,6 +8,7 @@ group of a stage (its neurons at one position share their whole fan-in, neighbou
 - Where even one position's fan-in exceeds A, its input channels are divided into equal parts, the fewest that fit;
   every part has neurons of its own that compute partial sums. These are integers, not spikes: the chip must be able to
   add them up.
+- A core that shares kernels stores each weight of a block once: the block has no more filters than it has room for.
 - Where several blocks fit a core beside each other (of whatever group), they share it.
 - Of all blocks, the one with the fewest cores is taken; of those, the smallest.
 
@@ -20,9 +21,10 @@ from twba_nets.system.errors import UserError
 
 
 class Core(NamedTuple):
-    """A core's inputs and neurons."""
+    """A core's inputs and neurons. weights: how many it stores, if it shares kernels; None: one at each crossing."""
     axons: int
     neurons: int
+    weights: Optional[int] = None
 
 
 class Placement(NamedTuple):
@@ -59,8 +61,11 @@ def _parts(stage: Stage, core: Core) -> int:
 def _place_blocks(stage: Stage, parts: int, height: int, width: int, core: Core) -> Optional[Placement]:
     """The Placement with blocks of height x width positions; None if they do not fit a core."""
     rows, columns = (min((length - 1) * stage.stride + stage.kernel, stage.size) for length in (height, width))
-    axons = rows * columns * _divide(stage.channels // stage.groups, parts)
+    channels = _divide(stage.channels // stage.groups, parts)
+    axons = rows * columns * channels
     filters = min(stage.filters, core.neurons // (height * width))
+    if core.weights:
+        filters = min(filters, core.weights // (stage.kernel ** 2 * channels))
     if axons > core.axons or not filters:
         return None
     neurons, size = height * width * filters, stage.output_size

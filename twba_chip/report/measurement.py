@@ -1,9 +1,10 @@
 """A report's figures: what the engine counts on test images, and a dictionary of it."""
-from typing import List, NamedTuple, Optional, Sequence
+from typing import List, NamedTuple, Optional
 
 import numpy as np
 
 from twba_chip.report import cores
+from twba_chip.report.chips import Fit
 from twba_chip.spiking import synapses
 from twba_chip.engine import CHUNK, Engine
 from twba_nets.system import progress
@@ -15,11 +16,13 @@ BINS = 60  # of the histogram, at most
 class Measurement(NamedTuple):
     """What each image gave. labels, predicted: its class, and the network's, int [N]. spikes: float64 [N, maps], each
     map's (Architecture.map_shapes). sops: float64 [N, maps - 1], the synaptic operations at each hidden stage's own synapses.
+    fired: of each map that a hidden stage reads int64 [H * W * C], how many images each neuron spikes for.
     """
     labels: np.ndarray
     predicted: np.ndarray
     spikes: np.ndarray
     sops: np.ndarray
+    fired: List[np.ndarray]
 
 
 def measure(network: SpikingNetwork, images: np.ndarray, labels: np.ndarray) -> Measurement:
@@ -27,6 +30,7 @@ def measure(network: SpikingNetwork, images: np.ndarray, labels: np.ndarray) -> 
     engine, driven = Engine(network), _fan_outs(network)
     predicted = np.empty(len(images), int)
     spikes, sops = np.empty((len(images), len(driven) + 1)), np.empty((len(images), len(driven)))
+    counts = [np.zeros(of.size, np.int64) for of in driven]
     with progress.bar(len(images), "spikes") as bar:
         for start in range(0, len(images), CHUNK):
             rows = slice(start, min(start + CHUNK, len(images)))
@@ -38,8 +42,9 @@ def measure(network: SpikingNetwork, images: np.ndarray, labels: np.ndarray) -> 
                 if index < len(driven):  # the classifier, which reads the last map, is off chip
                     # an image at a time: a chunk of 64-bit numbers is too large for the cache
                     sops[rows, index] = [image @ driven[index].ravel() for image in fired]
+                    counts[index] += fired.sum(0)
             bar.update(rows.stop - start)
-    return Measurement(labels, predicted, spikes, sops)
+    return Measurement(labels, predicted, spikes, sops, counts)
 
 
 def _fan_outs(network: SpikingNetwork) -> List[np.ndarray]:
@@ -47,37 +52,44 @@ def _fan_outs(network: SpikingNetwork) -> List[np.ndarray]:
     return [synapses.fan_out(network.arrays[f"{stage.conv}/weights"], stage) for stage in network.architecture.hidden]
 
 
-def summarise(network: SpikingNetwork, measurement: Measurement, placements: Sequence[cores.Placement],
-              picojoule_per_sop: float, picojoule_per_mac: float) -> dict:
+def summarise(network: SpikingNetwork, measurement: Measurement, fit: Fit) -> dict:
     """The report's figures as a dictionary for JSON.
 
-    placements: of the hidden stages. maps: a row a map, total: all of them. spikes_mean, spikes_sd: spikes an image.
+    fit: how the network lies on a chip. maps: a row a map, total: all of them. spikes_mean, spikes_sd: spikes an image.
     firing_rate: share of the neurons that fire for an image. fan_out: nonzero synapses that a spike drives, mean over the
     map's neurons; null where they are off chip. Null for the input spikes (bn0), which are made off chip: fan_in, synapses
     of a neuron; fan_in_nonzero, those whose weight is not zero and that see no padding, mean over the neurons; weights;
     weight_sparsity, the share of zeros; sops_mean, sops_sd: SOPs an image at the map's own synapses; macs: dense MACs an
-    image; sops_over_macs; the fields of its cores.Placement. counted_spikes_mean: spikes an image in the maps that the
+    image; sops_over_macs; what Fit.stages has. counted_spikes_mean: spikes an image in the maps that the
     published code counts, all but the last. spikes_histogram: how many images lie between one edge and the next. confusion:
     how many images of a class (row) the network takes for a class (column). class_accuracy: null for a class without
-    images. energy: microjoules an image.
+    images.
     """
     architecture = network.architecture
     maps = [_map_row(stage.map, int(np.prod(stage.map_shape)), spikes)
             for stage, spikes in zip((architecture.encoder,) + architecture.hidden, measurement.spikes.T)]
-    hidden = zip(maps, maps[1:], architecture.hidden, _fan_outs(network), measurement.sops.T, placements)
-    for before, row, stage, driven, sops, placement in hidden:
+    hidden = zip(maps, maps[1:], architecture.hidden, _fan_outs(network), measurement.sops.T, fit.stages)
+    for before, row, stage, driven, sops, on_chip in hidden:
         weights = network.arrays[f"{stage.conv}/weights"]
         before["fan_out"] = float(driven.mean())
         row.update(_operations(sops, synapses.multiply_accumulates(weights, stage)),
                    fan_in=synapses.fan_in(weights), fan_in_nonzero=float(driven.sum() / row["neurons"]),
-                   weights=weights.size, weight_sparsity=float((weights == 0).mean()), **placement._asdict())
-    total = _total(maps, measurement)
+                   weights=weights.size, weight_sparsity=float((weights == 0).mean()), **on_chip)
+    total = dict(_total(maps, measurement), cores=fit.cores)
     confusion = _confusion(measurement, architecture.classes)
     counts, edges = np.histogram(measurement.spikes.sum(1), bins=min(BINS, len(measurement.spikes)))
     return {"images": len(measurement.labels), "accuracy": float((measurement.predicted == measurement.labels).mean()),
             "maps": maps, "total": total, "spikes_histogram": {"edges": edges.tolist(), "images": counts.tolist()},
-            "confusion": confusion.tolist(), "class_accuracy": _class_accuracy(confusion),
-            "energy": _energies(total, picojoule_per_sop, picojoule_per_mac)}
+            "confusion": confusion.tolist(), "class_accuracy": _class_accuracy(confusion)}
+
+
+def sops_on_chip(network: SpikingNetwork, measurement: Measurement, fit: Fit) -> float:
+    """The mean SOPs of an image with those of the neurons that the chip copies."""
+    if fit.copies is None:
+        return float(measurement.sops.sum(1).mean())
+    sops = sum(fired @ synapses.fan_out(network.arrays[f"{stage.conv}/weights"], stage, copies).ravel()
+               for stage, fired, copies in zip(network.architecture.hidden, measurement.fired, fit.copies))
+    return float(sops / len(measurement.labels))
 
 
 def _confusion(measurement: Measurement, classes: int) -> np.ndarray:
@@ -108,12 +120,6 @@ def _total(maps: List[dict], measurement: Measurement) -> dict:
     total = _map_row("total", sum(row["neurons"] for row in maps), measurement.spikes.sum(1))
     total.update(_operations(measurement.sops.sum(1), sum(row["macs"] for row in stages)),
                  counted_spikes_mean=float(measurement.spikes[:, :-1].sum(1).mean()),
-                 weights=sum(row["weights"] for row in stages), cores=sum(row["cores"] for row in stages))
+                 weights=sum(row["weights"] for row in stages))
     total["weight_sparsity"] = sum(row["weights"] * row["weight_sparsity"] for row in stages) / total["weights"]
     return total
-
-
-def _energies(total: dict, picojoule_per_sop: float, picojoule_per_mac: float) -> dict:
-    sops, macs = total["sops_mean"] * picojoule_per_sop / 1e6, total["macs"] * picojoule_per_mac / 1e6
-    return {"picojoule_per_sop": picojoule_per_sop, "picojoule_per_mac": picojoule_per_mac,
-            "sops_microjoule": sops, "macs_microjoule": macs, "sops_over_macs": sops / macs}

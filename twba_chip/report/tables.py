@@ -1,5 +1,5 @@
-"""A report's table of the maps, and the whole as text."""
-from typing import List
+"""A report's tables: of the maps, of the energy and of the chips; and the whole as text."""
+from typing import Iterable, List, Optional
 
 COLUMNS = (  # title, width, key in a row, format
     ("map", 6, "map", "{}"), ("neurons", 8, "neurons", "{:,}"), ("fan-in", 7, "fan_in", "{:,}"),
@@ -8,29 +8,63 @@ COLUMNS = (  # title, width, key in a row, format
     ("sd", 7, "spikes_sd", "{:.1f}"), ("rate", 7, "firing_rate", "{:.2%}"), ("SOPs/image", 11, "sops_mean", "{:,.0f}"),
     ("dense MACs", 11, "macs", "{:,}"), ("SOPs/MACs", 10, "sops_over_macs", "{:.1%}"), ("cores", 6, "cores", "{:,}"),
     ("parts", 6, "parts", "{}"))
+CHIP_TITLES = ("chip", "axons", "neurons", "weight bits", "fits", "cores", "of", "time steps", "pJ/SOP", "uJ", "arithmetic uJ")
 
 
 def cells(row: dict) -> List[str]:
     """What each of COLUMNS shows of a map, or of the total: "-" where it has no such figure."""
-    return ["-" if row[key] is None else text.format(row[key]) for _, _, key, text in COLUMNS]
+    return [_cell(row[key], text) for _, _, key, text in COLUMNS]
+
+
+def chip_cells(row: dict) -> List[str]:
+    """What each of CHIP_TITLES shows of a chip: "-" where there is no such figure, "1-9" bits for 1 to 9, "~" at an estimate."""
+    bits, fits = row["weight_bits"], "yes" if row["placed"] else "by count"
+    return [row["title"], _cell(row["axons"], "{:,}"), _cell(row["neurons"], "{:,}"), _cell(bits, "1" if bits == 1 else "1-{}"),
+            fits if row["fits"] else "no", _cell(row["cores"], "~{:,}" if row["axons"] and not row["placed"] else "{:,}"),
+            _cell(row["chip_cores"], "{:,}"), _cell(row["time_steps"], "{}"), _cell(row["picojoule_per_sop"], "{:g}"),
+            _cell(row["microjoule"], "{:,.2f}"), f"{row['arithmetic_microjoule']:.2f}"]
+
+
+def core(report: dict) -> str:
+    """Whose cores the maps' rows count, in words."""
+    chip = next(row for row in report["chips"] if row["chip"] == report["chip"])
+    return f"{chip['title']}: {_cell(chip['axons'], '{:,}')} axons and {_cell(chip['neurons'], '{:,}')} neurons a core"
 
 
 def text(report: dict) -> str:
-    """The report as text: a line a map, then energy and robustness."""
-    core, energy, curve = report["core"], report["energy"], report["robustness"]
+    """The report as text: a line a map, then energy, chips and robustness."""
+    energy, curve = report["energy"], report["robustness"]
     lines = [f"{report['export']}: {report['variant']}, {report['images']} test images of {report['dataset']}, accuracy "
              f"{report['accuracy']:.2%}\n",
-             " ".join(title.rjust(width) for title, width, _, _ in COLUMNS)]
+             _line((title, width) for title, width, _, _ in COLUMNS)]
     for row in report["maps"] + [report["total"]]:
-        lines.append(" ".join(cell.rjust(width) for cell, (_, width, _, _) in zip(cells(row), COLUMNS)))
-    drops = ", ".join(f"{dropped:.0%}: {accuracy:.1%}" for dropped, accuracy in zip(curve["dropped"], curve["accuracy"]))
+        lines.append(_line((cell, width) for cell, (_, width, _, _) in zip(cells(row), COLUMNS)))
     lines += [
         f"\n{report['total']['counted_spikes_mean']:,.1f} spikes without {report['maps'][-1]['map']}'s, which the published code "
         "computes off chip and does not count.",
         "nonzero: a neuron's synapses whose weight is not 0 (mean). SOPs: at the map's own synapses.",
-        f"cores: of {core['axons']} axons and {core['neurons']} neurons. parts above 1: the fan-in exceeds a core, and the "
-        "chip has to add as many partial sums.",
-        f"energy an image: {energy['sops_microjoule']:.2f} uJ ({energy['picojoule_per_sop']:g} pJ a SOP); dense: "
-        f"{energy['macs_microjoule']:.2f} uJ ({energy['picojoule_per_mac']:g} pJ a MAC); {energy['sops_over_macs']:.1%} of it",
-        f"accuracy on the first {curve['images']} images when spikes are dropped: {drops}"]
-    return "\n".join(lines)
+        f"cores: {core(report)}. parts above 1: the fan-in exceeds a core, and the chip has to add as many partial sums.",
+        f"energy an image, arithmetic alone: SOPs {_energies(energy['sops'])}; dense MACs {_energies(energy['macs'])}", ""]
+    lines += _chips(report["chips"])
+    drops = ", ".join(f"{dropped:.0%}: {accuracy:.1%}" for dropped, accuracy in zip(curve["dropped"], curve["accuracy"]))
+    return "\n".join(lines + [f"\naccuracy on the first {curve['images']} images when spikes are dropped: {drops}"])
+
+
+def _chips(rows: List[dict]) -> List[str]:
+    table = [CHIP_TITLES, *(chip_cells(row) for row in rows)]
+    widths = [max(map(len, column)) + 1 for column in zip(*table)]
+    lines = [_line(zip(cells, widths)) for cells in table]
+    lines.append("by count: no published figure is exceeded, and nothing is placed. ~: without copies of neurons.")
+    return lines + [f"{row['title']} does not fit: {'; '.join(row['why'])}" for row in rows if not row["fits"]]
+
+
+def _energies(rows: List[dict]) -> str:
+    return ", ".join(f"{row['microjoule']:.2f} uJ ({row['arithmetic']}: {row['picojoule']:g} pJ)" for row in rows)
+
+
+def _line(columns: Iterable) -> str:
+    return " ".join(cell.rjust(width) for cell, width in columns)
+
+
+def _cell(value: Optional[float], text: str) -> str:
+    return "-" if value is None else text.format(value)

@@ -10,19 +10,22 @@ import numpy as np
 from twba_nets.network.architecture import Stage
 
 
-def fan_out(weights: np.ndarray, stage: Stage) -> np.ndarray:
+def fan_out(weights: np.ndarray, stage: Stage, copies: np.ndarray = None) -> np.ndarray:
     """How many nonzero synapses a spike of each of the stage's input neurons drives: int64 [size, size, channels].
 
-    weights: int8 [k, k, channels / groups, groups * filters]. Exact at borders, where fewer kernels see a neuron. An
-    image's SOPs are the sum of this over the neurons that spike.
+    weights: int8 [k, k, channels / groups, groups * filters]. copies: int [output_size, output_size], how many neurons there
+    are for one at each output position; None: one each. Exact at borders, where fewer kernels see a neuron. An image's
+    SOPs are the sum of this over the neurons that spike.
     """
+    held = np.ones(stage.map_shape[:2], int) if copies is None else copies
     by_channel = (weights != 0).reshape(weights.shape[:3] + (stage.groups, stage.filters)).sum(4)
     by_channel = by_channel.reshape(stage.kernel, stage.kernel, -1)  # group i reads the channels i, i + groups, ...
     padded, reach = stage.size + 2 * stage.margin, (stage.output_size - 1) * stage.stride + 1
     driven = np.zeros((padded, padded, stage.channels), np.int64)
     for row in range(stage.kernel):
         for column in range(stage.kernel):
-            driven[row:row + reach:stage.stride, column:column + reach:stage.stride] += by_channel[row, column]
+            reached = driven[row:row + reach:stage.stride, column:column + reach:stage.stride]
+            reached += held[..., np.newaxis] * by_channel[row, column]
     inner = slice(stage.margin, stage.margin + stage.size)
     return driven[inner, inner]
 

@@ -1,0 +1,194 @@
+"""Neuromorphic chips by their published figures, and whether a network's hidden stages fit one of each.
+
+A chip is judged by what is known of it. What is exceeded is said in words; where nothing is, the network fits by these counts.
+
+- Fan-in: all inputs of a neuron are axons of one core. With more inputs than axons a neuron has to be split into partial sums
+  (cores.py), which are integers, and a core sends spikes.
+- Weights: they are -1, 0 and 1, and take two bits. A synapse of one bit is there or not, so a weight takes two of them: one
+  whose axon adds, one whose axon subtracts. An input then takes two axons.
+- Cores: PAICORE's are those that twba-nets to-paicore uses (twba_chip/paicore), a placement with all copies of neurons. The
+  others' are an estimate: the rule of cores.py, which leaves out copies.
+- Neurons and synapses of the whole chip, where its cores are not known. A synapse is a neuron's own: kernels are not shared.
+- Speck's layers: each takes a stage, whose weights and neurons must find room in its two memories. sinabs rounds them up to
+  powers of two; this is left out.
+
+Only PAICORE's placement has been run, on a model of the chip. Of the others it is not known that they compute the same.
+"""
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+
+from twba_chip.paicore import placement, tiles
+from twba_chip.report import cores as crossbars, energy
+from twba_nets.network.architecture import Stage
+from twba_nets.system.errors import UserError
+
+WEIGHT_BITS = 2
+CROSSBAR = crossbars.Core(256, 256)  # a core as many papers assume it
+
+
+class Chip(NamedTuple):
+    """A chip. None: not published, or not found.
+
+    axons, neurons: of a core. cores: of the chip. weight_bits: of a synapse, at most. picojoule_per_sop: the published energy
+    of a synaptic operation, each by its own measure. core_weights: that a core stores, where it shares kernels.
+    all_neurons, all_synapses: of the chip. layers: (weights, neurons) that each holds, if a core is a layer.
+    """
+    title: str
+    axons: Optional[int] = None
+    neurons: Optional[int] = None
+    cores: Optional[int] = None
+    weight_bits: Optional[int] = None
+    picojoule_per_sop: Optional[float] = None
+    source: str = ""
+    core_weights: Optional[int] = None
+    all_neurons: Optional[int] = None
+    all_synapses: Optional[int] = None
+    layers: Tuple[Tuple[int, int], ...] = ()
+
+    @property
+    def synapses_a_weight(self) -> int:
+        return 2 if self.weight_bits == 1 else 1
+
+    @property
+    def core(self) -> Optional[crossbars.Core]:
+        """A core of whole weights; None if it is not known."""
+        if not self.axons or not self.neurons:
+            return None
+        return crossbars.Core(self.axons // self.synapses_a_weight, self.neurons, self.core_weights)
+
+
+PAICORE = Chip(
+    "PAICORE 2.0", *placement.CORE[:2], placement.OFFLINE_CORES, weight_bits=8, picojoule_per_sop=0.193,
+    source="cores, axons, weights of 1 to 8 bits: paicorelib 1.4.1 (256 neurons of two-bit weights); energy: 5.181 TSOPS/W, "
+    "Zhong et al., IEEE JSSC 2025")
+CHIPS = {
+    "generic": Chip("generic crossbar", *CROSSBAR[:2], source="no chip: a core as many papers assume it"),
+    "paicore": PAICORE,
+    "pku-nc64c": Chip(
+        "PKU-NC64C", weight_bits=1, picojoule_per_sop=2.64, all_neurons=1 << 16, all_synapses=1 << 26,
+        source="64K neurons, 64M synapses of one bit; energy: at 0.89 V, 24 MHz; Kuang et al., IEEE TCAS-II 2021. Not found: a "
+        "core's axons and neurons"),
+    "truenorth": Chip(
+        "TrueNorth", 256, 256, 4096, weight_bits=1, picojoule_per_sop=26.0,
+        source="Merolla et al., Science 2014: binary synapses, a weight for each type of axon"),
+    "loihi": Chip(
+        "Loihi", 4096, 1024, 128, weight_bits=9, picojoule_per_sop=23.6, core_weights=(1 << 20) // WEIGHT_BITS,
+        source="cores, weights of 1 to 9 bits, energy (the least): Davies et al., IEEE Micro 2018; axons, 128 KiB of synapses a "
+        "core: nengo-loihi"),
+    "loihi2": Chip(
+        "Loihi 2", cores=128, weight_bits=8, all_neurons=1000000, all_synapses=120000000,
+        source="Intel's technology brief, 2021: 128 cores, 1 million neurons, 120 million synapses; weights: Lava. Not found: a "
+        "core's axons and neurons, energy"),
+    "speck": Chip(
+        "Speck", cores=9, weight_bits=8, layers=tuple((weights << 10, neurons << 10) for weights, neurons in (
+            (16, 64), (16, 64), (16, 64), (32, 32), (32, 32), (64, 16), (64, 16), (16, 16), (16, 16))),
+        source="nine layers and their memories: SynSense's documentation of sinabs. Asynchronous: no time steps. Not found: "
+        "energy")}
+
+
+class Fit(NamedTuple):
+    """How a network lies on a chip.
+
+    why: what is exceeded, in words; empty if nothing is. stages: of each hidden stage `cores` and `parts`, and what else
+    cores.Placement has; {} where a core is not known. time_steps: for an image; None where partial sums or an asynchronous
+    chip leave it open. copies: of each stage how many neurons the chip holds for one at each position, int [H, W]; None:
+    one each.
+    """
+    why: List[str]
+    stages: List[Dict[str, Any]]
+    cores: Optional[int]
+    time_steps: Optional[int]
+    copies: Optional[List[np.ndarray]] = None
+
+
+def fit(chip: Chip, hidden: Sequence[Stage]) -> Fit:
+    """How the hidden stages lie on a chip."""
+    if chip.layers:
+        return Fit(_beyond_layers(chip, hidden), [{} for _ in hidden], len(hidden), None)
+    too_wide = _beyond_axons(chip, hidden)
+    if chip is PAICORE and not too_wide:
+        return _fit_paicore(hidden)
+    stages, needed = _count(chip.core, hidden)
+    why = too_wide + _beyond_totals(chip, hidden) + _exceeded(("cores", needed, chip.cores))
+    return Fit(why, stages, needed, None if too_wide else len(hidden))
+
+
+def row(name: str, chip: Chip, found: Fit, sops: float) -> dict:
+    """A chip's row for JSON. sops: an image's, with those of copied neurons.
+
+    placed: whether cores, how many are needed, is of to-paicore's tiles, with copies; else an estimate. microjoule: an
+    image's energy by the published figure; null where there is none. arithmetic_microjoule: the same SOPs as int32 additions.
+    """
+    published = chip.picojoule_per_sop
+    arithmetic = sops * energy.PICOJOULE_PER_SOP / 1e6
+    return {"chip": name, "title": chip.title, "axons": chip.axons, "neurons": chip.neurons, "chip_cores": chip.cores,
+            "weight_bits": chip.weight_bits, "fits": not found.why, "why": found.why, "cores": found.cores,
+            "placed": found.copies is not None, "time_steps": found.time_steps, "sops": sops, "picojoule_per_sop": published,
+            "microjoule": None if published is None else sops * published / 1e6, "arithmetic_microjoule": arithmetic,
+            "source": chip.source}
+
+
+def _count(core: Optional[crossbars.Core], hidden: Sequence[Stage]) -> Tuple[List[Dict[str, Any]], Optional[int]]:
+    """Fit.stages and Fit.cores by the rule of cores.py. None: the core is not known, or does not see one channel of a kernel."""
+    if not core or max(stage.kernel ** 2 for stage in hidden) > core.axons:
+        return [{} for _ in hidden], None
+    stages: List[Dict[str, Any]] = [crossbars.place(stage, core)._asdict() for stage in hidden]
+    return stages, sum(stage["cores"] for stage in stages)
+
+
+def _fit_paicore(hidden: Sequence[Stage]) -> Fit:
+    layers, why = tiles.cut(hidden, placement.CORE), []
+    try:
+        placement.place(hidden, layers)
+    except UserError as error:
+        why.append(str(error))
+    stages: List[Dict[str, Any]] = [{"cores": tiles.cores(layer, placement.CORE), "parts": 1} for layer in layers]
+    copies = []
+    for stage, layer in zip(hidden, layers):
+        neurons = np.concatenate([tile.neurons for tile in layer])
+        held = np.bincount(neurons, minlength=int(np.prod(stage.map_shape))).reshape(stage.map_shape)
+        copies.append(held[..., 0])  # a stage is cut alike in all its channels
+    return Fit(why, stages, sum(stage["cores"] for stage in stages), len(hidden), copies)
+
+
+def _beyond_axons(chip: Chip, hidden: Sequence[Stage]) -> List[str]:
+    widest, each = max(hidden, key=lambda stage: stage.fan_in), chip.synapses_a_weight
+    if not chip.axons or widest.fan_in * each <= chip.axons:
+        return []
+    two = " (two an input, since a synapse has one bit)" if each > 1 else ""
+    return [f"a neuron of {widest.conv} takes {widest.fan_in * each:,} axons{two}, and a core has {chip.axons:,}: it would need "
+            "partial sums"]
+
+
+def _beyond_totals(chip: Chip, hidden: Sequence[Stage]) -> List[str]:
+    neurons = sum(int(np.prod(stage.map_shape)) for stage in hidden)
+    synapses = chip.synapses_a_weight * sum(int(np.prod(stage.map_shape)) * stage.fan_in for stage in hidden)
+    return _exceeded(("neurons", neurons, chip.all_neurons), ("synapses", synapses, chip.all_synapses))
+
+
+def _beyond_layers(chip: Chip, hidden: Sequence[Stage]) -> List[str]:
+    needed = [(int(np.prod(stage.kernel_shape)) * stage.groups, int(np.prod(stage.map_shape))) for stage in hidden]
+    (weights, neurons), (most_weights, most_neurons) = (map(sum, zip(*pairs)) for pairs in (needed, chip.layers))
+    why = _exceeded(("stages", len(hidden), len(chip.layers)), ("weights", weights, most_weights),
+                    ("neurons", neurons, most_neurons))
+    return why or ([] if _find_layers(needed, chip.layers) else ["the stages do not find a layer with room each"])
+
+
+def _find_layers(needed: Sequence[Tuple[int, int]], layers: Tuple[Tuple[int, int], ...]) -> bool:
+    """Whether each (weights, neurons) finds a layer of its own."""
+    if not needed:
+        return True
+    (weights, neurons), rest = needed[0], needed[1:]
+    for layer in set(layers):
+        if weights <= layer[0] and neurons <= layer[1]:
+            at = layers.index(layer)
+            if _find_layers(rest, layers[:at] + layers[at + 1:]):
+                return True
+    return False
+
+
+def _exceeded(*counts: Tuple[str, Optional[int], Optional[int]]) -> List[str]:
+    """A sentence for each (what, how many are needed, how many there are) that is known and exceeded."""
+    return [f"takes {needed:,} {what}, and a chip has {there:,}" for what, needed, there in counts
+            if needed and there and needed > there]
