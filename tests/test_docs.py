@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from helpers import REPOSITORY
+from twba_nets.network.architecture import PAPER
 
 DOCS = REPOSITORY / "docs"
 PAGES = sorted([*REPOSITORY.glob("*.md"), *DOCS.glob("*.md"), *(REPOSITORY / "twba_chip").glob("**/*.md")])
@@ -49,6 +50,19 @@ def test_a_record_made_without_real_images(monkeypatch):
 def test_the_picture_is_the_networks():
     """After a change of the table: python docs/draw_network.py."""
     assert script("draw_network").draw() == (DOCS / "network.svg").read_text(encoding="utf-8")
+
+
+def test_the_picture_can_be_read_on_a_phone():
+    """Its letters at a width of 360 pixels; an arrow between any two maps; a legend of every kind of rectangle."""
+    picture = (DOCS / "network.svg").read_text(encoding="utf-8")
+    width = int(re.search(r'viewBox="0 0 (\d+) ', picture).group(1))
+    sizes = [int(size) * 360 / width for size in re.findall(r"font(?:-size)?: (\d+)px", picture)]
+    assert len(sizes) == 2 and min(sizes) >= 11
+    maps = re.findall('class="cell name"', picture)
+    assert picture.count('class="arrow"') == len(maps) - 1 == len(PAPER.stages) + 1
+    last_map, legend = picture.rindex("<text class"), {kind for kind, *_ in script("draw_network").LEGEND}
+    assert set(re.findall(r'<rect class="(\w+)"', picture[:last_map])) == legend
+    assert set(re.findall(r'<rect class="(\w+)"', picture[last_map:])) == legend
 
 
 @pages

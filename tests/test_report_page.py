@@ -138,6 +138,15 @@ def test_figures_take_the_pages_colours(html):
         assert f"{name}:" in light and f"{name}:" in dark
 
 
+def test_wide_tables_scroll_and_show_it(html, parsed):
+    """On a phone: a bar that stays, and words above each table of more columns than it shows."""
+    scrolling = [attributes for _, attributes in parsed.elements if attributes.get("class") == "scroll"]
+    assert len(scrolling) == 4 and re.search(r"\.scroll \{ overflow-x: auto;", html) and ".scroll::-webkit-scrollbar {" in html
+    words = re.search(r"@media \(max-width: \d+rem\) \{ (.*?) \{ content: ", html).group(1)
+    assert set(re.findall(r"\.(\w+) caption::after", words)) == {"maps", "confusion"}
+    assert {"maps sortable", "confusion"} <= set(parsed.attributes("table", "class"))
+
+
 def test_tables_have_the_figures_of_the_json(parsed, found):
     rows = {row[0]: row[1:] for row in reversed(parsed.rows)}  # of rows with one name the first: the maps come first
     for row in found["maps"] + [found["total"]]:
