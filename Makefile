@@ -4,7 +4,8 @@
 # bench   inference speed: the engine and its peers              test-torch   the tests of the PyTorch side, against TensorFlow
 # bench-train  training speed: this graph, the original's        bench-torch  PyTorch's training speed, by its parts
 # test-gpu  a GPU's arithmetic and speed, where there is one     test-lowest  with the lowest PyTorch that will do
-# test-readers  the exported files in other people's readers
+# test-readers  the exported files in other people's readers     test-tour  docs/tour.ipynb: it runs, and gives what it shows
+# tour    run docs/tour.ipynb anew and keep its outputs
 # lint    ruff, mypy, shellcheck, hadolint, zizmor               lock         resolve the requirements anew (needs uv)
 PYTHON := .venv/bin/python
 TORCH_PYTHON := .venv-torch/bin/python
@@ -16,7 +17,7 @@ LOCK := uv pip compile --no-config --no-emit-index-url --no-emit-find-links --ge
 TORCH_CPU_WHEELS ?= https://download.pytorch.org/whl/cpu/torch/
 export TORCH_CPU_WHEELS
 
-.PHONY: help setup setup-torch demo test test-torch test-gpu test-lowest test-readers train train-torch bench bench-train bench-torch lint lock
+.PHONY: help setup setup-torch demo test test-torch test-gpu test-lowest test-readers test-tour tour train train-torch bench bench-train bench-torch lint lock
 .DEFAULT_GOAL := setup
 
 help:
@@ -49,6 +50,15 @@ test-lowest:
 test-readers: setup setup-torch
 	@./setup.sh tools
 	.venv-tools/bin/nox -f tests/readers/noxfile.py $(ARGS)
+
+TOUR = PYTHONPATH=$$(echo '$(CURDIR)'/.venv-torch/lib/python*/site-packages) .venv-tools/bin/python
+test-tour: setup-torch
+	@./setup.sh tools
+	$(TOUR) -m pytest --nbval-lax docs/tour.ipynb $(ARGS)
+
+tour: setup-torch
+	@./setup.sh tools
+	$(TOUR) docs/run_tour.py
 
 train: setup
 	@test -n "$(FOLDER_$(VARIANT))" || { echo "VARIANT is twba or bwba, not $(VARIANT)" >&2; exit 1; }

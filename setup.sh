@@ -3,7 +3,7 @@
 #   ./setup.sh        .venv: CPython 3.7, TensorFlow 1.15, TensorLayer patched. Where there is no 3.7, uv fetches one
 #   ./setup.sh torch  .venv-torch: CPython 3.10 to 3.13, PyTorch for CUDA where there is an NVIDIA driver, else for the CPU
 #   ./setup.sh lowest .venv-lowest: CPython 3.11, the lowest PyTorch that will do; 5 GB, since PyPI has its build for CUDA alone
-#   ./setup.sh tools  .venv-tools: CPython 3.10 to 3.13, what lints, and what runs other people's readers
+#   ./setup.sh tools  .venv-tools: CPython 3.10 to 3.13, what lints, and what runs other people's readers and the tour
 #   ./setup.sh bench  .venv-bench: the benchmark's peers, on top of .venv-torch
 set -euo pipefail
 cd "$(dirname "$0")"

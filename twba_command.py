@@ -21,10 +21,11 @@ COMMANDS = {
     "to-qonnx": ("twba_chip.formats.qonnx_model", "a network as a QONNX model, for FINN's front end"),
     "to-c": ("twba_chip.formats.c_source", "a network as C99, for a microcontroller"),
     "to-paicore": ("twba_chip.paicore.command", "a network's hidden stages as frames for a chip PAICORE 2.0"),
+    "to-safetensors": ("twba_torch.to_safetensors", "a trained network as safetensors, for model hubs"),
     "train": ("twba_torch.train", "train a network, in PyTorch"),
 }
 EXTRAS = {"nir": "nir", "onnx": "onnx", "torch": "torch", "tensorboard": "torch", "matplotlib": "report", "jinja2": "report",
-          "sklearn": "digits"}
+          "sklearn": "digits", "safetensors": "torch"}
 
 
 def main(argv: Sequence[str] = None) -> None:
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] = None) -> None:
 
 def usage() -> str:
     """What --help prints."""
-    lines = [f"  {name:10} {text}" for name, (_, text) in COMMANDS.items()]
+    lines = [f"  {name:14} {text}" for name, (_, text) in COMMANDS.items()]
     return "\n".join(["usage: twba-nets COMMAND ...", "", *lines, "", "twba-nets COMMAND --help lists a command's flags."])
 
 

@@ -53,9 +53,9 @@ def test_every_command_explains_itself(name):
     done = subprocess.run([sys.executable, "-W", "ignore", "twba_command.py", name, "--help"], cwd=str(REPOSITORY),
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
     if done.returncode:
-        extra = {"to-nir": "nir", "to-onnx": "onnx", "to-qonnx": "onnx", "train": "torch"}[name]
+        extra = {"to-nir": "nir", "to-onnx": "onnx", "to-qonnx": "onnx", "to-safetensors": "torch", "train": "torch"}[name]
         line = process_error(done.returncode, done.stderr)
-        assert line.startswith(f"{extra} is not installed: {places.install(extra)}")
+        assert line.endswith(f" is not installed: {places.install(extra)}")
     else:
         assert done.stdout.startswith("usage: ") and "--help" in done.stdout
         if name != "train":  # one way to name a network: the first argument

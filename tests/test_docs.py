@@ -1,5 +1,6 @@
 """README and docs: their tables are those of the records, their picture is the network's, their links lead somewhere."""
 import importlib.util
+import json
 import re
 import sys
 
@@ -7,11 +8,15 @@ import pytest
 from matplotlib.image import imread
 
 from helpers import REPOSITORY
+from twba_nets.network.architecture import PAPER
+from twba_nets.system import places
 from twba_chip import predict
 from twba_nets.network.quantisers import WEIGHTS
 
 DOCS = REPOSITORY / "docs"
-PAGES = sorted([*REPOSITORY.glob("*.md"), *DOCS.glob("*.md"), *(REPOSITORY / "twba_chip").glob("**/*.md")])
+TOUR = DOCS / "tour.ipynb"
+CARDS = {name: places.released(name) / "MODEL_CARD.md" for name in places.RELEASED}
+PAGES = sorted([*REPOSITORY.glob("*.md"), *DOCS.glob("*.md"), *(REPOSITORY / "twba_chip").glob("**/*.md"), *CARDS.values(), TOUR])
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))
 
 
@@ -103,3 +108,38 @@ def test_subcommands_exist():
     for page in PAGES:
         named = set(re.findall(r"twba-nets ([a-z][a-z-]+)(?= |`|$)", page.read_text(encoding="utf-8"), re.MULTILINE))
         assert named <= set(twba_command.COMMANDS), page.name
+
+
+def test_the_picture_can_be_read_on_a_phone():
+    """Its letters at a width of 360 pixels; an arrow between any two maps; a legend of every kind of rectangle."""
+    picture = (DOCS / "network.svg").read_text(encoding="utf-8")
+    width = int(re.search(r'viewBox="0 0 (\d+) ', picture).group(1))
+    sizes = [int(size) * 360 / width for size in re.findall(r"font(?:-size)?: (\d+)px", picture)]
+    assert len(sizes) == 2 and min(sizes) >= 11
+    maps = re.findall('class="cell name"', picture)
+    assert picture.count('class="arrow"') == len(maps) - 1 == len(PAPER.stages) + 1
+    last_map, legend = picture.rindex("<text class"), {kind for kind, *_ in script("draw_network").LEGEND}
+    assert set(re.findall(r'<rect class="(\w+)"', picture[:last_map])) == legend
+    assert set(re.findall(r'<rect class="(\w+)"', picture[last_map:])) == legend
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_model_cards_are_those_of_the_records(name):
+    """After new figures: python docs/model_cards.py."""
+    text = CARDS[name].read_text(encoding="utf-8")
+    assert text == script("model_cards").text(name)
+    accuracy = json.loads((CARDS[name].parent / "spikes.json").read_text())["accuracy"]
+    assert f"\n    - type: accuracy\n      value: {100 * accuracy:.2f}\n" in text.split("\n---\n")[0]
+
+
+def test_the_tour_was_run_from_its_first_cell_to_its_last():
+    """And printed no warning, error or path of a machine. Whether it still gives the same: make test-tour."""
+    cells = json.loads(TOUR.read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1)) and len(code) > 10
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert {output["output_type"] for output in outputs} == {"stream", "display_data"}
+    printed = "".join("".join(output["text"]) for output in outputs if output["output_type"] == "stream")
+    assert {output.get("name", "stdout") for output in outputs} == {"stdout"} and "/tmp" not in printed
+    assert re.search(r": 0 of [\d,]+ spikes differ", printed)
+    assert sum("nbval-check-output" in cell["metadata"].get("tags", ()) for cell in code) >= 3

@@ -7,8 +7,10 @@ import pytest
 
 from helpers import random_architecture
 from twba_nets import datasets
+from twba_nets.network import architecture as arch
 from twba_nets.network.architecture import PAPER
 from twba_nets.runs import card, recipe as recipes
+from twba_nets.system import places
 from twba_nets.system.errors import UserError
 
 
@@ -138,3 +140,10 @@ def test_the_order_of_an_epoch():
     assert recipes.epoch_order(10, seed=3, epoch=7).tolist() == [4, 5, 9, 6, 0, 1, 2, 3, 7, 8]
     orders = [recipes.epoch_order(100, *numbers).tolist() for numbers in ((3, 7), (3, 8), (4, 7))]
     assert all(sorted(order) == list(range(100)) for order in orders) and len(set(map(tuple, orders))) == 3
+
+
+@pytest.mark.parametrize("change", [{"dataset": "digits"}, {"hold_out": 500}, {"limit_train": 500}, {"limit_test": 500},
+                                    {"data": {"path": "cifar10.npz", "sha256": ""}},
+                                    {"architecture": arch.read(places.NETWORKS / "small.toml")}], ids=str)
+def test_other_networks_and_images_have_no_reported_accuracy(change):
+    assert recipes.Recipe("twba", **change).reported is None

@@ -138,6 +138,14 @@ def test_figures_take_the_pages_colours(html):
         assert f"{name}:" in light and f"{name}:" in dark
 
 
+def test_wide_tables_scroll_and_show_it(html, parsed):
+    """Every table with a caption does: by a bar that stays, and words where it is wider than the page."""
+    captions = sum(tag == "caption" for tag, _ in parsed.elements)
+    assert sum(attributes.get("class") == "scroll" for _, attributes in parsed.elements) == captions > 3
+    assert ".scroll { overflow-x: auto;" in html and ".scroll::-webkit-scrollbar {" in html
+    assert ".wide caption::after { content:" in html and 'classList.toggle("wide", box.scrollWidth > box.clientWidth)' in html
+
+
 def test_tables_have_the_figures_of_the_json(parsed, found):
     rows = {row[0]: row[1:] for row in reversed(parsed.rows)}  # of rows with one name the first: the maps come first
     for row in found["maps"] + [found["total"]]:

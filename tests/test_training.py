@@ -22,7 +22,7 @@ from helpers import Clock, Snapshots, logged, scalars, start_training
 from twba_nets import datasets, system
 from twba_nets.network.architecture import PAPER, is_quantised
 from twba_nets.runs import card, journal, recipe as recipes, run_folder
-from twba_nets.system import places, progress
+from twba_nets.system import progress
 from twba_nets.system.errors import UserError
 from twba_nets.system.files import atomic_write, claimed
 from twba_tensorflow import checkpoint, quantisers, scripts, training
@@ -280,10 +280,11 @@ def test_summaries(finished_run):
 
 @pytest.mark.parametrize("name", ["l\u00e4ufe", "\u7f51\u7edc", "l\udce4ufe", "a\nb", "$x^_{\\frac"], ids=ascii)
 def test_a_curve_has_whatever_name_a_folder_has(name, finished_run, tmp_path):
+    """The run's folder, and that of its data, which is in the title."""
     folder = tmp_path / name
     folder.mkdir()
     shutil.copy(str(finished_run / "log.csv"), str(folder))
-    journal.draw_curve(folder, recipes.paper("twba"))
+    journal.draw_curve(folder, recipes.paper("twba").with_data(folder))
     assert (folder / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -337,9 +338,9 @@ def test_learning_curve(drawn, tmp_path):
     folder.mkdir(parents=True)
     (folder / "log.csv").write_text("".join(",".join(line) + "\n" for line in [
         journal.FIELDS, *([row[field] for field in journal.FIELDS] for row in rows)]))
-    journal.draw_curve(folder, recipes.Recipe("bwba", activation="three-level", limit_train=500))
+    journal.draw_curve(folder, recipes.Recipe("bwba", activation="three-level", limit_train=500).with_data(Path("data/a $b$")))
     title = drawn[0].figure._suptitle.get_text()
-    assert title == r"BWBA on cifar10 (first 500 training images), three-level activations, runs/a \$b\$"
+    assert title == r"BWBA on a \$b\$ (first 500 training images), 600 epochs, three-level activations"
     assert (folder / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     curves = {axis.get_ylabel(): {line.get_label(): line.get_xydata().tolist() for line in axis.lines} for axis in drawn}
     assert curves == {quantity: {part: [[epoch, float(row[f"{part}_{quantity}"])] for epoch, row in zip((1, 2, 4), rows)]
@@ -347,13 +348,16 @@ def test_learning_curve(drawn, tmp_path):
     assert [[text.get_text() for text in axis.get_legend().get_texts()] for axis in drawn] == [["train", "test"]] * 2
 
 
-@pytest.mark.parametrize("place", ["TWBA", "TWBA/published"])
-def test_the_title_of_a_released_curve(drawn, tmp_path, monkeypatch, place):
-    """It does not tell how the checkout's folder is called."""
-    monkeypatch.setattr(places, "HOME", tmp_path)
-    (tmp_path / place).mkdir(parents=True)
-    journal.draw_curve(tmp_path / place, recipes.paper("twba"))
-    assert drawn[0].figure._suptitle.get_text() == f"TWBA on cifar10, binary activations, {place}"
+@pytest.mark.parametrize("change, begun", [
+    ({}, ""), ({"initial_weights": {"file": "twba-published/training.npz", "sha256": ""}}, " from twba-published/training.npz")])
+def test_the_curve_of_the_papers_network(drawn, finished_run, tmp_path, change, begun):
+    """Its title says what was trained, and a line is at the accuracy that the paper reports."""
+    shutil.copy(str(finished_run / "log.csv"), str(tmp_path))
+    journal.draw_curve(tmp_path, recipes.Recipe("twba", **change))
+    assert drawn[0].figure._suptitle.get_text() == f"TWBA on CIFAR-10, 600 epochs{begun}, binary activations"
+    line = drawn[0].lines[-1]
+    assert set(line.get_ydata()) == {0.8819} and line.get_label() == "reported: 88.19 %"
+    assert "reported: 88.19 %" in [text.get_text() for text in drawn[0].get_legend().get_texts()] and len(drawn[1].lines) == 2
 
 
 def test_rows_beyond_the_checkpoint_are_dropped(finished_run, tmp_path):

@@ -107,10 +107,11 @@ def check_out(out: Path, *inputs: Path) -> None:
         raise UserError(f"{out}: would be read as a checkpoint, its card or its recipe: name another file")
 
 
-def check_kind(out: Path, magic: bytes) -> None:
-    """Raise UserError if a file that is to be written would take the place of one of another kind: magic, its first bytes."""
+def check_kind(out: Path, magic: bytes, at: int = 0) -> None:
+    """Raise UserError if a file to be written would take the place of one of another kind. magic: its bytes from `at` on."""
     if out.is_file() and out.stat().st_size:
         with open(out, "rb") as file:
+            file.seek(at)
             if file.read(len(magic)) != magic:
                 raise UserError(f"{out}: holds something else: name another file")
 

@@ -16,3 +16,9 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+
+// A table that is wider than the page says so: a phone's browser may show no bar.
+const mark = () => document.querySelectorAll(".scroll").forEach(
+  box => box.classList.toggle("wide", box.scrollWidth > box.clientWidth));
+addEventListener("resize", mark);
+mark();

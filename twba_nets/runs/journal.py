@@ -8,7 +8,7 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
 import numpy as np
 
 from twba_nets.runs import card, npz, provenance
-from twba_nets.system import places, streams
+from twba_nets.system import streams
 from twba_nets.system.errors import UserError
 from twba_nets.system.files import atomic_write
 from twba_nets.system.progress import duration
@@ -214,7 +214,7 @@ def _diverged(what: str, epoch: int) -> UserError:
 
 
 def draw_curve(folder: Path, recipe: Recipe) -> None:
-    """Draw accuracy and loss over the epochs of a run, from its log.csv, as learning_curve.png."""
+    """Draw accuracy and loss over the epochs of a run, from its log.csv, and the reported accuracy: learning_curve.png."""
     from twba_nets.system import drawing  # only now: an evaluation does without; and before Matplotlib, which it brings up
     from matplotlib.ticker import MaxNLocator
     rows = read_log(folder)
@@ -228,9 +228,11 @@ def draw_curve(folder: Path, recipe: Recipe) -> None:
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.set_ylabel(quantity)
             axis.grid(alpha=0.3)
+            if quantity == "accuracy" and recipe.reported:
+                axis.axhline(recipe.reported, color="black", linestyle="--", linewidth=1,
+                             label=f"reported: {100 * recipe.reported:.2f} %")
             axis.legend()
-        where = str(Path(*Path(places.recorded(folder.resolve())).parts[-2:]))  # from the checkout on, whatever its own name
-        title = f"{recipe.title}, {where.encode('utf-8', 'backslashreplace').decode()}"
+        title = recipe.title.encode("utf-8", "backslashreplace").decode()  # data of one's own have any name
         figure.suptitle(title.replace("$", r"\$"), fontsize="medium")  # what stands between two dollars would be set as a formula
         figure.tight_layout()
         figure.subplots_adjust(top=0.92)

@@ -17,6 +17,7 @@ from twba_nets.runs.run_folder import data_file
 
 FILE_NAME = "recipe.json"
 REPORTED = {"twba": 0.8819, "bwba": 0.8650}  # test accuracy on CIFAR-10, by the paper, after 600 epochs
+WRITTEN = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}  # data sets' names in titles
 LARGEST = 2 ** 31 - 1  # of every whole number in a recipe: what an int32 holds
 MOST_EPOCHS = 100000  # twice the published code's
 MOST_IMAGES = 50000  # in a batch, and to be limited to: as many as CIFAR-10 has
@@ -155,7 +156,16 @@ class Recipe:
                                            (f"tested on {self.hold_out} held-out training images", self.hold_out),
                                            (f"first {self.limit_test} test images", self.limit_test)) if limit]
         images = f" ({', '.join(limits)})" if limits else ""
-        return f"{self.variant.upper()} on {self.dataset}{images}, {self.activation} activations"
+        begun = f" from {self.initial_weights['file']}" if self.initial_weights else ""
+        return (f"{self.variant.upper()} on {WRITTEN.get(self.dataset, self.dataset)}{images}, {self.epochs} epochs{begun}, "
+                f"{self.activation} activations")
+
+    @property
+    def reported(self) -> Optional[float]:
+        """The paper's test accuracy of this network on CIFAR-10, whatever the schedule; None for other networks and images."""
+        limited = self.limit_train or self.limit_test or self.hold_out
+        is_papers = self.architecture == PAPER and self.dataset == "cifar10" and not self.data and not limited
+        return REPORTED[self.variant] if is_papers else None
 
     def learning_rate(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0."""

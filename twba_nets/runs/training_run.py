@@ -189,7 +189,7 @@ class TrainingRun:
         recipe.save(self.folder)
         if self.start:
             provenance.carry(self.start.parent, self.folder, self.first_epoch)
-        print(f"{self.folder}: {recipe.title}, epochs {self.first_epoch + 1} to {recipe.epochs}, batch size "
+        print(f"{self.folder}: {recipe.title}, now epochs {self.first_epoch + 1} to {recipe.epochs}, batch size "
               f"{recipe.batch_size}, seed {recipe.seed}" + "".join(f", {detail}" for detail in details), flush=True)
 
 
