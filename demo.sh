@@ -1,6 +1,6 @@
 #!/bin/sh
 # Train TWBA-Net on scikit-learn's handwritten digits (no download), stop, resume, evaluate and count spikes.
-# $PYTHON is the interpreter; the run's folder is runs/demo.
+# $PYTHON is the interpreter, by default python; the run's folder is runs/demo.
 set -eu
 cd "$(dirname "$0")"
 PYTHON=${PYTHON:-python}

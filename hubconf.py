@@ -8,12 +8,12 @@ dependencies = ["torch", "numpy"]
 
 
 def twba_cifar10(pretrained: bool = True) -> "StandardNetwork":
-    """Ternary weights, binary activations: images [N, 3, 32, 32] in [0, 1] -> logits [N, 10]. See twba_torch.load."""
+    """TWBA-Net, ternary weights, binary activations: images [N, 3, 32, 32] in [0, 1] -> logits [N, 10]. See twba_torch.load."""
     return _network("twba", pretrained)
 
 
 def bwba_cifar10(pretrained: bool = True) -> "StandardNetwork":
-    """Binary weights, binary activations; else as twba_cifar10."""
+    """BWBA-Net, binary weights, binary activations; else as twba_cifar10."""
     return _network("bwba", pretrained)
 
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Prepare an environment with the packages of its lock file; a second run reuses what is there.
-#   ./setup.sh        .venv: CPython 3.7, TensorFlow 1.15, TensorLayer patched. Where there is no 3.7, uv fetches one
-#   ./setup.sh torch  .venv-torch: CPython 3.10 to 3.13, PyTorch for CUDA where there is an NVIDIA driver, else for the CPU
-#   ./setup.sh lowest .venv-lowest: CPython 3.11, the lowest PyTorch that will do; 5 GB, since PyPI has its build for CUDA alone
-#   ./setup.sh tools  .venv-tools: CPython 3.10 to 3.13, what lints, and what runs other people's readers and the tour
+# Prepare an environment with the packages of its lock file; a second run reuses it.
+#   ./setup.sh        .venv: CPython 3.7, TensorFlow 1.15, patched TensorLayer. Without a CPython 3.7, uv fetches one
+#   ./setup.sh torch  .venv-torch: CPython 3.10 to 3.13, PyTorch for CUDA if there is an NVIDIA driver, else for the CPU
+#   ./setup.sh lowest .venv-lowest: CPython 3.11, the lowest supported PyTorch; 5 GB, since PyPI has only its build for CUDA
+#   ./setup.sh tools  .venv-tools: CPython 3.10 to 3.13, linters, and tools that run third-party readers and the tour
 #   ./setup.sh bench  .venv-bench: the benchmark's peers, on top of .venv-torch
 set -euo pipefail
 cd "$(dirname "$0")"
-TORCH_CPU_WHEELS=${TORCH_CPU_WHEELS:-https://download.pytorch.org/whl/cpu/torch/} # or a folder that has the wheel
+TORCH_CPU_WHEELS=${TORCH_CPU_WHEELS:-https://download.pytorch.org/whl/cpu/torch/} # or a folder with the wheel
 BUILD_PACKAGES="build-essential libssl-dev zlib1g-dev libbz2-dev libreadline-dev libsqlite3-dev libffi-dev liblzma-dev"
 
 fail() { echo "setup.sh: $*" >&2; exit 1; }
@@ -16,7 +16,7 @@ is_python() { # version, interpreter
   "$2" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$1')" >/dev/null 2>&1
 }
 
-find_python() { # versions, the best first; prints the interpreter
+find_python() { # versions, preferred first; prints the interpreter
   local version candidate
   for version in "$@"; do
     for candidate in "python$version" python3 "${PYENV_ROOT:-$HOME/.pyenv}/versions/$version".*/bin/"python$version" \
@@ -43,26 +43,26 @@ pip_install() { # environment's folder, pip's arguments
   "$environment/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes "$@"
 }
 
-fetch_python37() { # by a uv of our own: of later ones than 0.6 none offers 3.7
+fetch_python37() { # with our own uv: versions after 0.6 do not offer 3.7
   local python
-  python=$(find_python 3.13 3.12 3.11 3.10 3.9 3.8 3.14) || fail "no CPython from 3.8 on that could fetch 3.7: $REMEDY37"
+  python=$(find_python 3.13 3.12 3.11 3.10 3.9 3.8 3.14) || fail "fetching CPython 3.7 needs a CPython from 3.8 on: $REMEDY37"
   echo "no CPython 3.7 here: uv fetches one into .uv" >&2
   make_venv "$python" .uv
   pip_install .uv -r /dev/stdin <<<"uv==0.6.17 --hash=sha256:aa416f287c81bfffd21e82765944035e6c3f4566615bd4fc03db3a704be8e4d5" >&2 ||
-    fail "uv, which would fetch CPython 3.7, cannot be installed from pip's index: $REMEDY37"
+    fail "uv, which fetches CPython 3.7, cannot be installed from pip's index: $REMEDY37"
   UV_HTTP_TIMEOUT=60 .uv/bin/uv python install --no-config --install-dir .uv/python 3.7.9 >&2 ||
     fail "uv cannot fetch CPython 3.7.9: $REMEDY37"
 }
-REMEDY37="install CPython 3.7 (\`pyenv install 3.7\`, which on Debian and Ubuntu needs: apt install $BUILD_PACKAGES), or use"
+REMEDY37="install CPython 3.7 (\`pyenv install 3.7\`; on Debian and Ubuntu it needs: apt install $BUILD_PACKAGES), or use"
 REMEDY37+=" Docker (README.md)"
 
 python37() {
   [ "$(uname -sm)" = "Linux x86_64" ] ||
-    fail "TensorFlow 1.15 runs on Linux on x86-64 alone: use Docker, or PyTorch's side (make setup-torch)"
+    fail "TensorFlow 1.15 runs only on Linux on x86-64: use Docker or PyTorch (make setup-torch)"
   find_python 3.7 || { fetch_python37 && find_python 3.7; }
 }
 
-newer_python() { # who needs it
+newer_python() { # the subject of the message, "... needs"
   find_python 3.11 3.12 3.13 3.10 || fail "$1 CPython 3.10 to 3.13: install one (your system's python3, pyenv or uv)"
 }
 
@@ -86,7 +86,7 @@ torch_lock() { # interpreter; prints the lock file and pip's flags for this mach
   elif [ -e "$TORCH_CPU_WHEELS" ] || answers "$1" "$TORCH_CPU_WHEELS"; then
     echo "locks/torch-cpu.lock --find-links $TORCH_CPU_WHEELS"
   elif "$1" -m pip install --quiet --dry-run --ignore-installed --no-deps torch==2.13.0+cpu >/dev/null 2>&1; then
-    echo locks/torch-cpu.lock # pip is configured for a place that has the wheel
+    echo locks/torch-cpu.lock # pip's configured index has the wheel
   else
     echo locks/torch.lock
   fi
@@ -105,9 +105,9 @@ case "${1:-}" in
   ;;
 torch)
   if ! is_current .venv-torch locks/torch.lock locks/torch-cpu.lock; then
-    python=$(newer_python "PyTorch's side needs")
+    python=$(newer_python "PyTorch needs")
     read -r -a lock <<<"$(torch_lock "$python")"
-    echo "PyTorch by ${lock[0]} (the CPU's own build is locked for CPython 3.11 on Linux on x86-64; else PyPI's, on Linux with CUDA)"
+    echo "PyTorch from ${lock[0]} (CPU build: CPython 3.11 on Linux on x86-64 only; elsewhere PyPI's build, on Linux with CUDA)"
     prepare .venv-torch "$python" "${lock[@]}"
     cksum locks/torch.lock locks/torch-cpu.lock >.venv-torch/installed
   fi
@@ -136,6 +136,6 @@ bench)
   fi
   ;;
 *)
-  fail "$1? Nothing for TensorFlow's environment, torch, lowest, tools, or bench"
+  fail "$1: no such environment: use torch, lowest, tools or bench, or no argument for TensorFlow's"
   ;;
 esac

@@ -1,4 +1,4 @@
-"""The command twba-nets: one name for what the modules do."""
+"""The command twba-nets: one name for the modules' commands."""
 from __future__ import annotations
 
 import importlib
@@ -10,26 +10,26 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Sequence
 
-# name -> (the module whose main it runs, what it does)
+# name -> (the module whose main it runs, its description)
 COMMANDS = {
-    "predict": ("twba_chip.predict", "what a network sees in pictures, and its spikes"),
+    "predict": ("twba_chip.predict", "classify pictures, and count spikes"),
     "evaluate": ("twba_chip.evaluate", "accuracy and spikes on the test images"),
-    "export": ("twba_chip.export", "a model as an exact integer spiking network"),
+    "export": ("twba_chip.export", "export a model as an exact integer spiking network"),
     "report": ("twba_chip.report.command", "what a network costs on a neuromorphic chip"),
-    "to-nir": ("twba_chip.formats.nir_graph", "a network as a NIR graph, for simulators and chips"),
-    "to-onnx": ("twba_chip.formats.onnx_model", "a network as an ONNX model"),
-    "to-qonnx": ("twba_chip.formats.qonnx_model", "a network as a QONNX model, for FINN's front end"),
-    "to-c": ("twba_chip.formats.c_source", "a network as C99, for a microcontroller"),
-    "to-paicore": ("twba_chip.paicore.command", "a network's hidden stages as frames for a chip PAICORE 2.0"),
-    "to-safetensors": ("twba_torch.to_safetensors", "a trained network as safetensors, for model hubs"),
-    "train": ("twba_torch.train", "train a network, in PyTorch"),
+    "to-nir": ("twba_chip.formats.nir_graph", "export a network as a NIR graph, for simulators and chips"),
+    "to-onnx": ("twba_chip.formats.onnx_model", "export a network as an ONNX model"),
+    "to-qonnx": ("twba_chip.formats.qonnx_model", "export a network as a QONNX model, for FINN's front end"),
+    "to-c": ("twba_chip.formats.c_source", "export a network as C99, for a microcontroller"),
+    "to-paicore": ("twba_chip.paicore.command", "export a network's hidden stages as frames for a PAICORE 2.0 chip"),
+    "to-safetensors": ("twba_torch.to_safetensors", "export a trained network as safetensors, for model hubs"),
+    "train": ("twba_torch.train", "train a network with PyTorch"),
 }
 EXTRAS = {"nir": "nir", "onnx": "onnx", "torch": "torch", "tensorboard": "torch", "matplotlib": "report", "jinja2": "report",
           "sklearn": "digits", "safetensors": "torch"}
 
 
 def main(argv: Sequence[str] = None) -> None:
-    """Run the command that the first argument names."""
+    """Run the command named by the first argument. argv: default sys.argv[1:]. Exits with one line on an error."""
     if argv is None:
         interrupts.exit_at_once()  # the imports take seconds
         argv = sys.argv[1:]
@@ -39,13 +39,13 @@ def main(argv: Sequence[str] = None) -> None:
     elif not argv or argv[0] in ("-h", "--help"):
         print(usage())
     elif argv[0] not in COMMANDS:
-        sys.exit(f"error: twba-nets {argv[0]}: no such command: one of {', '.join(COMMANDS)}")
+        sys.exit(f"error: twba-nets {argv[0]}: no such command: use one of {', '.join(COMMANDS)}")
     else:
         _run(COMMANDS[argv[0]][0], argv[1:])
 
 
 def usage() -> str:
-    """What --help prints."""
+    """The text of --help."""
     lines = [f"  {name:14} {text}" for name, (_, text) in COMMANDS.items()]
     return "\n".join(["usage: twba-nets COMMAND ...", "", *lines, "", "twba-nets COMMAND --help lists a command's flags."])
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Train a TWBA-Net on CIFAR-10: ternary weights {-1, 0, +1}, binary activations {0, 1}.
 
-The paper reports about 88.19% test accuracy. --help lists what can be changed.
-The network stands in twba_tensorflow/published_network.py, the recipe in twba_nets/runs/recipe.py.
+The paper reports about 88.19% test accuracy. --help lists the flags.
+The network is in twba_tensorflow/published_network.py, the recipe in twba_nets/runs/recipe.py.
 """
 import os
 import sys

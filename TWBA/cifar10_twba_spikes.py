@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Evaluate a trained TWBA-Net on CIFAR-10 and count its spikes. --help lists what can be changed."""
+"""Evaluate a trained TWBA-Net on CIFAR-10 and count its spikes. --help lists the flags."""
 import os
 import sys
 

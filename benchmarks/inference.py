@@ -1,4 +1,4 @@
-"""Inference speed: the engine and its peers in turns, on one machine, from one checkpoint; on a quiet machine and a busy one."""
+"""Inference speed of the engine and its peers, in turns, from one checkpoint, on a quiet and on a busy machine."""
 import argparse
 import os
 import statistics
@@ -30,29 +30,29 @@ from workers import PEERS, PYTORCH, TENSORFLOW, add_flags, answer, ask, start
 
 SIDES = {"engine": TENSORFLOW, "engine_avx2": TENSORFLOW, "onnxruntime": PYTORCH, "openvino": PEERS, "openvino_bf16": PEERS,
          "litert": PEERS, "pytorch": PYTORCH, "pytorch_int8": PYTORCH, "tensorflow": TENSORFLOW, "published": TENSORFLOW}
-MORE = ("engine", "engine_avx2", "onnxruntime", "openvino", "litert")  # on one thread, too, and beside busy processes
+MORE = ("engine", "engine_avx2", "onnxruntime", "openvino", "litert")  # also on one thread and beside busy processes
 BATCHES = (1, 8, 200)
-IMAGES = 1000  # whose predictions are compared
+IMAGES = 1000  # to compare predictions
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(
-        description="Time a released network at batch 1, 8 and 200: the integer engine (as compiled for this processor, and for "
-        "AVX2), ONNX Runtime and OpenVINO (the ONNX model), LiteRT with XNNPACK (int8), PyTorch (the network written plainly; "
-        "and this project's int8 convolutions) and TensorFlow 1.15 (the checkpoint as it is, by this project's graph and by the "
-        "published code's, group by group). Engine, ONNX Runtime and OpenVINO standardise the images, the others get them ready. "
-        "Each in a process of its own, in turns, those beside one load after the other; medians over the turns, and the ratios "
-        "within each turn. The engine, ONNX Runtime, OpenVINO and LiteRT on one thread, too, and beside processes that spin. "
-        "Beside speed, the share of predictions that are the engine's, and the accuracy where $CIFAR10_DIR names the images. "
-        "Last the engine's roofline: the time of its stages against what the processor was measured to do with their "
-        "instructions in registers alone.")
+        description="Time a released network at batch 1, 8 and 200: the integer engine (compiled for this processor, and for "
+        "AVX2), ONNX Runtime and OpenVINO (the ONNX model), LiteRT with XNNPACK (int8), PyTorch (plain, and with this "
+        "project's int8 convolutions) and TensorFlow 1.15 (the checkpoint, in this project's graph and in the published "
+        "code's, group by group). Engine, ONNX Runtime and OpenVINO standardise the images; the others get standardised ones. "
+        "Each side runs in its own process, in turns; the loads follow one after the other. Results are medians over the turns, "
+        "and ratios within each turn. The engine, ONNX Runtime, OpenVINO and LiteRT also run on one thread and beside spinning "
+        "processes. The output also has the fraction of predictions equal to the engine's, the accuracy (if $CIFAR10_DIR names "
+        "the images), and the engine's roofline: the time of its stages against the processor's measured limit for their "
+        "instructions in registers.")
     add_flags(parser, seconds=3)
     parser.add_argument("--variant", choices=quantisers.WEIGHTS, default="twba", help="released checkpoint (default: twba)")
     parser.add_argument("--loads", type=command_line.natural, nargs="+", default=[0, 1, 2], metavar="N",
-                        help="how many busy processes beside what is timed; --seconds is for each of these numbers, and the "
-                        "three batches share it (default: 0 1 2)")
+                        help="numbers of busy processes beside the timed one; --seconds is for each number, shared by the "
+                        "three batches (default: 0 1 2)")
     parser.add_argument("--sides", choices=SIDES, nargs="+", default=list(SIDES), metavar="SIDE",
-                        help=f"beside the engine: of {', '.join(list(SIDES)[1:])} (default: all)")
+                        help=f"sides besides the engine: {', '.join(list(SIDES)[1:])} (default: all)")
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):
         figures = measure(args)
@@ -88,7 +88,7 @@ def measure(args):
 
 
 def _images():
-    """uint8 [IMAGES, 32, 32, 3], and their labels: CIFAR-10's first test images where its folder is named, else noise."""
+    """(uint8 [IMAGES, 32, 32, 3], labels): CIFAR-10's first test images if $CIFAR10_DIR is set, else (noise, None)."""
     if os.environ.get(cifar10.ENVIRONMENT_VARIABLE):
         data = cifar10.load()
         return data.x_test[:IMAGES], data.y_test[:IMAGES]
@@ -96,7 +96,7 @@ def _images():
 
 
 def _start(args, folder, images):
-    """Write what the workers read, and start them: (side, threads) -> process."""
+    """Write the workers' files, and start the workers: (side, threads) -> process."""
     model = command_line.released_model(args.variant)
     export, onnx, npy = (folder / name for name in ("export.npz", "network.onnx", "images.npy"))
     _run(TENSORFLOW, "-m", "twba_tensorflow.export", model, export)
@@ -113,14 +113,14 @@ def _run(python, *arguments):
 
 
 def _python(side):
-    """Where the peers' environment is not there, the worker says what it lacks."""
+    """A side's interpreter. Without the peers' environment it is PyTorch's, whose worker reports the missing package."""
     return SIDES[side] if SIDES[side].exists() else PYTORCH
 
 
 def _turns(workers, loads, seconds, rounds):
     """For each turn: (side, threads, busy processes, batch) -> the worker's answer, one at a time.
 
-    All turns beside one load come before the next load: what follows the load, as the engine's default does, has settled then.
+    All turns with one load precede the next load, so that a side that adapts to the load, like the engine, settles.
     """
     turns = [{} for _ in range(rounds)]
     for load in loads:
@@ -133,14 +133,14 @@ def _turns(workers, loads, seconds, rounds):
 
 
 def _quality(said, engine, labels):
-    """Of a side: its version, the share of its predictions that are the engine's, and of those that are right."""
+    """A side's version, the fraction of its predictions equal to the engine's, and its accuracy."""
     predictions = np.array(said["predictions"])
     return {"version": said["version"], "predictions_as_the_engines": float(np.mean(predictions == engine["predictions"])),
             "accuracy": None if labels is None else float(np.mean(predictions == labels))}
 
 
 def _row(key, turns, all_threads):
-    """Medians over the turns; also of how much faster the engine's default was in the same turn."""
+    """Medians over the turns, also of the speed of the engine's default relative to it in the same turn."""
     found, engine = ([turn[one] for turn in turns] for one in (key, ("engine", all_threads) + key[2:]))
     speeds = sorted(turn["images_per_second"] for turn in found)
     return {**dict(zip(("side", "threads", "busy_processes", "batch"), key)),

@@ -5,7 +5,7 @@ OURS = ("engine", "engine_avx2")
 
 
 def table(figures: dict) -> str:
-    """figures: as inference.measure gives them."""
+    """The tables as text. figures: from inference.measure."""
     lines = ["{machine}, {cores} cores, commit {commit}, {variant}, medians of {rounds} turns; load average before: "
              "{load_average_before:.1f}".format(**figures)]
     lines += [f"{side} is left out: {why}" for side, why in figures["missing"].items()]
@@ -16,7 +16,7 @@ def table(figures: dict) -> str:
 
 
 def _speeds(rows: List[dict], busy: int) -> List[str]:
-    """A line for each side and number of threads, then the engine against the best of the others."""
+    """A line per side and number of threads, then the engine against the best of the others."""
     batches = sorted({row["batch"] for row in rows})
     title = f"beside {busy} busy process{'' if busy == 1 else 'es'}" if busy else "with nothing beside it"
     cells = "".join(f"{f'batch {batch}':>13}{'engine is':>11}" for batch in batches)
@@ -31,14 +31,14 @@ def _speeds(rows: List[dict], busy: int) -> List[str]:
 
 
 def _of_all_threads(rows: List[dict]) -> List[List[dict]]:
-    """The rows of each of the engine's builds, with all threads."""
+    """The rows of each build of the engine with all threads."""
     threads = max(row["threads"] for row in rows)
     builds = [[row for row in rows if (row["side"], row["threads"]) == (side, threads)] for side in OURS]
     return [build for build in builds if build]
 
 
 def _against_the_best(own: List[dict], others: List[dict]) -> str:
-    """How much faster than the fastest of the others, whatever its number of threads, a build is."""
+    """How much faster a build is than the fastest of the others, with any number of threads."""
     cells = []
     for row in own:
         best = min((other for other in others if other["batch"] == row["batch"]), key=lambda other: other["engine_is_faster_by"])

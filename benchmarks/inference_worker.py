@@ -1,7 +1,7 @@
-"""One side of inference.py, in an environment of its own: inference_worker.py SIDE THREADS IMAGES MODEL EXPORT ONNX.
+"""One side of inference.py, in its own environment: inference_worker.py SIDE THREADS IMAGES MODEL EXPORT ONNX.
 
-It first says, as a line of JSON, its version and what it predicts for the images (npy), or what is missing here. Then it reads
-lines "BATCH SECONDS" and answers each with the images/s and the latencies of what it ran in that time.
+It first prints, as a line of JSON, its version and its predictions for the images (npy), or what is missing here. Then it
+reads lines "BATCH SECONDS", and answers each with the images/s and the latencies of its runs in that time.
 """
 import json
 import sys
@@ -18,7 +18,7 @@ from twba_chip.spiking import reference as spiking_network
 from twba_nets.network.architecture import PAPER
 from twba_nets.system.errors import UserError
 
-PREDICTED = 200  # images at a time
+PREDICTED = 200  # images per batch
 
 
 def main():
@@ -39,8 +39,8 @@ def main():
 
 
 def measure(side: sides.Side, x: np.ndarray, seconds: float) -> dict:
-    """Run a batch again and again for so many seconds, once at least."""
-    side.run(x)  # buffers and kernels for this batch
+    """Run a batch repeatedly for the given seconds, at least once."""
+    side.run(x)  # prepares buffers and kernels for this batch
     times, ends = [], time.perf_counter() + seconds
     while not times or time.perf_counter() < ends:
         started = time.perf_counter()

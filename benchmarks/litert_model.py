@@ -1,9 +1,9 @@
 """An exported network as a LiteRT (TensorFlow Lite) model, from standardised images to logits.
 
-A spike is the int8 127 and stands for 6, no spike is -128 and stands for 0. A hidden stage is a CONV_2D of int8 whose scales
-cancel to 1. Its bias is 255 * (1 - T), T the threshold: the sum is at least 255 where the neuron fires and at most 0 elsewhere,
-and saturation to int8 is the threshold. The second float stage is multiplied by 2^60, so that the clipping to [0, 6] of its
-RELU6 leaves 0 or 6.
+A spike is the int8 127, which stands for 6; no spike is -128, which stands for 0. A hidden stage is an int8 CONV_2D whose
+scales cancel to 1. Its bias is 255 * (1 - T) with threshold T: the sum is at least 255 if the neuron fires and at most 0 if
+not, so saturation to int8 acts as the threshold. The second float stage is multiplied by 2^60, so that its RELU6, which clips
+to [0, 6], leaves 0 or 6.
 """
 from typing import Any, Optional, Sequence
 
@@ -23,7 +23,7 @@ ACTIVATION, OPERATOR = schema.ActivationFunctionType, schema.BuiltinOperator
 
 
 def build(arrays: Arrays) -> bytes:
-    """The model of a network as spiking_file.load gives it, for float32 images [N, 24, 24, 3]."""
+    """The LiteRT file of a network, for float32 images [N, 24, 24, 3]. arrays: from twba_chip.spiking.file.load."""
     graph = Graph()
     x = images = graph.tensor("images", [1, PAPER.image_size, PAPER.image_size, PAPER.channels])
     for stage in PAPER.stages:
@@ -36,7 +36,7 @@ def _float_stage(graph: "Graph", arrays: Arrays, stage: arch.Stage, x: int) -> i
     offset = arrays[f"{stage.conv}/offset"]
     if not stage.fires:
         return graph.convolution(stage, x, graph.constant(kernel), graph.constant(offset), ACTIVATION.RELU)
-    order = np.arange(stage.filters).reshape(-1, stage.reader.groups).T.ravel()  # as the reader's groups read them
+    order = np.arange(stage.filters).reshape(-1, stage.reader.groups).T.ravel()  # the order of the reader's groups
     x = graph.convolution(stage, x, graph.constant(kernel[order] * TO_STEP), graph.constant(offset[order] * TO_STEP),
                           ACTIVATION.RELU6)
     spikes = graph.spikes(stage.map, [1, *stage.map_shape])
@@ -52,7 +52,7 @@ def _hidden(graph: "Graph", arrays: Arrays, stage: arch.Stage, spikes: int) -> i
 
 
 def _by_readers_groups(graph: "Graph", stage: arch.Stage, order: np.ndarray, x: int) -> int:
-    """Groups read adjacent channels: turn [..., groups, reader's groups, share] to [..., reader's groups, groups, share]."""
+    """Groups read adjacent channels: [..., groups, reader's groups, share] -> [..., reader's groups, groups, share]."""
     if 1 in order.shape[:2]:
         return x
     positions, (groups, readers, share) = stage.output_size ** 2, order.shape
@@ -72,15 +72,15 @@ def _classify(graph: "Graph", arrays: Arrays, spikes: int) -> int:
 
 
 class Graph:
-    """Tensors and operators in the order in which they are added; a tensor is named by its number."""
+    """Tensors and operators in the order of their addition. A tensor is identified by its number."""
 
     def __init__(self):
         self.tensors, self.operators, self.codes = [], [], []
-        self.buffers = [schema.BufferT()]  # the first one is for tensors without data
+        self.buffers = [schema.BufferT()]  # the first is for tensors without data
 
     def tensor(self, name: str, shape: Sequence[int], dtype: type = np.float32, data: Optional[np.ndarray] = None,
                quantised: Optional[Any] = None) -> int:
-        """shape: a 1 in front is any number of images."""
+        """Add a tensor. shape: its first axis, 1, is for any number of images, unless it has data."""
         tensor = schema.TensorT(name=name, shape=list(shape), type=TYPES[np.dtype(dtype)], quantization=quantised, buffer=0)
         if data is None:
             tensor.shapeSignature = [-1, *shape[1:]]
@@ -91,11 +91,11 @@ class Graph:
         return len(self.tensors) - 1
 
     def spikes(self, name: str, shape: Sequence[int]) -> int:
-        """A tensor of spikes."""
+        """Add a tensor of spikes."""
         return self.tensor(name, shape, np.int8, quantised=_quantised(np.array([SCALE]), NO_SPIKE))
 
     def constant(self, array: np.ndarray, scale: Optional[float] = None) -> int:
-        """scale: what the integer 1 stands for in each output channel."""
+        """Add a constant. scale: the value of the integer 1 in each output channel."""
         quantised = None if scale is None else _quantised(np.full(len(array), scale), 0)
         return self.tensor(f"constant{len(self.tensors)}", array.shape, array.dtype, array, quantised)
 
@@ -109,7 +109,7 @@ class Graph:
         return output
 
     def convolution(self, stage: arch.Stage, x: int, kernel: int, bias: int, activation: int) -> int:
-        """A stage's convolution, of spikes if it is quantised. kernel: [O, k, k, C / groups]."""
+        """Add a stage's convolution; its output is spikes if the stage is quantised. kernel: [O, k, k, C / groups]."""
         new = self.spikes if stage.quantised else self.tensor
         padding = getattr(schema.Padding, stage.padding)
         options = schema.Conv2DOptionsT(padding=padding, strideW=stage.stride, strideH=stage.stride,
@@ -117,13 +117,13 @@ class Graph:
         return self.add(OPERATOR.CONV_2D, [x, kernel, bias], new(stage.conv, [1, *stage.map_shape]), options)
 
     def reshape(self, spikes: int, shape: Sequence[int]) -> int:
-        """Spikes in another shape, whose first number is the number of images times the one given."""
+        """Reshape spikes. shape: its first axis is multiplied by the number of images."""
         new = np.array([-1, *shape[1:]], np.int32)
         return self.add(OPERATOR.RESHAPE, [spikes, self.constant(new)], self.spikes(f"shape{len(self.tensors)}", shape),
                         schema.ReshapeOptionsT(newShape=new))
 
     def model(self, images: int, logits: int) -> bytes:
-        """The file."""
+        """The file's bytes."""
         graph = schema.SubGraphT(tensors=self.tensors, inputs=[images], outputs=[logits], operators=self.operators)
         codes = [schema.OperatorCodeT(builtinCode=code, deprecatedBuiltinCode=code, version=3 if code == OPERATOR.CONV_2D else 1)
                  for code in self.codes]

@@ -1,11 +1,11 @@
-"""A busy machine: processes that spin beside what is timed."""
+"""A busy machine: processes that spin beside the timed one."""
 import contextlib
 import os
 import subprocess
 import sys
 from typing import Iterator
 
-# it ends with the process that started it, however that ended
+# it ends with the process that started it, even after a kill
 SPIN = """
 import os, sys
 print("spinning", flush=True)
@@ -19,7 +19,7 @@ while os.getppid() == int(sys.argv[1]):
 def busy(processes: int) -> Iterator[None]:
     """Keep this many processes spinning until the block ends.
 
-    Each has a session of its own, as another user's has: Linux may share its cores between sessions, not processes.
+    Each has its own session, like another user's: Linux may share its cores between sessions, not between processes.
     """
     spinning = []
     try:

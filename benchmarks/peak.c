@@ -1,8 +1,8 @@
-/* The processor's own limit for the engine's three instruction mixes: everything in registers, nothing to wait for. */
+/* The processor's limit for the engine's three instruction mixes, with all operands in registers and no waiting. */
 #include "../twba_chip/engine/openmp.h"
 #include "../twba_chip/engine/vectors.h"
 
-/* The compiler must take a vector for changed. Without AVX2 it is two registers. */
+/* Makes the compiler assume that a vector has changed. Without AVX2 it is two registers. */
 #ifdef __AVX2__
 #define KEEP(vector) __asm__ volatile("" : "+x"(vector))
 #else
@@ -21,9 +21,9 @@ typedef uint64_t half __attribute__((vector_size(16)));
     } while (0)
 #endif
 
-enum { SUMS = 8, CHAINS = 12 }; /* independent, so that none has to wait for itself */
+enum { SUMS = 8, CHAINS = 12 }; /* independent chains, so that none waits for itself */
 
-/* What words.c adds for 512 synapses, or 128. */
+/* The addend in words.c for 512 synapses, or 128. */
 #ifdef __AVX512VPOPCNTDQ__
 typedef sums_of_16 operands;
 static inline operands meet(operands spikes, operands plus, operands minus, int ternary) {
@@ -37,7 +37,7 @@ static inline operands meet(operands spikes, operands plus, operands minus, int 
 }
 #endif
 
-/* Operations a second, all threads; work does so many in each of its repeats. */
+/* Operations per second over all threads. operations: of work in each repeat. */
 static double rate(void (*work)(int64_t), int64_t repeats, int operations) {
     double started = omp_get_wtime();
     int threads = 1;
@@ -96,13 +96,13 @@ static void products(int64_t repeats) {
         KEEP(sums[j]);
 }
 
-/* Synapses: choice, population count, addition; or look-up and addition, and the same for the weights of -1. */
+/* Synapses per second: choice, population count, addition; or look-up and addition, repeated for the weights of -1. */
 double peak_synapses(int64_t repeats, int ternary) {
     return rate(ternary ? ternary_synapses : binary_synapses, repeats, SUMS * (LOOKS_UP ? 128 : 512));
 }
 
-/* Planes that adders take in. */
+/* Planes per second that adders take in. */
 double peak_planes(int64_t repeats) { return rate(adders, repeats, SUMS * PLACES); }
 
-/* Float multiply-accumulates. */
+/* Float multiply-accumulates per second. */
 double peak_floats(int64_t repeats) { return rate(products, repeats, CHAINS * LANES); }

@@ -1,4 +1,4 @@
-"""The engine's roofline: its stages' time against what the processor does with their instructions in registers alone."""
+"""The engine's roofline: its stages' speed against the processor's limit for their instructions in registers."""
 import ctypes
 import statistics
 from pathlib import Path
@@ -11,7 +11,7 @@ REPEATS = 20000000
 
 
 class Stages:
-    """In the process that times an engine: called after the runs, it says what the stages did since the last call."""
+    """Measures an engine's stages in its process. Call it after the runs for the figures since the last call."""
 
     def __init__(self, running: Engine, threads: int):
         self.running = running
@@ -23,9 +23,9 @@ class Stages:
             peak.restype, peak.argtypes = ctypes.c_double, [ctypes.c_int64] + more
 
     def __call__(self, images: int, batch: int) -> Dict[str, dict]:
-        """By convolution: seconds and operations of an image, and the limit's operations a second.
+        """By convolution: seconds and operations per image, and the limit in operations per second.
 
-        images: how many were run since the last call, in batches of `batch`.
+        images: number of images since the last call, in batches of `batch`.
         """
         by_planes, seconds = batch >= self.running.prepared.struct.many, self.running.seconds()
         hidden = self.peaks.peak_planes(REPEATS) if by_planes else self.peaks.peak_synapses(REPEATS, self.ternary)
@@ -39,9 +39,11 @@ class Stages:
 
 
 def operations(arrays, stage, batch, by_planes):
-    """What the engine has to do in a stage for an image. Float stages: multiply-accumulates; of the second Winograd's, which
-    are a quarter of the usual, without its transforms' additions. Hidden stages: synapses; by planes, planes added: one for
-    each synapse of weight 1 or -1 (for each of 1 where there is no 0), and all lanes of a vector count, in use or not.
+    """Operations of the engine in a stage per image.
+
+    Float stages: multiply-accumulates; in the second Winograd's, a quarter of the usual, without its transforms. Hidden
+    stages: synapses; by planes: planes added, one per synapse of weight 1 or -1 (only 1 in a stage without zeros), counting all
+    lanes of a vector, used or not.
     """
     positions = stage.output_size ** 2
     if not stage.quantised:
@@ -53,8 +55,9 @@ def operations(arrays, stage, batch, by_planes):
 
 
 def summary(turns: Sequence[Dict[str, dict]]) -> Dict[str, dict]:
-    """turns: what Stages said in each. By stage, and for the hidden stages together: microseconds an image, million operations,
-    and the share of what the processor does in the same turn where all operands stay in registers.
+    """Microseconds per image, million operations and fraction of the limit, by stage and for the hidden stages together.
+
+    turns: the results of Stages. The limit is the processor's in the same turn, with all operands in registers.
     """
     names = {stage.conv: [stage.conv] for stage in PAPER.stages}
     names["hidden"] = [stage.conv for stage in PAPER.stages if stage.quantised]
@@ -62,7 +65,7 @@ def summary(turns: Sequence[Dict[str, dict]]) -> Dict[str, dict]:
 
 
 def _row(turns: Sequence[List[dict]]) -> Dict[str, float]:
-    """turns: what is said of one or more stages, in each turn."""
+    """turns: the results of one or more stages in each turn."""
     seconds, operations = ([sum(stage[key] for stage in stages) for stages in turns] for key in ("seconds", "operations"))
     limits = [stages[0]["operations_per_second"] for stages in turns]
     return {"microseconds": 1e6 * statistics.median(seconds), "mega_operations": operations[0] / 1e6,

@@ -1,4 +1,4 @@
-"""The sides of inference.py. Each is a function of a network's files and the number of threads, and imports what it times."""
+"""The sides of inference.py. Each is a function of a network's files and the number of threads, and imports its library."""
 import os
 import shlex
 import subprocess
@@ -13,15 +13,15 @@ from twba_nets.runs import card, npz
 
 
 class Files(NamedTuple):
-    """Of one network: the checkpoint, the exported file, the ONNX model."""
+    """One network's checkpoint, exported file and ONNX model."""
     model: Path
     export: Path
     onnx: Path
 
 
 class Side(NamedTuple):
-    """version: of what computes. run: images to logits. prepared: whether it gets standardised images, float32 [N, 24, 24, 3],
-    in place of uint8 [N, 32, 32, 3]. stages: roofline.Stages of the engine.
+    """version: of the library. run: images -> logits [N, classes]. prepared: whether the images are standardised, float32
+    [N, 24, 24, 3], instead of uint8 [N, 32, 32, 3]. stages: the engine's roofline.Stages.
     """
     version: str
     run: Callable[[np.ndarray], np.ndarray]
@@ -30,7 +30,7 @@ class Side(NamedTuple):
 
 
 def engine(files: Files, threads: int) -> Side:
-    """The compiled engine; with several threads in its default, which follows the machine's load."""
+    """The compiled engine; with several threads its default, which adapts to the machine's load."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
     from roofline import Stages
     from twba_chip.engine import Engine
@@ -39,7 +39,7 @@ def engine(files: Files, threads: int) -> Side:
 
 
 def engine_avx2(files: Files, threads: int) -> Side:
-    """The same, compiled for the first processors with AVX2."""
+    """The engine, compiled for the first processors with AVX2."""
     from twba_chip.engine import library
     library.FLAGS = [flag for flag in library.FLAGS if flag not in library.NATIVE] + ["-march=haswell"]
     return engine(files, threads)
@@ -51,7 +51,7 @@ def _compiler() -> str:
 
 
 def tensorflow(files: Files, threads: int, graph: str = "fast") -> Side:
-    """The checkpoint as it is, in TensorFlow 1.15."""
+    """The checkpoint in TensorFlow 1.15."""
     from twba_tensorflow import quieten_tensorflow
     quieten_tensorflow()
     import tensorflow as tf
@@ -66,12 +66,12 @@ def tensorflow(files: Files, threads: int, graph: str = "fast") -> Side:
 
 
 def published(files: Files, threads: int) -> Side:
-    """The same by the published code's graph."""
+    """The same in the published code's graph."""
     return tensorflow(files, threads, graph="published")
 
 
 def pytorch(files: Files, threads: int, exact: bool = False) -> Side:
-    """The same network written plainly, float32, eager."""
+    """The same network in plain PyTorch, float32, eager. exact: with this project's int8 convolutions."""
     import torch
     from twba_torch import device, network, variables
     device.keep_memory()
@@ -87,12 +87,12 @@ def pytorch(files: Files, threads: int, exact: bool = False) -> Side:
 
 
 def pytorch_int8(files: Files, threads: int) -> Side:
-    """This project's own exact int8 convolutions in PyTorch."""
+    """This project's exact int8 convolutions in PyTorch."""
     return pytorch(files, threads, exact=True)
 
 
 def onnxruntime(files: Files, threads: int) -> Side:
-    """The ONNX model of integers: QLinearConv. (Of floats it takes twice the time. All its optimisations are on by default.)"""
+    """The ONNX model in integers, QLinearConv, with the default, all optimisations. (In floats it takes twice the time.)"""
     import onnxruntime as ort
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -101,7 +101,7 @@ def onnxruntime(files: Files, threads: int) -> Side:
 
 
 def openvino(files: Files, threads: int, **more: str) -> Side:
-    """The same model, its float stages in float32. (Of floats it takes twice the time.)"""
+    """The same model, its float stages in float32. (All in floats it takes twice the time.)"""
     import openvino as ov
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", **more}
     request = ov.Core().compile_model(str(files.onnx), "CPU", options).create_infer_request()
@@ -109,7 +109,7 @@ def openvino(files: Files, threads: int, **more: str) -> Side:
 
 
 def openvino_bf16(files: Files, threads: int) -> Side:
-    """The same in bfloat16, its default on a processor that has it. Raises ImportError on another."""
+    """The same in bfloat16, OpenVINO's default on a processor that has it. Raises ImportError on another."""
     import openvino as ov
     if "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise ImportError("this processor has no bfloat16")
@@ -117,7 +117,7 @@ def openvino_bf16(files: Files, threads: int) -> Side:
 
 
 def litert(files: Files, threads: int) -> Side:
-    """LiteRT, which is TensorFlow Lite, with XNNPACK: the hidden stages in int8."""
+    """LiteRT (TensorFlow Lite) with XNNPACK; the hidden stages in int8."""
     import ai_edge_litert
     import litert_model
     from ai_edge_litert.interpreter import Interpreter

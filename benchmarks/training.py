@@ -25,15 +25,15 @@ KINDS = ("train", "evaluate")
 def main(argv=None):
     parser = argparse.ArgumentParser(
         description="Time training and evaluation at batch 200 (binary activations): this project's TensorFlow 1.15 "
-        "graph, the graph as the published code builds it (group by group), and the same network in plain PyTorch "
-        "(eager, groups=), as it is and with the memory allocator set as it is for ours. Each in a process of its own, "
-        "in turns; medians over the turns, and ratios within each turn. Also the time from the command to the end of "
-        "the first step, the peak memory, and TensorFlow's time by operation (of all threads, so that the sum exceeds "
-        "the step where operations overlap).")
+        "graph, the published code's graph (group by group), and the same network in plain PyTorch (eager, groups=), "
+        "without and with this project's settings of the memory allocator. Each side runs in its own process, in turns; "
+        "results are medians over the turns, and ratios within each turn. The output also has the time from the command to "
+        "the end of the first step, the peak memory, and TensorFlow's time by operation (over all threads, so the sum "
+        "exceeds the step if operations overlap).")
     add_flags(parser, seconds=5)
     parser.add_argument("--variant", choices=quantisers.WEIGHTS, default="twba", help="weights (default: twba)")
-    parser.add_argument("--tensorflow", type=Path, default=TENSORFLOW, metavar="PYTHON", help="Python of another environment for "
-                        "the TensorFlow sides, such as one with another build of it")
+    parser.add_argument("--tensorflow", type=Path, default=TENSORFLOW, metavar="PYTHON", help="the Python of another environment "
+                        "for the TensorFlow sides, such as one with another build")
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):
         figures = measure(args)
@@ -63,7 +63,7 @@ def measure(args):
 
 
 def _speeds(side, turns):
-    """By kind: images/s of the turns (least, median, most), and by how much ours is faster, the turns' median."""
+    """By kind: images/s over the turns (min, median, max), and the median of ours relative to it in the same turn."""
     speeds = {}
     for kind in KINDS:
         own, ours = ([statistics.median(turn[name][kind]) for turn in turns] for name in (side, "ours"))

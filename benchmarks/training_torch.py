@@ -1,6 +1,6 @@
 """Training speed of the trainer's parts, against the same network in plain PyTorch: make bench-torch.
 
-In PyTorch's environment; training.py compares TensorFlow's sides and this trainer's.
+It runs in PyTorch's environment. training.py compares TensorFlow's graphs with plain PyTorch.
 """
 import sys
 from pathlib import Path
@@ -34,15 +34,15 @@ VERSIONS = {"plain": (False, False), "exact": (True, False), "fused": (False, Tr
 
 def main(argv=None):
     parser = argparse.ArgumentParser(
-        description="Time training steps at batch 200 of the network as it is written in plain PyTorch (eager, "
-        "float32, groups=), with exact low-precision hidden stages, with fused operations, and with both: the trainer. "
-        "All in one run, in turns; medians. Beside them the device's measured limit: a large matrix product; and on a CPU "
-        "what of the trainer's step its convolutions take.")
+        description="Time training steps at batch 200 of the network in plain PyTorch (eager, float32, groups=), with "
+        "exact low-precision hidden stages, with fused operations, and with both, as in the trainer. All versions take "
+        "turns in one run; results are medians. The output also has the device's measured limit, a large matrix product, "
+        "and on a CPU the time of the convolutions in the trainer's step.")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
-    parser.add_argument("--threads", type=command_line.positive, default=0, metavar="N", help="of a CPU (default: PyTorch's)")
+    parser.add_argument("--threads", type=command_line.positive, default=0, metavar="N", help="CPU threads (default: PyTorch's)")
     parser.add_argument("--rounds", type=command_line.positive, default=10, metavar="N", help="turns (default: 10)")
     parser.add_argument("--steps", type=command_line.positive, metavar="N",
-                        help="steps a turn (default: 2 on a CPU, 50 on a GPU)")
+                        help="steps per turn (default: 2 on a CPU, 50 on a GPU)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"), devices.prepared(args.device, args.threads) as device:
@@ -55,12 +55,12 @@ def measure(device, rounds, steps):
     trainers = {name: training.Trainer(recipe, _noise(recipe.batch_size), device, *flags)
                 for name, flags in VERSIONS.items()}
     times = {name: [] for name in VERSIONS}
-    for turn in range(rounds + 2):  # the first compiles, the second is no measure either
+    for turn in range(rounds + 2):  # the first turn compiles, the second warms up
         for name, trainer in trainers.items():
             seconds = _time_steps(trainer, steps, device)
             if turn >= 2:
                 times[name].append(seconds)
-    types = dict.fromkeys((torch.float32, backward_type(device)))  # the ones that the trainer takes products in
+    types = dict.fromkeys((torch.float32, backward_type(device)))  # the dtypes of the trainer's products
     peaks = {str(dtype)[len("torch."):]: _matrix_product(dtype, device) for dtype in types}
     speed = {name: recipe.batch_size / statistics.median(seconds) for name, seconds in times.items()}
     return {
@@ -96,7 +96,7 @@ def report(figures, json_file):
 
 
 def _noise(images):
-    """As many random images as a batch has."""
+    """A data set of random images."""
     random = np.random.RandomState(0)
     x = random.randint(0, 256, (images, 32, 32, 3)).astype(np.uint8)
     y = random.randint(0, PAPER.classes, images).astype(np.int32)
@@ -104,7 +104,7 @@ def _noise(images):
 
 
 def _time_steps(trainer, steps, device):
-    """Seconds a step, augmentation and Adam included."""
+    """Seconds per step, including augmentation and Adam."""
     batch = torch.arange(len(trainer.training), device=device)
     uniforms = torch.full((len(batch), 5), 0.3, device=device)
     rate = torch.tensor(1e-4, dtype=torch.float32, device=device)
@@ -118,7 +118,7 @@ def _time_steps(trainer, steps, device):
 
 
 def _parts(trainer, steps):
-    """Seconds a step in the convolutions, and in all else: batch norm, quantisers, augmentation, Adam."""
+    """Seconds per step in the convolutions and in all else: batch norm, quantisers, augmentation, Adam."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         whole = _time_steps(trainer, steps, trainer.device)
     seconds = {event.key: event.cpu_time_total / 1e6 / steps for event in profile.key_averages()}
@@ -147,9 +147,9 @@ def _matrix_product(dtype, device):
 
 
 def _operations():
-    """Floating point operations of training on an image: two a multiply-accumulate; forward, and twice that backward.
+    """Floating point operations of training per image: two per multiply-accumulate; forward, and twice that backward.
 
-    The first convolution passes no gradient to the image.
+    The first convolution computes no gradient of the image.
     """
     products = [math.prod(stage.map_shape) * math.prod(stage.kernel_shape[:3]) for stage in PAPER.stages]
     return 2 * (3 * sum(products) - products[0] + 3 * PAPER.features * PAPER.classes)

@@ -1,7 +1,7 @@
-"""One side of training.py, in an environment of its own: training_worker.py SIDE VARIANT THREADS.
+"""One side of training.py, in its own environment: training_worker.py SIDE VARIANT THREADS.
 
-Answers the line "start" after the first training step, "train SECONDS" and "evaluate SECONDS" with the images/s of each
-step in that time, "end" with what there is to say about the whole.
+It answers the line "start" with its version after the first training step, "train SECONDS" and "evaluate SECONDS" with the
+images/s of each step in that time, and "end" with peak memory and time by operation.
 """
 import json
 import resource
@@ -23,7 +23,7 @@ IMAGES, TRACED_STEPS, OPERATIONS = 10000, 5, 12
 
 
 class TensorFlow:
-    """This project's training and evaluation, the pipelines included."""
+    """This project's training and evaluation, including the pipelines."""
 
     graph = "fast"
 
@@ -36,7 +36,7 @@ class TensorFlow:
         self.tf, self.version = tensorflow, "TensorFlow " + tensorflow.__version__
         self.recipe, self.data, self.evaluator = recipe, data, None
         self.step = training.build_step(recipe, data, self.graph)
-        tensorflow.train.Saver(tensorflow.global_variables())  # as training has it before its first step
+        tensorflow.train.Saver(tensorflow.global_variables())  # as in training, before the first step
         self.session = tensorflow.Session(config=GRAPHS[self.graph].session_config(threads))
         self.session.run(tensorflow.global_variables_initializer())
         self.epochs = 0
@@ -44,7 +44,7 @@ class TensorFlow:
     def train(self, **traced):
         try:
             self.session.run(self.step.fetches, {self.step.learning_rate: 1e-4}, **traced)
-        except (self.tf.errors.OutOfRangeError, self.tf.errors.FailedPreconditionError):  # the end, or no begin yet
+        except (self.tf.errors.OutOfRangeError, self.tf.errors.FailedPreconditionError):  # a pass has ended, or none has started
             self.step.batches.start(self.session, self.epochs)
             self.epochs += 1
             self.train(**traced)
@@ -61,7 +61,7 @@ class TensorFlow:
             self.evaluate(**traced)
 
     def operations(self, step):
-        """Milliseconds of a step by type of operation, largest first; medians of a few traced ones.
+        """Milliseconds per step by type of operation, largest first; medians over a few traced steps.
 
         step: train or evaluate.
         """
@@ -81,13 +81,13 @@ class TensorFlow:
 
 
 class Published(TensorFlow):
-    """The same around the graph that the published code builds, in a session as TensorFlow has it."""
+    """The same with the published code's graph, in TensorFlow's default session."""
 
     graph = "published"
 
 
 class PyTorch:
-    """The network as one writes it, eager; batches are there already."""
+    """The network in plain PyTorch, eager, on batches in memory."""
 
     def __init__(self, recipe, data, threads):
         import torch
@@ -112,7 +112,7 @@ class PyTorch:
 
 
 class PyTorchMemory(PyTorch):
-    """The same where freed memory is kept, as the trainers of both frameworks have it."""
+    """The same with freed memory kept, as in both frameworks' trainers."""
 
     def __init__(self, *arguments):
         from twba_torch import device
@@ -145,7 +145,7 @@ def main():
 
 
 def measure(step, seconds, images):
-    """images/s of each step that was run in that time."""
+    """images/s of each step in the given seconds. images: per step."""
     step()
     speeds, ends = [], time.perf_counter() + seconds
     while time.perf_counter() < ends:

@@ -1,4 +1,4 @@
-"""Processes that are timed in turns: each in an environment of its own, answering a line with a line of JSON."""
+"""Processes that are timed in turns. Each has its own environment and answers a line with a line of JSON."""
 import json
 import subprocess
 from pathlib import Path
@@ -11,18 +11,18 @@ TENSORFLOW, PYTORCH, PEERS = (REPOSITORY / name / "bin" / "python" for name in (
 
 
 def add_flags(parser, seconds):
-    """The flags that the benchmarks share. seconds: the default."""
+    """Add the flags that the benchmarks share. seconds: the default."""
     parser.add_argument("--rounds", type=command_line.positive, default=7, metavar="N", help="turns (default: 7)")
     parser.add_argument("--seconds", type=command_line.above_zero, default=seconds, metavar="S",
-                        help=f"of each side in a turn (default: {seconds})")
-    parser.add_argument("--threads", type=command_line.positive, default=2, metavar="N", help="of each (default: 2)")
+                        help=f"seconds per side and turn (default: {seconds})")
+    parser.add_argument("--threads", type=command_line.positive, default=2, metavar="N", help="threads per side (default: 2)")
     parser.add_argument("--json", type=command_line.path, metavar="FILE", help="also write all figures to this file")
 
 
 def start(python, script, *arguments):
     """Start benchmarks/SCRIPT. It ends when its input does; Ctrl-C at a terminal does not reach it.
 
-    Raises UserError where its environment is not there.
+    Raises UserError if its environment does not exist.
     """
     if not python.exists():
         raise UserError(f"{python}: not there: `./setup.sh` and `./setup.sh torch` prepare environments")
@@ -32,7 +32,7 @@ def start(python, script, *arguments):
 
 
 def ask(name, worker, *words):
-    """The worker's answer to a line of these words. Raises UserError if it has stopped."""
+    """Send a line of these words; returns the worker's answer. Raises UserError if it has stopped."""
     try:
         worker.stdin.write(" ".join(map(str, words)) + "\n")
         worker.stdin.flush()
@@ -42,8 +42,8 @@ def ask(name, worker, *words):
 
 
 def answer(name, worker):
-    """The next thing that the worker says. Raises UserError if it has stopped."""
+    """The worker's next answer. Raises UserError if it has stopped."""
     line = worker.stdout.readline()
     if not line:
-        raise UserError(f"{name} stopped: what it printed stands above")
+        raise UserError(f"{name} stopped: see its output above")
     return json.loads(line)

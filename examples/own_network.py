@@ -1,14 +1,14 @@
-"""A network of your own, from an nn.Sequential to a chip: trained on scikit-learn's handwritten digits in half a minute.
+"""Your own network, from an nn.Sequential to a chip: trained on scikit-learn's handwritten digits in half a minute.
 
     python examples/own_network.py [FOLDER]
 
-FOLDER (runs/own, if it is not named) gets the digits (digits.npz), the network (model.npz and its card), and what chips and
-simulators take: the exact integer network (network.npz) and its NIR graph (network.nir). No neuron has more than 256 synapses.
+FOLDER (default: runs/own) gets the digits (digits.npz), the network (model.npz and its card), and the exports for chips and
+simulators: the exact integer network (network.npz) and its NIR graph (network.nir). No neuron has more than 256 synapses.
 """
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # in a checkout; installed, the packages are found without
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout; installed packages are found without it
 
 import numpy as np
 import torch
@@ -29,16 +29,16 @@ EPOCHS, BATCH, RATE = 8, 100, 0.01
 def make_network() -> nn.Sequential:
     """Digits [N, 1, 8, 8] in [0, 1] -> logits [N, 10]."""
     return nn.Sequential(
-        CentralCrop(8, 8, channels=1),  # of the whole picture: it is standardised, and not cropped
+        CentralCrop(8, 8, channels=1),  # the whole picture: standardised, not cropped
         nn.Conv2d(1, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), Spike(),  # off chip: makes the input spikes
         TernaryConv2d(32, 64, 4, stride=2, padding=1, groups=2, bias=False), nn.BatchNorm2d(64), Spike(),
-        nn.ChannelShuffle(16),  # group g of the next stage reads the channels g, g + 4, ...: some of each group above
+        nn.ChannelShuffle(16),  # group g of the next stage reads channels g, g + 4, ..., from both groups above
         TernaryConv2d(64, 128, 2, stride=2, groups=4, bias=False), nn.BatchNorm2d(128), Spike(),
         nn.Flatten(), nn.Linear(128 * 2 * 2, 10))  # off chip
 
 
 def train(net: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
-    """Adam on the cross entropy, in place. x: [N, 1, 8, 8]. y: [N]."""
+    """Train in place with Adam on the cross entropy. x: [N, 1, 8, 8]. y: [N]."""
     adam = torch.optim.Adam(net.parameters(), RATE)
     for epoch in range(EPOCHS):
         for group in adam.param_groups:
@@ -51,7 +51,7 @@ def train(net: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
 
 
 def main(folder: Path) -> float:
-    """Go the whole way, and return the accuracy on held-out digits."""
+    """Train, save, export and evaluate; returns the exported network's accuracy on held-out digits."""
     torch.manual_seed(0)
     digits = load_digits()
     images = (digits.images[..., None] * 15).astype(np.uint8)  # [N, 8, 8, 1], from 0 to 240
@@ -73,7 +73,10 @@ def main(folder: Path) -> float:
 
 
 def compare(network: nn.Module, exported: Path, images: np.ndarray, labels: np.ndarray) -> float:
-    """The accuracy of the exported network, in integers by the compiled engine, whose every spike is PyTorch's."""
+    """The accuracy of the exported network in the integer engine. Prints how many of its spikes differ from PyTorch's.
+
+    images: uint8 [N, 8, 8, 1]. labels: [N].
+    """
     output, spikes = twba_chip.load(exported).run(images, return_spikes=True)
     with torch.no_grad():
         _, maps = network(torch.from_numpy(images).movedim(3, 1) / 255, return_spikes=True)

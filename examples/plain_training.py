@@ -1,15 +1,15 @@
-"""The paper's training in plain PyTorch, to be read in one sitting: TWBA-Net on CIFAR-10.
+"""The paper's training in a page of plain PyTorch: TWBA-Net on CIFAR-10.
 
     python examples/plain_training.py [FOLDER]
 
-FOLDER (runs/plain, if it is not named) gets model.npz and its card, which every command takes, as twba-nets evaluate runs/plain.
-It wants a GPU. The project's trainer, twba_torch/train.py, takes the same steps, several times as fast, with a log and a resume:
-tests/pytorch/test_plain_training.py compares them.
+FOLDER (default: runs/plain) gets model.npz and its card, for every command, such as twba-nets evaluate runs/plain. Run it on a
+GPU. The project's trainer, twba_torch/train.py, takes the same steps several times as fast, with a log and resuming;
+tests/pytorch/test_plain_training.py compares the two.
 """
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # in a checkout; installed, the packages are found without
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout; installed packages are found without it
 
 import torch
 import torch.nn.functional as F
@@ -23,12 +23,12 @@ from twba_torch.standard_network import StandardNetwork
 
 VARIANT = "twba"  # ternary weights; bwba: binary ones
 EPOCHS, BATCH, TEST_BATCH = 600, 200, 1000
-RATE, MILESTONES, EPSILON = 0.01, [200, 400], 1e-8  # Adam's; from those epochs on its rate is a tenth of what it was
-BRIGHTNESS, CONTRAST = 63, (0.2, 1.8)  # added at most, of 255; factors about a channel's mean
+RATE, MILESTONES, EPSILON = 0.01, [200, 400], 1e-8  # Adam's; the rate falls to a tenth at each of these epochs
+BRIGHTNESS, CONTRAST = 63, (0.2, 1.8)  # the largest addend, of 255; the range of factors about a channel's mean
 
 
 def initialise(net: nn.Module) -> None:
-    """Fresh weights, as the published code has them; batch norm's other parameters stay at 0 and 1."""
+    """Initialise the weights like the published code; batch norm's other parameters stay at 0 and 1."""
     for name, parameter in net.named_parameters():
         if parameter.dim() > 1:
             deviation = 0.1 if name.startswith("output") else 0.02
@@ -38,15 +38,16 @@ def initialise(net: nn.Module) -> None:
 
 
 def standardise(x: Tensor) -> Tensor:
-    """Each picture [N, C, S, S] to mean 0 and variance 1."""
+    """Scale each picture [N, C, S, S] to mean 0 and variance 1."""
     x = x - x.mean((1, 2, 3), keepdim=True)
     return x / x.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=x[0].numel() ** -0.5)
 
 
 def augment(pictures: Tensor, chances: Tensor, size: int) -> Tensor:
-    """A random part of each picture, maybe mirrored, brighter or darker: uint8 [N, C, S, S] -> [N, C, size, size], standardised.
+    """A random crop of each picture, possibly mirrored, with random brightness and contrast, standardised.
 
-    chances: five in [0, 1) for each picture, [N, 5]: of its top, left, side, brightness and contrast.
+    pictures: uint8 [N, C, S, S]. chances: [N, 5] in [0, 1), for top, left, side, brightness and contrast.
+    Returns [N, C, size, size].
     """
     top, left, side, brightness, contrast = chances.T
     offsets, numbers = pictures.shape[-1] - size + 1, torch.arange(size, device=pictures.device)
@@ -60,8 +61,11 @@ def augment(pictures: Tensor, chances: Tensor, size: int) -> Tensor:
 
 
 def train_step(net: nn.Module, adam: torch.optim.Adam, step: int, x: Tensor, labels: Tensor) -> float:
-    """One step, counted from 1, on standardised pictures [N, C, size, size]. Returns the loss, a mean: gradients are clipped."""
-    for group in adam.param_groups:  # TensorFlow adds epsilon to the root before that is corrected
+    """One step, counted from 1, on standardised pictures [N, C, size, size]. Returns the batch's mean loss.
+
+    The mean matters, as gradients are clipped.
+    """
+    for group in adam.param_groups:  # TensorFlow adds epsilon to the uncorrected root
         group["eps"] = EPSILON / (1 - group["betas"][1] ** step) ** 0.5
     loss = F.cross_entropy(net(x), labels)
     adam.zero_grad()
@@ -72,7 +76,7 @@ def train_step(net: nn.Module, adam: torch.optim.Adam, step: int, x: Tensor, lab
 
 @torch.no_grad()
 def accuracy(net: nn.Module, pictures: Tensor, labels: Tensor) -> float:
-    """The share of pictures, uint8 [N, C, S, S], that are classified rightly."""
+    """The fraction of pictures, uint8 [N, C, S, S], that are classified correctly."""
     net.eval()
     right = [(net(x / 255).argmax(1) == y).sum() for x, y in zip(pictures.split(TEST_BATCH), labels.split(TEST_BATCH))]
     net.train()
@@ -89,7 +93,7 @@ def main(folder: str) -> None:
     net = StandardNetwork(VARIANT, PAPER)
     initialise(net)
     net.to(device).train()
-    crop = net.crop  # what it does to test pictures, augment does to the others
+    crop = net.crop  # for test pictures; augment replaces it for training pictures
     adam = torch.optim.Adam(net.parameters(), RATE)
     schedule = torch.optim.lr_scheduler.MultiStepLR(adam, MILESTONES, gamma=0.1)
 

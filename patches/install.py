@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Apply this project's binary.py to the installed TensorLayer 1.11.0; check it; take it back.
+"""Install this project's binary.py into TensorLayer 1.11.0, check it, or revert it.
 
     python patches/install.py            copy binary.py to tensorlayer/layers/, make tensorlayer.layers export it
-    python patches/install.py --check    exit 0 if this very patch is in force, else say what is and exit 1
+    python patches/install.py --check    exit 0 if exactly this patch is installed, else print a reason and exit 1
     python patches/install.py --revert   restore TensorLayer's own files
 
-Running it twice changes nothing. It refuses to touch anything but TensorLayer 1.11.0 with the
-published layers/__init__.py, and any binary.py that it did not write itself.
+Running it twice changes nothing. It accepts only TensorLayer 1.11.0 with the published layers/__init__.py,
+and never overwrites a binary.py of another origin.
 """
 import argparse
 import hashlib
@@ -30,7 +30,7 @@ SOURCE = Path(__file__).resolve().with_name("binary.py")
 
 
 class Refusal(Exception):
-    """What is installed is not what this patch was made for."""
+    """The installed TensorLayer does not fit this patch."""
 
 
 def sha256(data):
@@ -44,18 +44,21 @@ def write_atomically(path, data):
 
 
 def find_layers():
-    """The folder tensorlayer/layers of this Python, found without importing TensorFlow."""
+    """The folder tensorlayer/layers of this Python, without importing TensorFlow. Raises Refusal if there is none."""
     try:
         version = metadata.version("tensorlayer")
     except metadata.PackageNotFoundError:
         raise Refusal(f"TensorLayer is not installed for {sys.executable}: run `make setup`")
     if version != VERSION:
-        raise Refusal(f"TensorLayer {version} is installed, this patch is for {VERSION}: run `make setup`")
+        raise Refusal(f"TensorLayer {version} is installed, but this patch is for {VERSION}: run `make setup`")
     return Path(importlib.util.find_spec("tensorlayer").origin).parent / "layers"
 
 
 def inspect(layers):
-    """What is in force. Returns (TensorLayer's own __init__ bytes, digest of our installed binary.py or None)."""
+    """The installed state: (bytes of TensorLayer's own __init__.py, digest of our installed binary.py or None).
+
+    Raises Refusal if a file is not as expected.
+    """
     init, installed = layers / "__init__.py", layers / "binary.py"
     text = init.read_bytes().decode("utf-8")
     match = EXPORT_PATTERN.search(text)
@@ -63,10 +66,10 @@ def inspect(layers):
     if sha256(stock) != STOCK_SHA256:
         raise Refusal(f"{init} is not the one of TensorLayer {VERSION}: reinstall TensorLayer")
     if not match:
-        # binary.py alone is what an interrupted install or revert of ours leaves, or somebody else's file
+        # a binary.py without the export line is from our interrupted install or revert, or of another origin
         title = SOURCE.read_bytes().splitlines()[0]
         if installed.exists() and not installed.read_bytes().startswith(title):
-            raise Refusal(f"{installed} is not of this project: move it away first")
+            raise Refusal(f"{installed} does not belong to this project: move it away first")
         return stock, None
     if not installed.exists() or sha256(installed.read_bytes()) != match.group(1):
         raise Refusal(f"{installed} was changed after it was installed: reinstall TensorLayer")

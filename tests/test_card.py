@@ -94,7 +94,7 @@ def test_converted_checkpoint_holds_everything(finished_run, tmp_path, capsys):
     assert all((values[name] == expected[name]).all() for name in expected)
     assert npz.read_epoch(tmp_path / "new" / "training.npz") == 2
     assert card.load_recipe(tmp_path / "new" / "training.npz").dataset == "digits"
-    with pytest.raises(SystemExit, match="no TensorFlow checkpoint"):
+    with pytest.raises(SystemExit, match="not a TensorFlow checkpoint"):
         convert.main([str(tmp_path / "new")])
 
 

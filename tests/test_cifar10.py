@@ -160,8 +160,8 @@ def test_other_data_than_the_official_ones(good, capsys):
     """One line on stderr, once, and the data all the same."""
     cifar10.load(good)
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and error.startswith(f"warning: {good}: not the official files")
-    assert all(name in error for name in FILES) and "will be wrong" in error
+    assert error.count("\n") == 1 and error.startswith(f"warning: {good}: the md5 is not the official one")
+    assert all(name in error for name in FILES) and "are wrong" in error
 
 
 def test_the_official_data(folder, monkeypatch, capsys):
@@ -264,7 +264,7 @@ def test_a_pickle_that_attacks(attack, tmp_path):
                           stderr=subprocess.PIPE, universal_newlines=True,
                           preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30)))
     assert (read.returncode, read.stderr) == (0, "")
-    assert read.stdout.startswith(f"{path}: not a readable file of CIFAR's (") and "ran code" not in read.stdout
+    assert read.stdout.startswith(f"{path}: not a readable CIFAR file (") and "ran code" not in read.stdout
     assert read.stdout.count("\n") == 1 and len(read.stdout) < 500
 
 
@@ -414,7 +414,7 @@ def test_a_corrected_archive(good, tmp_path):
     members = {name: (good / name).read_bytes() for name in FILES}
     pack(tmp_path / cifar10.ARCHIVE, dict(members, data_batch_3=b"damaged"), open)
     message = user_error(cifar10.load, tmp_path)
-    assert message.startswith(f"{tmp_path / cifar10.ARCHIVE}: data_batch_3: not a readable file")
+    assert message.startswith(f"{tmp_path / cifar10.ARCHIVE}: data_batch_3: not a readable CIFAR file")
     assert [p.name for p in tmp_path.iterdir()] == [cifar10.ARCHIVE]
     pack(tmp_path / cifar10.ARCHIVE, members, open)
     assert cifar10.find(tmp_path) == tmp_path / cifar10.FOLDER
@@ -455,7 +455,7 @@ def test_download_goes_on_where_it_broke_off(url, tmp_path):
     Server.breaks[:] = [300000]
     path = tmp_path / "archive"
     download = functools.partial(cifar10.download, path, url, hashlib.md5(CONTENT).hexdigest())
-    with pytest.raises(UserError, match="run again to go on"):
+    with pytest.raises(UserError, match="run again to continue"):
         download()
     assert not path.exists()
     download()

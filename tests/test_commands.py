@@ -43,7 +43,7 @@ def test_usage_and_version(capsys):
     assert [line.split()[0] for line in lines[2:-2]] == list(twba_command.COMMANDS)
     twba_command.main(["--version"])
     assert capsys.readouterr().out == __version__ + "\n"
-    with pytest.raises(SystemExit, match="error: twba-nets fly: no such command: one of predict, evaluate"):
+    with pytest.raises(SystemExit, match="error: twba-nets fly: no such command: use one of predict, evaluate"):
         twba_command.main(["fly"])
 
 
@@ -141,7 +141,7 @@ def test_pictures_of_other_kinds(tmp_path):
     for name in ("missing.png", "pipe"):
         assert command_error(predict.main, "twba", tmp_path / name).startswith(f"{tmp_path / name}: no such file")
     for name in ("text.png", "cut.png"):
-        assert command_error(predict.main, "twba", tmp_path / name).startswith(f"{tmp_path / name}: no picture")
+        assert command_error(predict.main, "twba", tmp_path / name).startswith(f"{tmp_path / name}: not a picture")
 
 
 def read(picture, path, **options):
@@ -200,7 +200,7 @@ def test_a_png_whose_pixels_end_early(interlaced, size, tmp_path):
     last = len(pixels[pictures.PASSES[interlaced][-1][1]::pictures.PASSES[interlaced][-1][3]])
     for rows in {0, last // 2, last - 1} if last else ():
         path.write_bytes(png(pixels, interlaced=interlaced, rows=rows))
-        assert f"{path}: no picture" in command_error(predict.main, "twba", path)
+        assert f"{path}: not a picture" in command_error(predict.main, "twba", path)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
@@ -237,7 +237,7 @@ def test_whatever_a_decoder_raises(error, picture, monkeypatch):
     def fail(*_):
         raise error
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", fail)
-    assert f"{picture}: no picture that Pillow can read" in command_error(predict.main, "twba", picture)
+    assert f"{picture}: not a picture that Pillow can read" in command_error(predict.main, "twba", picture)
 
 
 def test_a_network_that_the_engine_is_not_written_for(monkeypatch):

@@ -55,7 +55,7 @@ WRONG = [  # what an npz of two classes holds in place of the right thing, and w
     ({"x_test": random_images(0), "y_test": np.zeros(0, int)}, "x_test .*0 images"),
     ({"y_train": np.array([0, 1, 2])}, "y_train .*from 0 to 2.* 2 classes"), ({"y_test": np.array([-1])}, "y_test .*-1"),
     ({"class_names": ["one"]}, "1 classes"), ({"class_names": ["a", "b", "c"]}, "3 classes"),
-    ({"class_names": [1, 2]}, "class_names .*texts"), ({"class_names": np.array(["a", {}])}, "class_names .*texts"),
+    ({"class_names": [1, 2]}, "class_names .*strings"), ({"class_names": np.array(["a", {}])}, "class_names .*strings"),
     ({"x_train": random_images(3, 9), "x_test": random_images(1, 9)}, "9x9x3.*--network"),
     ({"x_test": random_images(1, 9)}, "9x9x3.*--network"),
     ({"x_train": random_images(3, 8, 1), "x_test": random_images(1, 8, 1)}, "8x8x1.*--network")]

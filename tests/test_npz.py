@@ -146,7 +146,7 @@ def test_a_bomb_is_not_inflated(model, tmp_path, monkeypatch):
     monkeypatch.setattr(np.lib.format, "read_array", None)
     assert f"{KERNEL} has shape (250000,)" in refused(npz.read_model, tmp_path / "bomb.npz")
     np.savez(tmp_path / "bomb.npz", epoch=np.zeros(1000000, np.int64))
-    assert "epoch is no whole number" in refused(npz.read_epoch, tmp_path / "bomb.npz")
+    assert "epoch is not a whole number" in refused(npz.read_epoch, tmp_path / "bomb.npz")
 
 
 @pytest.mark.parametrize("length", [0, 4 * 3 * 3 * 32 * 64 - 1, 4 * 3 * 3 * 32 * 64 + 1])

@@ -88,13 +88,12 @@ def test_without_venv(tmp_path):
 @pytest.mark.parametrize("machine", ["Linux aarch64", "Darwin arm64"])
 def test_tensorflow_on_another_machine(tmp_path, machine):
     status, error = set_up(tmp_path, uname=f"echo {machine}", python3=python("3.12"))
-    assert (status, error) == (1, "setup.sh: TensorFlow 1.15 runs on Linux on x86-64 alone: use Docker, or PyTorch's side "
-                               "(make setup-torch)\n")
+    assert status == 1 and error.startswith("setup.sh: TensorFlow 1.15") and error.endswith("(make setup-torch)\n")
 
 
 def test_pytorch_on_an_old_python(tmp_path):
     status, error = set_up(tmp_path, "torch", python3=python("3.9"))
-    assert status == 1 and error.startswith("setup.sh: PyTorch's side needs CPython 3.10 to 3.13: install one")
+    assert status == 1 and error.startswith("setup.sh: PyTorch needs CPython 3.10 to 3.13: install one")
 
 
 IMPORT_ALL = """

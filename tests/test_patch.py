@@ -82,7 +82,7 @@ def test_refuses_a_changed_init(site):
 def test_refuses_a_foreign_binary_py(site):
     foreign = site / "tensorlayer" / "layers" / "binary.py"
     foreign.write_text("mine = 1\n")
-    assert "not of this project" in refused(site)
+    assert "does not belong to this project" in refused(site)
     assert foreign.read_text() == "mine = 1\n"
 
 
@@ -108,7 +108,7 @@ def test_refuses_another_version(site):
     other = site / "tensorlayer-1.11.1.dist-info"
     other.mkdir()
     (other / "METADATA").write_text(metadata)
-    assert "TensorLayer 1.11.1 is installed, this patch is for 1.11.0" in refused(site)
+    assert "TensorLayer 1.11.1 is installed, but this patch is for 1.11.0" in refused(site)
 
 
 # as on a TensorLayer that nobody patched: what tensorlayer.layers imports from binary.py has to go as well

@@ -396,7 +396,7 @@ def test_bad_exports(export, tmp_path):
 def test_bad_folder_and_flags(export, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     line = command_error(report.main, export, tmp_path / "file")
-    assert line.startswith(f"{tmp_path / 'file'}: no folder can be made there ") and line.endswith(": name another")
+    assert line.startswith(f"{tmp_path / 'file'}: ") and line.endswith(": name another")
     assert command_error(report.main, export, tmp_path / "out", "--axons", 9).startswith("--axons 9: cnn1")
     for flag, value in (("--picojoule-per-sop", "-1"), ("--picojoule-per-mac", "nan"), ("--limit", "0")):
         with pytest.raises(SystemExit):

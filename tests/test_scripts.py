@@ -156,7 +156,7 @@ def test_without_packages(arguments, environment):
     line = process_error(done.returncode, done.stderr)
     package, rest = line.split(" ", 1)
     assert package in ("numpy", "tqdm", "nir", "onnx", "torch")
-    assert rest == (f"is not installed for {sys.executable}: run `make setup{environment}`, then the same command by "
+    assert rest == (f"is not installed for {sys.executable}: run `make setup{environment}`, then the same command with "
                     f".venv{environment}/bin/python")
 
 

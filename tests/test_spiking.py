@@ -45,7 +45,7 @@ def test_damaged_files(file):
     whole = file.read_bytes()
     for size in (0, 100, len(whole) // 2, len(whole) - 30):
         file.write_bytes(whole[:size])
-        with pytest.raises(UserError, match="net.npz: damaged, truncated or no npz"):
+        with pytest.raises(UserError, match="net.npz: damaged, truncated or not an npz"):
             spiking_file.load(file)
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 1

@@ -406,7 +406,7 @@ def test_variables_that_are_no_numbers_are_not_saved(train, tmp_path, monkeypatc
 
     monkeypatch.setattr(training, "train_epoch", diverge)
     with pytest.raises(SystemExit, match="error: model/cnn1_1/W_conv2d/Adam holds values that are not finite in epoch 2: "
-                       "go on from the last checkpoint with --resume and a lower --learning-rate"):
+                       "continue from the last checkpoint with --resume and a lower --learning-rate"):
         train(tmp_path / "run", "--resume", "--epochs", "2")
     assert run_folder.newest(tmp_path / "run").name == "model_cifar10_advanced.ckpt-1"
 

@@ -1,9 +1,9 @@
-"""TWBA-Nets / BWBA-Nets: what TensorFlow's, PyTorch's and the chip's side share.
+"""TWBA-Nets / BWBA-Nets: the code shared by the TensorFlow, PyTorch and chip packages.
 
 network       the network as a table, the quantisers
-runs          how it is trained, and what a run leaves in its folder
-datasets      CIFAR-10 and 100, digits, data of one's own
+runs          training recipes, and the files of a run's folder
+datasets      CIFAR-10, CIFAR-100, digits, your own data
 system        files, streams, interrupts, progress
-command_line  the scripts' flags
+command_line  flags of the scripts
 """
 __version__ = "2.0.0"

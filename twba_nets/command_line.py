@@ -1,4 +1,4 @@
-"""The scripts' flags. No framework is imported, so that --help is there at once."""
+"""Command-line flags of the scripts."""
 import argparse
 import math
 import os
@@ -15,7 +15,7 @@ from twba_nets.system.files import read_json
 from twba_nets.runs.recipe import Recipe
 from twba_nets.runs.run_folder import MODEL_NAME, TRAINING_NAME
 
-MOST = 2 ** 31 - 1  # of any whole number: as the seed, so that no product of two exceeds 64 bits
+MOST = 2 ** 31 - 1  # the largest whole number a flag takes, such as the seed: a product of two fits into 64 bits
 MOST_THREADS = 1024
 
 
@@ -25,65 +25,65 @@ def released_model(variant: str) -> Path:
 
 
 def default_run(variant: str) -> Path:
-    """The folder of a run that was given no other."""
+    """The default folder of a run."""
     return places.HOME / "runs" / variant
 
 
 def training_parser(recipe: Recipe, resume: Union[bool, str]) -> argparse.ArgumentParser:
     """Flags of cifar10_*_example.py."""
     parser = argparse.ArgumentParser(
-        description=f"Train {recipe.variant.upper()}-Net on CIFAR-10. Without a flag the paper's recipe is used, with --resume "
-        "the recipe of the run that goes on. The output folder gets a checkpoint after every epoch "
+        description=f"Train {recipe.variant.upper()}-Net on CIFAR-10. The default is the paper's recipe; --resume keeps the "
+        "recipe of the run. Every epoch writes a checkpoint to the output folder "
         "(model_cifar10_advanced.ckpt-EPOCH and model.npz), recipe.json, log.csv, TensorBoard summaries and "
         "learning_curve.png.")
     add_training_flags(parser, recipe)
     parser.set_defaults(output=default_run(recipe.variant))
     parser.add_argument("--resume", nargs="?", const=True, default=resume, type=resume_value, metavar="CHECKPOINT",
-                        help="go on from the newest checkpoint in the output folder, or from the checkpoint named "
-                        f"here, the original's model_cifar10_advanced.ckpt included (default: {resume})")
+                        help="continue from the newest checkpoint in the output folder, or from this checkpoint, "
+                        f"which may be the original's model_cifar10_advanced.ckpt (default: {resume})")
     add_initial_epoch(parser)
     add_graph(parser)
     return parser
 
 
 def add_training_flags(parser: argparse.ArgumentParser, recipe: Recipe) -> None:
-    """Flags of both frameworks' trainers. One that is not given is None, so that a resumed run keeps its recipe."""
-    add_data_flags(parser, "cifar10, cifar100, or digits: scikit-learn's 1,797 handwritten digits with a recipe of their own, "
-                   f"to try everything out without a download (default: {recipe.dataset})")
+    """Flags of both frameworks' trainers. A flag that is absent is None, so a resumed run keeps its recipe."""
+    add_data_flags(parser, "cifar10, cifar100, or digits: scikit-learn's 1,797 handwritten digits with their own recipe, "
+                   f"for a first try without a download (default: {recipe.dataset})")
     add_threads(parser)
     parser.add_argument("--no-mirror", dest="mirror", action="store_false", default=None,
-                        help="do not mirror training images: where left and right matter, as in digits")
+                        help="do not mirror training images, for data where left and right matter, such as digits")
     parser.add_argument("--output", type=path, metavar="DIR", help="the run's folder (default: runs/twba or runs/bwba)")
     parser.add_argument("--network", type=network_file, dest="architecture", metavar="FILE",
-                        help="the network's table, as networks/paper.toml has the paper's (default)")
-    add_activation(parser, "binary: {0, 1}, as the paper says. three-level: {0, 0.5, 1}, which the published binary.py computes "
+                        help="a TOML file with the network's table (default: the paper's, networks/paper.toml)")
+    add_activation(parser, "binary: {0, 1}, as in the paper. three-level: {0, 0.5, 1}, as in the published binary.py "
                    f"(default: {recipe.activation})")
     parser.add_argument("--epochs", type=positive, metavar="N",
-                        help=f"train until N epochs are done (default: {recipe.epochs})")
+                        help=f"train up to N epochs in total (default: {recipe.epochs})")
     parser.add_argument("--batch-size", type=images_of_a_batch, metavar="N",
-                        help=f"images a step (default: {recipe.batch_size})")
+                        help=f"images per step (default: {recipe.batch_size})")
     parser.add_argument("--limit-train", type=images_of_a_batch, metavar="N",
-                        help="train on the first N training images only, at least a batch: for a first look. A run that is "
-                        "resumed keeps this limit and the next two: without them begin another run (--initial-weights)")
+                        help="for a first look: train only on the first N training images, at least one batch. A resumed "
+                        "run keeps this limit and the next two; to drop them, start another run (--initial-weights)")
     parser.add_argument("--limit-test", type=positive, metavar="N",
-                        help="test on the first N test images only: for a first look")
+                        help="for a first look: test only on the first N test images")
     parser.add_argument("--hold-out", type=positive, metavar="N",
-                        help="do not train on the last N training images, and test on them in place of the test images: to "
-                        "choose between recipes")
+                        help="hold out the last N training images and test on them instead of the test images, to choose "
+                        "between recipes")
     steps = " ".join(f"{epoch}:{rate:g}" for epoch, rate in recipe.learning_rate_steps)
     rate = parser.add_mutually_exclusive_group()
     rate.add_argument("--learning-rate", type=above_zero, metavar="RATE",
-                      help="this constant rate from now on (the original's way: resume with a lower one)")
+                      help="a constant rate from now on (the original's way: resume with a lower one)")
     rate.add_argument("--learning-rate-steps", type=_learning_rate_step, nargs="+", metavar="EPOCH:RATE",
-                      help=f"the rate in force from each epoch, counted from 0 (default: {steps})")
-    rate.add_argument("--linear-decay", type=above_zero, metavar="RATE", help="the rate falls in a line, from RATE now to 0 "
-                      "after the last epoch; with another --epochs later, give it again")
+                      help=f"the rate from each epoch on, counted from 0 (default: {steps})")
+    rate.add_argument("--linear-decay", type=above_zero, metavar="RATE", help="the rate falls linearly from RATE now to 0 "
+                      "after the last epoch; give it again when you change --epochs")
     parser.add_argument("--initial-weights", type=path, metavar="CHECKPOINT",
-                        help="begin with the weights and batch norm of this checkpoint in place of fresh ones; Adam and the "
-                        "epochs begin anew. The activation may be another (a network with two levels learns faster from one "
-                        "with three), the variant may not")
+                        help="start a new run from the weights and batch norm of this checkpoint; Adam and the epochs start "
+                        "from zero. The variant must be the same. The activation may differ: a network with two levels "
+                        "learns faster from one with three")
     parser.add_argument("--seed", type=natural, metavar="N",
-                        help=f"decides initial weights, order and augmentation (default: {recipe.seed})")
+                        help=f"seed of initial weights, order and augmentation (default: {recipe.seed})")
 
 
 def add_activation(parser: argparse.ArgumentParser, help_text: str) -> None:
@@ -94,21 +94,21 @@ def add_activation(parser: argparse.ArgumentParser, help_text: str) -> None:
 def add_initial_epoch(parser: argparse.ArgumentParser) -> None:
     """The flag --initial-epoch."""
     parser.add_argument("--initial-epoch", type=natural, default=0, metavar="N",
-                        help="how many epochs the checkpoint has behind it, where its name does not say (the "
-                        "original's); default 0")
+                        help="finished epochs of a checkpoint whose name does not tell them, as the original's "
+                        "(default: 0)")
 
 
 def check_out(out: Path, *inputs: Path) -> None:
-    """Raise UserError if a file to be written would take the place of one that is read: an input, a checkpoint, a card."""
+    """Raise UserError if writing `out` would overwrite an input, or if `out` would be read as a checkpoint, card or recipe."""
     if out.exists() and any(path.exists() and out.samefile(path) for path in inputs):
-        raise UserError(f"{out}: is read itself: name another file to write")
+        raise UserError(f"{out}: is itself an input: name another file to write")
     if out.name in (MODEL_NAME, TRAINING_NAME, recipes.FILE_NAME, provenance.FILE_NAME) or (
             out.suffix == ".json" and out.with_suffix(".npz").exists()):
         raise UserError(f"{out}: would be read as a checkpoint, its card or its recipe: name another file")
 
 
 def check_kind(out: Path, magic: bytes, at: int = 0) -> None:
-    """Raise UserError if a file to be written would take the place of one of another kind. magic: its bytes from `at` on."""
+    """Raise UserError if writing `out` would overwrite a file of another kind. magic: the right kind's bytes from `at` on."""
     if out.is_file() and out.stat().st_size:
         with open(out, "rb") as file:
             file.seek(at)
@@ -117,28 +117,28 @@ def check_kind(out: Path, magic: bytes, at: int = 0) -> None:
 
 
 def check_figures(path: Path) -> None:
-    """Raise UserError where figures (--json) cannot be written, would take another file's place, or be read as a card."""
+    """Raise UserError if figures (--json) cannot be written there, would overwrite another file, or would be read as a card."""
     check_out(path)
     if path.is_dir() or not path.parent.is_dir():
-        raise UserError(f"--json {path}: no file can be written there: name a file in a folder that is there")
+        raise UserError(f"--json {path}: cannot be written: name a file in an existing folder")
     if path.is_file() and path.stat().st_size:
         try:
             figures = "batch_sums" in read_json(path)
         except (ValueError, TypeError):
             figures = False
         if not figures:
-            raise UserError(f"--json {path}: holds something else than an evaluation's figures: name another file")
+            raise UserError(f"--json {path}: does not hold an evaluation's figures: name another file")
 
 
 def path(text: str) -> Path:
     """A path of the command line."""
-    if not text:  # as of a shell variable that is not set
-        raise argparse.ArgumentTypeError("no path is named")
+    if not text:  # such as an unset shell variable
+        raise argparse.ArgumentTypeError("the path is empty")
     return Path(text)
 
 
 def data_path(text: str) -> Path:
-    """A path of the command line, absolute: so it is the same from every folder, and the name of no data set."""
+    """A path of the command line, made absolute: it holds from every folder and cannot equal a data set's name."""
     return Path(os.path.abspath(path(text)))
 
 
@@ -153,33 +153,33 @@ def network_file(text: str) -> architecture.Architecture:
 def add_graph(parser: argparse._ActionsContainer) -> None:
     """The flag --graph of TensorFlow's scripts."""
     parser.add_argument("--graph", choices=("fast", "published"), default="fast", help="published: the network as the "
-                        "published code builds it, group by group, in TensorLayer's layers, which takes 2.4 times as long to "
-                        "train and 2.9 times as long to evaluate; fast: the same numbers in fewer operations. They share "
+                        "published code builds it, group by group, in TensorLayer's layers; it takes 2.4 times as long to "
+                        "train and 2.9 times as long to evaluate. fast: the same numbers in fewer operations. Both share "
                         "their checkpoints (default: fast)")
 
 
 def add_allow_pickle(parser: argparse.ArgumentParser) -> None:
     """The flag --allow-pickle."""
     parser.add_argument("--allow-pickle", action="store_true", help="read the original's pickled model.npz; loading a "
-                        "pickle can run any code, so only do this with a file that you trust")
+                        "pickle can run any code, so use it only with a file that you trust")
 
 
 def spikes_parser(variant: str) -> argparse.ArgumentParser:
     """Flags of cifar10_*_spikes.py."""
     parser = argparse.ArgumentParser(
         description=f"Evaluate a {variant.upper()}-Net on the test images, each exactly once, and count its spikes: one sum "
-        "for each batch of 200, as the original prints it, then a table over the eight counted maps. The outputs of "
-        "the first convolution and of the last, cnn11, are not counted: the original computes them off chip.")
+        "for each batch of 200, as the original prints it, then a table over the eight counted maps. It does not count the "
+        "outputs of the first convolution and of the last, cnn11: the original computes these off chip.")
     parser.add_argument("--checkpoint", type=model, default=variant, metavar="PATH",
-                        help=f"{', '.join(places.RELEASED)}: the released ones; a run's folder, a TensorFlow checkpoint or an "
+                        help=f"a released model ({', '.join(places.RELEASED)}), a run's folder, a TensorFlow checkpoint or an "
                         "npz (default: %(default)s)")
     add_allow_pickle(parser)
-    add_activation(parser, "default: what the card or recipe beside the checkpoint says; needed where there is none, as beside "
+    add_activation(parser, "default: as in the card or recipe beside the checkpoint; required if there is neither, as for "
                    "the original's")
     add_evaluation_flags(parser)
     how = parser.add_mutually_exclusive_group()
     add_graph(how)
-    how.add_argument("--engine", action="store_true", help="compute by the compiled integer engine in place of "
+    how.add_argument("--engine", action="store_true", help="compute with the compiled integer engine instead of "
                      "TensorFlow: several times as fast, binary activations only, needs a C compiler")
     return parser
 
@@ -188,39 +188,39 @@ def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of every evaluation on test images."""
     add_data_flags(parser)
     add_threads(parser)
-    parser.add_argument("--limit", type=positive, metavar="N", help="only the first N test images")
+    parser.add_argument("--limit", type=positive, metavar="N", help="evaluate only the first N test images")
     parser.add_argument("--batch-size", type=images_of_a_batch, default=200, metavar="N",
-                        help="images a batch (default: 200)")
+                        help="images per batch (default: 200)")
     parser.add_argument("--json", type=path, metavar="FILE", help="also write all figures to this file")
 
 
 def add_network(parser: argparse.ArgumentParser, names: Iterable[str] = tuple(quantisers.WEIGHTS), **options) -> None:
-    """The first argument of the commands that need no framework: a network. names: of released ones."""
-    parser.add_argument("network", type=model, help=f"{', '.join(names)}: the released ones; a run's folder, a model.npz, or an "
+    """The first argument of the commands without a framework: a network. names: the released ones to list in --help."""
+    parser.add_argument("network", type=model, help=f"a released network ({', '.join(names)}), a run's folder, a model.npz or an "
                         "exported file" + (" (default: %(default)s)" if "default" in options else ""), **options)
 
 
 def model(text: str) -> Union[str, Path]:
-    """A released model's name, which stays a text, or a path of the command line."""
+    """A released model's name (str), or a path of the command line (Path)."""
     return text if text in places.RELEASED else path(text)
 
 
 def stopped(folder: Path, saved: str) -> str:
-    """What Ctrl-C gets from a trainer: `saved`, which says to resume, only where --resume finds something."""
+    """The line that a trainer prints after Ctrl-C: `saved`, which says how to resume, if there is a checkpoint."""
     found = [path for name in ("*.ckpt*.index", TRAINING_NAME) for path in folder.glob(name)]
     return "stopped; " + (saved if found else "no epoch is saved yet: begin again")
 
 
 def add_data_flags(parser: argparse.ArgumentParser, which: str = "default: what the model was trained on") -> None:
-    """The flags that name a data set."""
+    """The flags that name a data set. which: the help text of --dataset."""
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--dataset", choices=sorted(datasets.NAMES), help=which)
-    what.add_argument("--data", type=data_path, metavar="PATH", help="data of one's own: an npz with x_train, x_test (uint8 "
-                      "[N, S, S, C]), y_train, y_test (integers [N]) and, if wanted, class_names; or a folder with pictures in "
-                      "train/CLASS/ and test/CLASS/, which are scaled to the size that the network takes")
+    what.add_argument("--data", type=data_path, metavar="PATH", help="your own data: an npz with x_train, x_test (uint8 "
+                      "[N, S, S, C]), y_train, y_test (integers [N]) and optionally class_names; or a folder with pictures in "
+                      "train/CLASS/ and test/CLASS/, which are scaled to the network's size")
     parser.add_argument("--data-dir", type=path, metavar="DIR",
                         help="a folder with cifar-10-batches-py/ or the archive cifar-10-python.tar.gz (default: "
-                        f"${ENVIRONMENT_VARIABLE}, else data/, where the archive is downloaded to); for cifar100 one with "
+                        f"${ENVIRONMENT_VARIABLE}, else data/, into which it is downloaded); for cifar100 a folder with "
                         "cifar-100-python/ (default: $CIFAR100_DIR, else data/)")
 
 
@@ -230,9 +230,9 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
 
 
 def resume_value(text: str) -> Union[bool, str]:
-    """What --resume is given: True, False or a checkpoint."""
+    """The value of --resume: True, False or a checkpoint."""
     if not text:
-        raise argparse.ArgumentTypeError("no checkpoint is named: leave it out for the output folder's newest")
+        raise argparse.ArgumentTypeError("the checkpoint is empty: leave it out for the newest in the output folder")
     return {"true": True, "false": False}.get(text.lower(), text)
 
 
@@ -256,13 +256,13 @@ def threads(text: str) -> int:
 
 
 def above_zero(text: str) -> float:
-    """A number of the command line above 0, which float32 can hold."""
+    """A number of the command line, above 0 and within float32's range."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not 1e-37 < value < 1e38:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, or it is beyond float32's range")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 within float32's range")
     return value
 
 

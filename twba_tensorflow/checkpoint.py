@@ -1,6 +1,6 @@
-"""TensorFlow's checkpoints: saved whole or not at all, checked, read and restored.
+"""TensorFlow's checkpoints: atomic saves, checks, reading and restoring.
 
-Where they are in a run's folder, and which is the newest, is in twba_nets/runs/run_folder.py.
+twba_nets/runs/run_folder.py finds them in a run's folder.
 """
 import contextlib
 import itertools
@@ -20,15 +20,15 @@ from twba_nets.system.files import Source, path_of, sha256
 from twba_nets.runs.run_folder import (CHECKPOINT_NAME, MODEL_NAME, data_file, epoch_of, index_file, newest, prefix_of,
                                   prefixes)
 
-KEPT = 2  # a kill between the removal of one and the naming of the next leaves the other
+KEPT = 2  # so that one remains after a kill between removing one and naming the next
 
 
 def save(session: tf.Session, saver: tf.train.Saver, folder: Path, epoch: int, all_params: Sequence[tf.Tensor],
          architecture: Architecture) -> str:
-    """Save after `epoch` finished epochs. Returns model.npz's sha256. Raises UserError, the checkpoint before intact, if that
-    fails.
+    """Save after `epoch` finished epochs. Returns model.npz's sha256.
 
-    all_params: the tensors of the model as it is evaluated, in the order of architecture.variable_shapes.
+    all_params: the tensors of the evaluated model, in the order of architecture.variable_shapes.
+    Raises UserError if saving fails; the previous checkpoint is then intact.
     """
     name = f"{CHECKPOINT_NAME}-{epoch}"
     before = newest(folder)
@@ -37,19 +37,19 @@ def save(session: tf.Session, saver: tf.train.Saver, folder: Path, epoch: int, a
         card.remove(folder)
         values = dict(zip(architecture.variable_shapes, session.run(all_params)))
         digest = npz.save_model(folder / MODEL_NAME, values, architecture)
-        # the switch: TensorFlow renames a complete file into place; names without a folder, so that it can move
+        # the switch: TensorFlow renames a complete file; a name without the folder lets the folder move
         tf.train.update_checkpoint_state(str(folder.resolve()), name)
     except (tf.errors.OpError, OSError, UserError) as error:
         if before != folder / name:
             _remove(folder, [name])
-        remedy = f"{before} is intact: make room and go on with --resume" if before else "make room and begin again"
+        remedy = f"{before} is intact: make room and continue with --resume" if before else "make room and start again"
         raise UserError(f"{folder / name}: could not be saved ({_first_line(error)}); {remedy}")
     clear(folder, epoch)
     return digest
 
 
 def clear(folder: Path, epoch: int) -> None:
-    """Remove all but the newest checkpoints up to `epoch`, and what interrupted saves and removals left."""
+    """Remove all but the newest checkpoints up to `epoch`, and the remains of interrupted saves and removals."""
     epochs = {epoch_of(prefix_of(path)) for path in folder.glob(CHECKPOINT_NAME + "-*")} - {None}
     whole = [epoch_of(prefix) or 0 for prefix in prefixes(folder)]
     kept = [number for number in whole if number <= epoch][-KEPT:]
@@ -57,7 +57,7 @@ def clear(folder: Path, epoch: int) -> None:
 
 
 def _remove(folder: Path, names: Iterable[str]) -> None:
-    """Remove these checkpoints, and the temporary files that interrupted saves left."""
+    """Remove these checkpoints and the temporary files of interrupted saves."""
     patterns = [name + ".*" for name in names] + [CHECKPOINT_NAME + "*.tempstate*", "checkpoint.tmp*"]
     for path in itertools.chain.from_iterable(folder.glob(pattern) for pattern in patterns):
         with contextlib.suppress(OSError):
@@ -65,7 +65,7 @@ def _remove(folder: Path, names: Iterable[str]) -> None:
 
 
 def restore(session: tf.Session, saver: tf.train.Saver, path: Path, architecture: Architecture) -> None:
-    """Restore everything, Adam's slots included, to go on training. Raises UserError if anything does not fit."""
+    """Restore all variables, including Adam's slots, to continue training. Raises UserError if anything does not fit."""
     if path.suffix == ".npz":
         _assign(session, _global_variables(), npz.read_training(path, architecture))
         return
@@ -78,7 +78,7 @@ def restore(session: tf.Session, saver: tf.train.Saver, path: Path, architecture
 def read(source: Source, architecture: Architecture, allow_pickle: bool = False) -> Dict[str, np.ndarray]:
     """The model's variables, name -> array, of a TensorFlow checkpoint or an npz.
 
-    allow_pickle: also read the original's model.npz, a pickled list. Loading a pickle can run any code.
+    allow_pickle: also read the original's model.npz, a pickled list; loading a pickle can run any code.
     Raises UserError if the file is missing, damaged or of another network.
     """
     path = path_of(source)
@@ -88,17 +88,16 @@ def read(source: Source, architecture: Architecture, allow_pickle: bool = False)
 
 
 def read_latent(path: Path, architecture: Architecture) -> Tuple[Dict[str, np.ndarray], str]:
-    """The model's variables before they are quantised, name -> array, of a training.npz or a TensorFlow checkpoint; and the
-    sha256 of the file whose bytes they are.
+    """The model's latent variables, name -> array, of a training.npz or a TensorFlow checkpoint, and its data file's sha256.
 
     Raises UserError as read() does, and for a model.npz, which holds quantised weights.
     """
     if path.suffix == ".npz":
         return npz.read_latent(path, architecture)
-    with tempfile.TemporaryDirectory() as folder:  # TensorFlow opens its files by name: those of a copy nobody replaces
+    with tempfile.TemporaryDirectory() as folder:  # TensorFlow opens files by name; nobody replaces those of a copy
         copy = Path(folder) / "copy"
         for file in (index_file, data_file):
-            with contextlib.suppress(FileNotFoundError):  # of which _read_variables tells
+            with contextlib.suppress(FileNotFoundError):  # _read_variables reports it
                 shutil.copyfile(str(file(path)), str(file(copy)))
         return _read_variables(path, architecture.variable_shapes, architecture, copy), sha256(data_file(copy))
 
@@ -109,17 +108,16 @@ def read_training(prefix: Path, architecture: Architecture) -> Dict[str, np.ndar
 
 
 def require_plain(path: Path) -> None:
-    """Raise UserError for a path in which TensorFlow would see a pattern, and then not find the checkpoint, or that it cannot
-    write down."""
+    """Raise UserError for a path that TensorFlow would read as a pattern, or that is not UTF-8: it finds no checkpoint there."""
     if re.search(r"[][*?\\]", str(path)):
-        raise UserError(f"{path}: TensorFlow takes [ ] * ? \\ in a path for a pattern: rename the folder")
+        raise UserError(f"{path}: TensorFlow reads [ ] * ? \\ in a path as a pattern: rename the folder")
     if re.search("[\ud800-\udfff]", str(path.resolve())):
-        raise UserError(f"{path}: TensorFlow takes no path that is not in UTF-8: rename the folder")
+        raise UserError(f"{path}: TensorFlow needs a path in UTF-8: rename the folder")
 
 
 def _read_variables(prefix: Path, shapes: Dict[str, Sequence[int]], architecture: Architecture,
                     copy: Optional[Path] = None) -> Dict[str, np.ndarray]:
-    """shapes: of those that are wanted. copy: the prefix to read from, where it is another."""
+    """Read and check the variables in `shapes`, name -> array. copy: the prefix to read from, if it is another."""
     require_plain(prefix)
     if not index_file(prefix).exists():
         raise UserError(f"{index_file(prefix)}: not there: name another checkpoint")
@@ -128,7 +126,7 @@ def _read_variables(prefix: Path, shapes: Dict[str, Sequence[int]], architecture
         types, found = reader.get_variable_to_dtype_map(), reader.get_variable_to_shape_map()
     types = {name: (np.dtype(types[name].as_numpy_dtype), shape) for name, shape in found.items()}
     npz.check_types(prefix, types, shapes)
-    with _readable(prefix):  # all, Adam's for an evaluation too: TensorFlow compares a checksum as it reads a variable
+    with _readable(prefix):  # all variables, as TensorFlow verifies a variable's checksum when reading it
         values = {name: reader.get_tensor(name) for name in found}
     values = {name: values[name] for name in shapes}
     npz.check_values(prefix, values, architecture)
@@ -136,7 +134,7 @@ def _read_variables(prefix: Path, shapes: Dict[str, Sequence[int]], architecture
 
 
 def assign(session: tf.Session, values: Dict[str, np.ndarray]) -> None:
-    """Give the default graph's variables of these names their values (name -> array)."""
+    """Assign values (name -> array) to the default graph's variables of these names."""
     _assign(session, {name: variable for name, variable in _global_variables().items() if name in values}, values)
 
 
@@ -151,12 +149,12 @@ def _global_variables() -> Dict[str, tf.Variable]:
 
 @contextlib.contextmanager
 def _readable(prefix: Path) -> Iterator[None]:
-    """Turn TensorFlow's errors on a damaged checkpoint into a UserError that names what else is there."""
+    """Turn TensorFlow's errors on a damaged checkpoint into a UserError that names another checkpoint, if there is one."""
     try:
         yield
     except (tf.errors.OpError, RuntimeError) as error:
         others = [other for other in prefixes(prefix.parent) if other != prefix]
-        remedy = f"go on from {others[-1]} instead" if others else "use a copy of it"
+        remedy = f"continue from {others[-1]} instead" if others else "use a copy of it"
         raise UserError(f"{prefix}: damaged or truncated ({_first_line(error)}): {remedy}")
 
 

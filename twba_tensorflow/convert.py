@@ -1,4 +1,4 @@
-"""Make a TensorFlow checkpoint into training.npz, from which PyTorch's trainer goes on: python -m twba_tensorflow.convert."""
+"""Convert a TensorFlow checkpoint to training.npz for PyTorch's trainer: python -m twba_tensorflow.convert."""
 from twba_nets.system import interrupts
 
 if __name__ == "__main__":
@@ -19,10 +19,10 @@ from twba_tensorflow import quieten_tensorflow
 def main(argv: Optional[Sequence[str]] = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m twba_tensorflow.convert",
-        description="Make a TensorFlow checkpoint into training.npz: all variables, Adam's included. PyTorch's "
-        "trainer goes on from it with --resume. (TensorFlow's --resume takes a training.npz as it is.)")
+        description="Convert a TensorFlow checkpoint to training.npz, with all variables including Adam's. PyTorch's "
+        "trainer continues from it with --resume. (TensorFlow's --resume takes a training.npz directly.)")
     parser.add_argument("checkpoint", type=Path,
-                        help="a run's folder or a TensorFlow checkpoint, the original's included")
+                        help="a run's folder or a TensorFlow checkpoint, which may be the original's")
     parser.add_argument("--output", type=command_line.path, metavar="DIR", help="the folder for training.npz and recipe.json "
                         "(default: the checkpoint's)")
     command_line.add_initial_epoch(parser)
@@ -32,15 +32,16 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
 
 def convert(source: Path, output: Optional[Path] = None, initial_epoch: int = 0) -> None:
-    """Write training.npz (and the recipe) into the folder `output`. Raises UserError if `source` is no checkpoint.
+    """Write training.npz (and the recipe) into the folder `output`, by default the checkpoint's.
 
-    output: by default the checkpoint's folder. initial_epoch: how many epochs a checkpoint without an epoch has behind it.
+    initial_epoch: finished epochs of a checkpoint that does not tell. Raises UserError if `source` is not a TensorFlow
+    checkpoint, or if the folder holds another run.
     """
     quieten_tensorflow()
     from twba_tensorflow import checkpoint
     prefix = run_folder.locate(source)
     if prefix.suffix == ".npz":
-        raise UserError(f"{prefix}: is no TensorFlow checkpoint")
+        raise UserError(f"{prefix}: is not a TensorFlow checkpoint: name one")
     epoch = run_folder.epoch_of(prefix)
     epoch = initial_epoch if epoch is None else epoch
     path = (output or prefix.parent) / run_folder.TRAINING_NAME
@@ -48,7 +49,7 @@ def convert(source: Path, output: Optional[Path] = None, initial_epoch: int = 0)
     _check_place(path, prefix, epoch)
     with claimed(path.parent):
         if recipe:
-            recipe.save(path.parent)  # first: a training.npz without it would go on by the paper's recipe
+            recipe.save(path.parent)  # first: without it training.npz would continue with the paper's recipe
         if path.parent.resolve() != prefix.parent.resolve():
             provenance.carry(prefix.parent, path.parent, epoch)
         architecture = recipe.architecture if recipe else PAPER
@@ -57,12 +58,12 @@ def convert(source: Path, output: Optional[Path] = None, initial_epoch: int = 0)
 
 
 def _check_place(path: Path, prefix: Path, epoch: int) -> None:
-    """Raise UserError where training.npz would take the place of another run's, or of a later epoch's."""
+    """Raise UserError if training.npz would join another run or overwrite one of a later epoch."""
     if path.parent.resolve() != prefix.parent.resolve() and run_folder.newest(path.parent):
         raise UserError(f"{path.parent}: holds a run already: name another folder with --output")
     if path.exists() and npz.read_epoch(path) > epoch:
-        raise UserError(f"{path}: is at epoch {npz.read_epoch(path)} already, and {prefix.name} at {epoch}: name another folder "
-                        "with --output")
+        raise UserError(f"{path}: is already at epoch {npz.read_epoch(path)}, but {prefix.name} is at {epoch}: name another "
+                        "folder with --output")
 
 
 if __name__ == "__main__":

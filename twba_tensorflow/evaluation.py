@@ -14,10 +14,10 @@ from twba_tensorflow.pipeline import evaluation_batches
 
 
 class ImageFigures(NamedTuple):
-    """What each image of a batch gives, as tensors or arrays: loss [batch], correct [batch] of bool, spikes [batch, maps]."""
+    """Figures of each image of a batch, as tensors or arrays: loss [batch], correct bool [batch], spikes [batch, maps]."""
     loss: tf.Tensor
     correct: tf.Tensor
-    spikes: tf.Tensor  # the paper's maps have at most 73,728 neurons: each image's sum is exact in float32
+    spikes: tf.Tensor  # the paper's maps have at most 73,728 neurons, so each image's sum is exact in float32
 
 
 class Evaluator:
@@ -25,7 +25,7 @@ class Evaluator:
 
     @exiting_at_once()
     def __init__(self, x: np.ndarray, y: np.ndarray, batch_size: int, about: About, reuse: bool = False, graph: str = "fast"):
-        """x: uint8 [N, S, S, C], y: int32 [N]. about: what the network is. reuse: share the variables of one built before.
+        """x: uint8 [N, S, S, C], y: int32 [N]. about: the network's. reuse: share the variables of one built before.
         graph: a name of graphs.GRAPHS."""
         self.images = len(x)
         self.batches = evaluation_batches(x, y, batch_size, about.architecture.image_size)
@@ -34,7 +34,7 @@ class Evaluator:
                                     correct(self.net.logits, self.batches.labels), self.net.spikes)
 
     def start(self, session: tf.Session) -> None:
-        """Begin a pass over the images, with the variables as they are now."""
+        """Start a pass over the images with the variables' current values."""
         session.run(self.net.refresh)
         self.batches.start(session)
 
@@ -55,7 +55,7 @@ class Evaluator:
 
 def evaluate(values: Dict[str, np.ndarray], about: About, x: np.ndarray, y: np.ndarray, batch_size: int, threads: int = 0,
              graph: str = "fast") -> Result:
-    """Evaluate a model's variables (name -> array), on images. See Evaluator."""
+    """Evaluate a model's variables (name -> array) on images. See Evaluator. threads: CPU cores, 0 for all."""
     with tf.Graph().as_default(), tf.Session(config=GRAPHS[graph].session_config(threads)) as session:
         evaluator = Evaluator(x, y, batch_size, about, graph=graph)
         checkpoint.assign(session, values)
@@ -68,5 +68,5 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
 
 def correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Which images are classified rightly: [batch] of bool."""
+    """Whether each image is classified correctly: logits [batch, classes], labels [batch] -> bool [batch]."""
     return tf.equal(tf.argmax(logits, 1, output_type=labels.dtype), labels)

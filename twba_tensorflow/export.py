@@ -1,4 +1,4 @@
-"""Export a checkpoint as an exact integer spiking network, by TensorFlow's decisions: python -m twba_tensorflow.export."""
+"""Export a checkpoint as an exact integer spiking network with TensorFlow's decisions: python -m twba_tensorflow.export."""
 from twba_nets.system import interrupts
 
 if __name__ == "__main__":
@@ -20,11 +20,11 @@ from twba_tensorflow import quieten_tensorflow
 def main(argv: Sequence[str] = None) -> None:
     parser = export.parser(
         "python -m twba_tensorflow.export",
-        "Fold batch norm, htanh and sign of each hidden neuron into one integer threshold, chosen so that "
-        "the neuron decides as TensorFlow does for every sum that it can receive, and write the network as int8 "
-        "weights and int16 thresholds to an npz (its layout: twba_chip/spiking/file.py). The first two convolutions "
-        "and the classifier, off chip in the paper, stay float. (python -m twba_chip.export does the same in NumPy, from a "
-        "model.npz alone.)", "a run's folder, a TensorFlow checkpoint or a model.npz")
+        "Fold batch norm, htanh and sign of each hidden neuron into one integer threshold, with which the neuron decides "
+        "as in TensorFlow for every possible sum, and write the network as int8 weights and int16 thresholds to an npz "
+        "(its layout: twba_chip/spiking/file.py). The first two convolutions and the classifier, off chip in the paper, "
+        "stay float. (python -m twba_chip.export does the same in NumPy, from a model.npz only.)",
+        "a run's folder, a TensorFlow checkpoint or a model.npz")
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):
         quieten_tensorflow()
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] = None) -> None:
 
 @interrupts.exiting_at_once()
 def fold(values: Arrays, variant: str, architecture: Architecture) -> Arrays:
-    """What twba_chip.spiking.folding.fold computes, by TensorFlow's own decisions, scales and offsets in float32."""
+    """twba_chip.spiking.folding.fold, with decisions, scales and offsets computed by TensorFlow in float32."""
     import tensorflow as tf
     from twba_tensorflow import checkpoint
     stages = architecture.stages
@@ -56,7 +56,7 @@ def fold(values: Arrays, variant: str, architecture: Architecture) -> Arrays:
 
 
 def _off_chip(values: Arrays, bn: str) -> tuple:
-    """The tensors scale and offset of a batch norm as TensorFlow computes it in evaluation, x * scale + offset."""
+    """The tensors scale and offset of a batch norm, which TensorFlow evaluates as x * scale + offset."""
     import tensorflow as tf
     from twba_tensorflow.fast_stages import fold_batch_norm
     return fold_batch_norm(*(tf.constant(values[f"{bn}/{part}"])
@@ -64,7 +64,7 @@ def _off_chip(values: Arrays, bn: str) -> tuple:
 
 
 def _group(values: Arrays, variant: str, names: Tuple[str, str], variable_names: Tuple[str, str]) -> tuple:
-    """Tensors of a group: what its neurons answer to the sums -fan_in ... fan_in, and its quantised weights."""
+    """Tensors of a group: its neurons' spikes for the sums -fan_in ... fan_in, and its quantised weights."""
     import tensorflow as tf
     from twba_tensorflow import fast_network, quantisers
     latent = values[variable_names[0]].astype(np.float32)

@@ -1,4 +1,4 @@
-"""The network in few large operations: the numbers and variables of published_network.py, in less than half the time.
+"""The network in few large operations: the same numbers and variables as published_network.py, in less than half the time.
 
 fast_stages.py has the operations of a stage.
 """
@@ -27,11 +27,12 @@ class BatchNorm(NamedTuple):
 
 def build(x: tf.Tensor, variant: str, architecture: Architecture, activation: str = "binary", is_train: bool = False,
           reuse: Union[bool, object] = False) -> Network:
-    """Build the network on the images x, [batch, size, size, channels], in x's type, float32 or float64.
+    """Build the network on standardised images x, [batch, size, size, channels], in x's dtype, float32 or float64.
 
-    The variables live under scope `model` and carry the published code's names. With is_train batch norm
-    uses (and updates) the batch's statistics, else the moving ones.
-    Source: the table of the published code; see architecture.py. Raises UserError where StageGraph does.
+    The variables are in scope `model` under the published code's names. With is_train, batch norm uses the batch's
+    statistics and updates the moving ones, else it uses these. reuse: share the variables of a network built before.
+    Source: the table of the published code; see architecture.py. Raises ValueError for another dtype, UserError as
+    StageGraph.
     """
     if x.dtype not in (tf.float32, tf.float64):
         raise ValueError(f"the images are {x.dtype.name}: 16 bits do not hold the sums of two filters in one number, nor the "
@@ -49,8 +50,8 @@ def build(x: tf.Tensor, variant: str, architecture: Architecture, activation: st
                 maps[stage.map] = graph.outputs_in_order(x)
                 spikes.append(_sum_images(x))
 
-        # [1 group, batch, h, w, channels] -> [batch, features]. Where a squeeze does, it stays one: fresh weights follow from
-        # the seed and from how many operations the graph has before them
+        # [1 group, batch, h, w, channels] -> [batch, features]. The squeeze stays where it suffices: fresh weights depend on
+        # the seed and on the number of operations before them in the graph
         features = tf.squeeze(x, [0, 2, 3]) if x.shape[2:4].as_list() == [1, 1] else tf.reshape(x, [-1, architecture.features])
         net = DenseLayer(InputLayer(features, name="input"), architecture.classes, b_init=None, name=arch.OUTPUT,
                          W_init=tf.truncated_normal_initializer(stddev=arch.DENSE_STDDEV))
@@ -62,7 +63,7 @@ def build(x: tf.Tensor, variant: str, architecture: Architecture, activation: st
 
 
 def _as_input(images: tf.Tensor, first: Stage) -> tf.Tensor:
-    """The images as the first stage reads them: [1 group, batch, height, width, channels], in blocks if it has a stride."""
+    """The images in the first stage's layout: [1 group, batch, height, width, channels], in blocks if it has a stride."""
     if first.stride > 1:
         margin = [first.margin] * 2
         images = tf.space_to_depth(tf.pad(images, [[0, 0], margin, margin, [0, 0]]), first.stride)
@@ -70,7 +71,7 @@ def _as_input(images: tf.Tensor, first: Stage) -> tf.Tensor:
 
 
 def build_neurons(sums: tf.Tensor, bn: str) -> tf.Tensor:
-    """The evaluation graph's neurons with batch norm `bn` alone: sums [n, channels] -> spikes {0, 1}."""
+    """Only the evaluation graph's neurons with batch norm `bn`: sums [n, channels] -> spikes {0, 1}."""
     with _scope(sums.dtype, reuse=tf.AUTO_REUSE):
         norm = _batch_norm(bn, int(sums.shape[-1]), sums.dtype)
         scale, shift = fold_batch_norm(norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)
@@ -79,7 +80,7 @@ def build_neurons(sums: tf.Tensor, bn: str) -> tf.Tensor:
 
 @contextlib.contextmanager
 def _scope(dtype: tf.DType, reuse: Union[bool, object]):
-    """Where the variables live. TensorLayer keeps the type of new ones in a global; this gives it back."""
+    """The variables' scope. TensorLayer has the dtype of new ones in a global, which this restores."""
     before = tl.layers.LayersConfig.tf_dtype
     tl.layers.LayersConfig.tf_dtype = dtype
     try:
@@ -90,7 +91,7 @@ def _scope(dtype: tf.DType, reuse: Union[bool, object]):
 
 
 def _variables(stage: Stage, variant: str, dtype: tf.DType) -> Tuple[List[tf.Tensor], List[BatchNorm]]:
-    """A stage's weights as they are multiplied, [kernel, kernel, channels, filters], and batch norms, by group."""
+    """A stage's multiplied (quantised) weights, [kernel, kernel, channels, filters], and batch norms, by group."""
     weights, norms = [], []
     for conv, bn in stage.group_names:
         w = tf.get_variable(f"{conv}/{stage.kernel_name}", stage.kernel_shape, dtype,
@@ -111,10 +112,10 @@ def _batch_norm(name: str, filters: int, dtype: tf.DType) -> BatchNorm:
 
 def _train(graph: StageGraph, x: tf.Tensor, weights: tf.Tensor,
            norms: Sequence[BatchNorm]) -> Tuple[tf.Tensor, List[tf.Tensor]]:
-    """A stage's outputs by the batch's statistics, and the operations that update the moving ones."""
+    """A stage's outputs with the batch's statistics, and the operations that update the moving ones."""
     beta, gamma, moving_mean, moving_variance = (tf.stack(parts) for parts in zip(*norms))
     x, mean, variance = graph.train(x, weights, gamma, beta)
-    # assign_moving_average for all groups at once; it has this number in float32, whatever the variables' type
+    # assign_moving_average for all groups at once; it has this number in float32, whatever the variables' dtype
     rate = tf.cast(tf.constant(1 - arch.BN_DECAY, tf.float32), x.dtype)
     updates = []
     for name, moving, value in (("moving_mean", moving_mean, mean), ("moving_variance", moving_variance, variance)):
@@ -125,7 +126,7 @@ def _train(graph: StageGraph, x: tf.Tensor, weights: tf.Tensor,
 
 def _evaluate(graph: StageGraph, x: tf.Tensor, weights: tf.Tensor,
               norms: Sequence[BatchNorm]) -> Tuple[tf.Tensor, List[tf.Operation]]:
-    """A stage's outputs by the moving statistics, and the operation that keeps its quantised weights for all batches."""
+    """A stage's outputs with the moving statistics, and the operation that stores its quantised weights for all batches."""
     factors = graph.factors(weights)
     kept = tf.Variable(tf.zeros(factors.shape, factors.dtype), trainable=False,
                        collections=[tf.GraphKeys.LOCAL_VARIABLES])
@@ -135,6 +136,6 @@ def _evaluate(graph: StageGraph, x: tf.Tensor, weights: tf.Tensor,
 
 
 def _sum_images(x: tf.Tensor) -> tf.Tensor:
-    """Each image's sum of a map in a stage's layout, [groups, batch, ...]. The last axis first: that is several times as
-    fast as all at once. Pixels and margins change no sum."""
+    """Each image's sum of a map in a stage's layout, [groups, batch, ...] -> [batch]. Reducing the last axis first is several
+    times as fast as all at once. Blocks and margins do not change the sums."""
     return tf.reduce_sum(tf.reduce_sum(tf.reshape(x, [x.shape[0], -1, x.shape[2:].num_elements()]), 2), 0)

@@ -1,13 +1,13 @@
 """One stage of the network for TensorFlow, in few and large operations.
 
-The published code gives each group a strided slice of the channels, a convolution, a batch norm and a sign of its own.
-This module computes the same numbers in fewer operations (published_network.py is that graph, with which it is compared):
+The published code gives each group its own strided slice of the channels, convolution, batch norm and sign
+(published_network.py). This module computes the same numbers in fewer operations:
 
-- A stage's input is [groups, batch, height, width, channels]: its groups lie one after the other. The neurons of the
-  stage before write it so; a stage's filters are permuted for that, f = m * G + j of the graph standing at [j, m],
-  where G is the number of groups of the stage that follows and j the group that reads the filter.
-- Where a stage's stride is above 1, its input's pixels stand in blocks, a block's pixels as channels: every
-  convolution has stride 1, its gradients are convolutions (or products) as well, and TensorFlow's are fastest forward.
+- A stage's input is [groups, batch, height, width, channels], with one group after the other. The previous stage writes
+  it in this order; for that its filters are permuted: filter f = m * G + j is at [j, m], where G is the number of groups
+  of the next stage and j the group that reads the filter.
+- If a stage's stride exceeds 1, its input is stored in blocks, with a block's pixels as channels. So every convolution
+  has stride 1, and its gradients are forward convolutions (or products) as well, which are TensorFlow's fastest.
 - Hidden sums are small integers (or halves), so one float holds those of two filters: half of the multiplications.
 - Batch norm, quantiser and the next stage's layout are one pass over memory, compiled by XLA.
 """
@@ -19,7 +19,7 @@ from twba_nets.network.architecture import BN_EPSILON, Stage
 from twba_nets.system.errors import UserError
 from twba_tensorflow.quantisers import ACTIVATIONS
 
-# a pair of sums is low + PAIR * high: where none exceeds LARGEST_PAIRED, 24 bits hold both, in halves too
+# a pair of sums is low + PAIR * high; up to LARGEST_PAIRED 24 bits hold both, even with halves
 PAIR, LARGEST_PAIRED = 4096.0, 512
 
 compiled = tf.xla.experimental.compile
@@ -27,7 +27,7 @@ compiled = tf.xla.experimental.compile
 
 def fold_batch_norm(gamma: tf.Tensor, beta: tf.Tensor, mean: tf.Tensor,
                     variance: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
-    """(scale, shift) of a batch norm as x * scale + shift, to the bit as tf.nn.batch_normalization computes it."""
+    """(scale, shift) of a batch norm as x * scale + shift, bit for bit as in tf.nn.batch_normalization."""
     scale = tf.rsqrt(variance + BN_EPSILON) * gamma
     return scale, beta - mean * scale
 
@@ -35,19 +35,19 @@ def fold_batch_norm(gamma: tf.Tensor, beta: tf.Tensor, mean: tf.Tensor,
 class StageGraph:
     """Builds one stage's operations.
 
-    activation: how its neurons fire, a key of quantisers.ACTIVATIONS. In shapes below, `pairs` is 2 where a float holds
-    the sums of two filters, else 1; `readers` are the groups of the next stage, each of which reads `per_reader` filters
-    of a group; `next_block` is that stage's stride. Raises UserError where a stride does not divide kernel and map.
+    activation: a key of quantisers.ACTIVATIONS. In the shapes below, `pairs` is 2 if a float holds the sums of two
+    filters, else 1; `readers` are the groups of the next stage, each of which reads `per_reader` filters of a group;
+    `next_block` is that stage's stride. Raises UserError if the stride does not divide kernel and map.
     """
 
     def __init__(self, stage: Stage, activation: str):
         self.stage, self.activation = stage, activation
         self.fire, self.fire_gradient = ACTIVATIONS[activation]
         if stage.kernel % stage.stride or (stage.size + 2 * stage.margin) % stage.stride:
-            raise UserError(f"{stage.conv}: stride {stage.stride} does not divide its kernel, {stage.kernel}, and its input map, "
-                            f"{stage.size} x {stage.size} with its padding, as the fast graph needs it: use --graph published")
+            raise UserError(f"{stage.conv}: the fast graph needs a stride that divides kernel and padded input map; stride "
+                            f"{stage.stride}, kernel {stage.kernel}, map {stage.size} x {stage.size}: use --graph published")
         self.block, self.kernel = stage.stride, stage.kernel // stage.stride
-        self.margin = stage.margin if self.block == 1 else 0  # with blocks the stage before has padded
+        self.margin = stage.margin if self.block == 1 else 0  # with blocks the previous stage pads
         self.size, self.readers = stage.output_size, stage.reader.groups
         small = stage.kernel ** 2 * stage.channels // stage.groups <= LARGEST_PAIRED
         self.pairs = 2 if stage.quantised and small and self.readers % 2 == 0 else 1
@@ -57,10 +57,10 @@ class StageGraph:
 
     def train(self, x: tf.Tensor, weights: tf.Tensor, gamma: tf.Tensor,
               beta: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Outputs in the next stage's layout, and the batch's mean and variance, [groups, filters] both.
+        """Outputs in the next stage's layout, and the batch's mean and variance, both [groups, filters].
 
-        x: [groups, batch, height, width, channels]. weights: [groups, kernel, kernel, channels, filters] as they are
-        multiplied (quantised). gamma, beta: [groups, filters].
+        x: [groups, batch, height, width, channels]. weights: quantised, [groups, kernel, kernel, channels, filters].
+        gamma, beta: [groups, filters].
         """
         @tf.custom_gradient
         def forward(x, w, gamma, beta):
@@ -78,14 +78,14 @@ class StageGraph:
         return self._as_input(outputs), self._restore(mean), self._restore(variance)
 
     def factors(self, weights: tf.Tensor) -> tf.Tensor:
-        """train's weights as the convolution has them: in its layout, and those of two filters in one."""
+        """train's weights for the convolution: in its layout, with those of two filters in one number."""
         return self._paired(self._arrange_weights(weights))
 
     def evaluate(self, x: tf.Tensor, factors: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, mean: tf.Tensor,
                  variance: tf.Tensor) -> tf.Tensor:
-        """Outputs in the next stage's layout, by the moving mean and variance, [groups, filters].
+        """Outputs in the next stage's layout, with the moving mean and variance, [groups, filters].
 
-        factors: what factors() gives. x etc. are train's.
+        factors: from factors(). The other arguments are train's.
         """
         scale, shift = fold_batch_norm(gamma, beta, mean, variance)
 
@@ -93,7 +93,7 @@ class StageGraph:
             return self.fire(self._unpaired(sums) * scale, shift)
 
         arguments = [self._sums(x, factors), self._arrange(scale), self._arrange(shift)]
-        # ReLU's sum is left to TensorFlow: compiled, it would be rounded once and not twice
+        # ReLU's sum is left to TensorFlow: compiled, it would be rounded once instead of twice
         if self.activation == "relu":
             outputs = compiled(self._lay_out, [neurons(*arguments)])
         else:
@@ -101,7 +101,7 @@ class StageGraph:
         return self._as_input(outputs[0])
 
     def outputs_in_order(self, x: tf.Tensor) -> tf.Tensor:
-        """From the next stage's layout to [batch, height, width, channels], as the published graph has the outputs."""
+        """From the next stage's layout to the published graph's, [batch, height, width, channels]."""
         # [pairs, groups, batch, h, w, readers / pairs, per_reader] -> [batch, h, w, groups, per_reader, pairs, readers / pairs]
         images = tf.transpose(self._undo_layout(x), [2, 3, 4, 1, 6, 0, 5])
         return tf.reshape(images, [-1, *self.stage.map_shape])
@@ -130,12 +130,12 @@ class StageGraph:
         return tf.reshape(w, [groups, self.kernel, self.kernel, self.block ** 2 * channels, filters])
 
     def _lay_out(self, values: tf.Tensor) -> tf.Tensor:
-        """[pairs, groups, batch, h, w, readers / pairs, per_reader] -> the same values as the next stage reads them."""
+        """[pairs, groups, batch, h, w, readers / pairs, per_reader] -> the same values in the next stage's layout."""
         x = tf.transpose(values, [0, 5, 2, 3, 4, 1, 6])  # -> [pairs, readers / pairs, batch, h, w, groups, per_reader]
         if self.next_block == 1:
             return x
         margin = [self.next_margin] * 2
-        x = tf.pad(x, [[0, 0]] * 3 + [margin, margin] + [[0, 0]] * 2)  # so many axes can be padded by XLA alone
+        x = tf.pad(x, [[0, 0]] * 3 + [margin, margin] + [[0, 0]] * 2)  # only XLA can pad so many axes
         pairs, readers, _, height, _, groups, per_reader = x.shape.as_list()
         blocks = [height // self.next_block, self.next_block]
         x = tf.reshape(x, [pairs, readers, -1, *blocks, *blocks, groups, per_reader])
@@ -170,7 +170,7 @@ class StageGraph:
         return low + PAIR * high
 
     def _sums(self, x, w):
-        """What the neurons add up: [groups, batch, height, width, readers / pairs, per_reader]. w: paired."""
+        """The neurons' sums: [groups, batch, height, width, readers / pairs, per_reader]. w: paired."""
         if self.kernel == 1:
             sums = tf.matmul(_flat(x), tf.squeeze(w, [1, 2]))
         else:
@@ -200,7 +200,7 @@ class StageGraph:
         if self.kernel == 1:
             product = tf.matmul(_flat(d_sums), _flat(x), transpose_a=True)  # the smaller one is transposed
             return tf.reshape(tf.transpose(product, [0, 2, 1]), w.shape)  # [groups, channels, filters]
-        # channels as images, images as channels, and the errors as the filter: a convolution forward once more.
+        # a forward convolution with channels as images, images as channels, and errors as filters.
         # x: [groups, channels, height, width, batch]. d_sums: [groups, height, width, batch, filters]
         turned = compiled(lambda x, d_sums: (tf.transpose(x, [0, 4, 2, 3, 1]), tf.transpose(d_sums, [0, 2, 3, 1, 4])),
                           [x, d_sums])

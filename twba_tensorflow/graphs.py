@@ -1,6 +1,6 @@
-"""The network's two graphs, by the names that --graph knows: modules with build() and session_config().
+"""The network's two graphs by their names in --graph: modules with build() and session_config().
 
-They have the same 596 variables, so that a run, or an evaluation of it, can change from one to the other.
+They have the same 596 variables, so a run and its evaluation can switch between them.
 """
 from twba_tensorflow import fast_network, published_network
 

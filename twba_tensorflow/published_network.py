@@ -1,7 +1,7 @@
-"""The network as the published code builds it, group by group, from the patched TensorLayer's own layers.
+"""The network as the published code builds it, group by group, from the patched TensorLayer's layers.
 
-Read this one first: it is the table of architecture.py, in TernaryConv2d (or BinaryConv2d), BatchNormLayer and SignLayer.
-fast_network.py computes the same in fewer operations, and is the default (--graph). The tests compare the two,
+Read this module first: it is the table of architecture.py in TernaryConv2d (or BinaryConv2d), BatchNormLayer and SignLayer.
+fast_network.py, the default (--graph), computes the same in fewer operations. The tests compare the two;
 `make bench-train` times them.
 """
 from typing import Dict, List, NamedTuple, Union
@@ -21,9 +21,8 @@ class Network(NamedTuple):
 
     logits: [batch, classes]. maps: name -> activations [batch, height, width, channels] of every stage that fires: the counted
     maps (Architecture.counted_maps), then the last one. spikes: [batch, counted maps], the sum of each.
-    all_params: the tensors of TensorLayer's list of that name: the *quantised* weights, and all other variables.
-    refresh: an operation to be run before an evaluation, whenever variables have changed; of the fast graph, which
-    quantises the weights once.
+    all_params: the tensors of TensorLayer's list of that name: the *quantised* weights and all other variables.
+    refresh: an operation to run before an evaluation if variables have changed; the fast graph quantises the weights in it.
     """
     logits: tf.Tensor
     maps: Dict[str, tf.Tensor]
@@ -33,18 +32,18 @@ class Network(NamedTuple):
 
 
 QUANTISED_CONV = {"twba": TernaryConv2d, "bwba": BinaryConv2d}
-PATCHED_NAMES = {"binary": "binary", "three-level": "published"}  # of the activations, as patches/binary.py has them
+PATCHED_NAMES = {"binary": "binary", "three-level": "published"}  # activation -> its name in patches/binary.py
 
 
 def build(x: tf.Tensor, variant: str, architecture: Architecture, activation: str = "binary", is_train: bool = False,
           reuse: Union[bool, object] = False) -> Network:
-    """Build the network on the images x, [batch, size, size, channels], in x's type, float32 or float64.
+    """Build the network on standardised images x, [batch, size, size, channels], in x's dtype, float32 or float64.
 
-    The variables live under scope `model` and carry the published code's names. With is_train batch norm uses (and
-    updates) the batch's statistics, else the moving ones. reuse: share the variables of a network built before.
+    The variables are in scope `model` under the published code's names. With is_train, batch norm uses the batch's
+    statistics and updates the moving ones, else it uses these. reuse: share the variables of a network built before.
     """
     maps = {}
-    tl.layers.LayersConfig.tf_dtype = x.dtype  # TensorLayer keeps the type of new variables in this global
+    tl.layers.LayersConfig.tf_dtype = x.dtype  # TensorLayer has the dtype of new variables in this global
     with tf.variable_scope("model", reuse=reuse):
         net = InputLayer(x, name="input")
         for stage in architecture.stages:
@@ -66,7 +65,7 @@ def build(x: tf.Tensor, variant: str, architecture: Architecture, activation: st
 
 
 def session_config(threads: int) -> tf.ConfigProto:
-    """TensorFlow's default session."""
+    """TensorFlow's default configuration. threads: CPU cores, 0 for all."""
     return tf.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads)
 
 

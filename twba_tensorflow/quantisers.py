@@ -1,10 +1,10 @@
-"""The quantisers and their straight-through gradients, as the fast graph takes them. twba_torch/quantisers.py stands beside.
+"""The quantisers and their straight-through gradients for the fast graph; twba_torch/quantisers.py is PyTorch's counterpart.
 
-Those of the weights are TensorLayer's own, from patches/binary.py. An activation comes in one piece with what stands
-around it in the published network: htanh, the quantiser, (x + 1) / 2. Source: the published code's binary.py.
+Those of the weights are TensorLayer's, from patches/binary.py. An activation combines three steps of the published
+network: htanh, the quantiser, (x + 1) / 2. Source: the published code's binary.py.
 
-A NaN does not come out as one, since XLA computes as if there were none: the trainer looks at the loss and at the
-variables before it saves them, and what reads variables looks at them.
+They do not propagate a NaN, as XLA assumes there are none. So the trainer checks the loss, and the variables before it
+saves them, and the readers of checkpoints check the variables.
 """
 import tensorflow as tf
 from tensorlayer.layers.binary import ternarise
@@ -17,7 +17,7 @@ WEIGHTS = {"twba": ternarise, "bwba": quantize}
 
 
 def relu(product: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
-    """max(product + shift, 0): of the first stage, which does not fire."""
+    """max(product + shift, 0), for stages that do not fire."""
     return tf.nn.relu(product + shift)
 
 
@@ -28,7 +28,7 @@ def relu_gradient(potential: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
 
 def fire(product: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
     """1 where product + shift >= 0, else 0."""
-    # a comparison, so that no compiler can round product and sum as one operation (FMA): export.py counts on it
+    # a comparison, because a compiler could fuse product and sum into an FMA, which rounds once: export.py relies on this
     return tf.cast(product >= -shift, product.dtype)
 
 
@@ -38,21 +38,21 @@ def fire_gradient(potential: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
 
 
 def fire_three_levels(product: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
-    """Three levels {0, 1/2, 1} of x = product + shift: (sign(sign(x + 0.4) + sign(x - 0.4)) + 1) / 2, where sign(0) is 0.
+    """Three levels {0, 1/2, 1} of x = product + shift: (sign(sign(x + 0.4) + sign(x - 0.4)) + 1) / 2, with sign(0) = 0.
 
-    That is 0 up to -0.4, 1 from 0.4 on, and 1/2 between them.
+    This is 0 up to -0.4, 1 from 0.4 on, and 1/2 in between.
     """
-    # the minimum changes no finite number, but it stands between product and sum: no compiler rounds them as one (FMA)
+    # the minimum changes no finite number, but keeps a compiler from fusing product and sum into an FMA
     potential = tf.minimum(product, product.dtype.max) + shift
     return (tf.cast(potential >= PUBLISHED_OFFSET, product.dtype) + tf.cast(potential > -PUBLISHED_OFFSET, product.dtype)) / 2
 
 
 def fire_three_levels_gradient(potential: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
-    """Twice that of fire: two inner signs pass the gradient on."""
+    """Twice fire's gradient: two inner signs pass it on."""
     return 2 * fire_gradient(potential, gradient)
 
 
-# activation -> (the outputs of product + shift, a potential's gradient from its output's)
+# activation -> (its outputs, from product and shift; its gradient, from the potential and the output's gradient)
 ACTIVATIONS = {
     "relu": (relu, relu_gradient),
     "binary": (fire, fire_gradient),

@@ -1,4 +1,4 @@
-"""What the example scripts do. TensorFlow is imported only once the arguments are in order."""
+"""The bodies of the example scripts. They import TensorFlow only after parsing the arguments."""
 import argparse
 from typing import Optional, Sequence, Union
 
@@ -15,13 +15,13 @@ from twba_tensorflow import quieten_tensorflow
 
 
 def train(recipe: Recipe, resume: Union[bool, str] = False, argv: Optional[Sequence[str]] = None) -> None:
-    """Train by a recipe, as the command line (argv) amends it; the body of cifar10_*_example.py.
+    """Train with a recipe, modified by the command line (argv); the body of cifar10_*_example.py.
 
-    resume: what --resume says where the command line does not: False, True (go on from the newest checkpoint in
-    the output folder) or a checkpoint to go on from.
+    resume: the default of --resume: False, True (continue from the newest checkpoint in the output folder) or a
+    checkpoint to continue from.
     """
     args = command_line.training_parser(recipe, resume).parse_args(argv)
-    saved = "every finished epoch is saved: go on with --resume"
+    saved = "every finished epoch is saved: continue with --resume"
     with interrupts.one_line_for_mistakes(lambda: command_line.stopped(args.output, saved)):
         quieten_tensorflow()
         _train(recipe, args)
@@ -44,7 +44,7 @@ def _train(recipe: Recipe, args: argparse.Namespace) -> None:
         run.end_without_training(lambda recipe: training.complete(recipe, run.folder, run.start))
         return
     if run.recipe.teacher or run.recipe.precise_batch_norm:
-        raise UserError(f"{run.start}: its recipe is one of PyTorch's trainer alone: go on by python -m twba_torch.train")
+        raise UserError(f"{run.start}: only PyTorch's trainer has its recipe: continue with python -m twba_torch.train")
     data = run.load_data()
     with run.claimed():
         run.begin()

@@ -1,4 +1,4 @@
-"""The training loop: Adam on the softmax cross entropy; a test and a checkpoint after every epoch."""
+"""The training loop: Adam on the softmax cross entropy, with a test and a checkpoint after every epoch."""
 import time
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional
@@ -22,7 +22,7 @@ from twba_tensorflow.pipeline import Batches, training_batches
 
 
 class StepFigures(NamedTuple):
-    """What a training step gives, as tensors or numbers: mean loss, images classified rightly, images; and the step itself."""
+    """A training step's figures, as tensors or numbers: mean loss, images classified correctly, images; and the update."""
     loss: Any
     correct: Any
     images: Any
@@ -30,7 +30,7 @@ class StepFigures(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A training step as a graph. images: in an epoch. all_params: the tensors of the model as it is evaluated."""
+    """A training step as a graph. images: per epoch. all_params: the tensors of the evaluated model."""
     images: int
     batches: Batches
     learning_rate: tf.Tensor
@@ -40,11 +40,12 @@ class Step(NamedTuple):
 
 def train(recipe: Recipe, dataset: Dataset, folder: Path, start: Optional[Path] = None, first_epoch: int = 0,
           threads: int = 0, initial: Optional[Dict[str, np.ndarray]] = None, graph: str = "fast") -> None:
-    """Train into `folder` from epoch `first_epoch` to recipe.epochs.
+    """Train into `folder` from epoch `first_epoch` (counted from 0) to recipe.epochs.
 
-    start: a checkpoint to go on from, or None to begin. initial: the model's variables to begin with, name ->
-    array, or None for fresh ones. graph: a name of graphs.GRAPHS. Order, augmentation and fresh weights follow from
-    recipe.seed and the epoch, so a resumed run sees what an uninterrupted one sees.
+    start: a checkpoint to continue from, or None. initial: initial values of the model's variables, name -> array, or
+    None for fresh ones. threads: CPU cores, 0 for all. graph: a name of graphs.GRAPHS. Order, augmentation and fresh
+    weights depend only on recipe.seed and the epoch, so a resumed run equals an uninterrupted one. Raises UserError if
+    training diverges or a file cannot be written.
     """
     with tf.Graph().as_default():
         with exiting_at_once():
@@ -69,14 +70,14 @@ def train(recipe: Recipe, dataset: Dataset, folder: Path, start: Optional[Path] 
                 for epoch in range(first_epoch, recipe.epochs):
                     trained = train_epoch(session, step, recipe, epoch)
                     started = time.monotonic()
-                    # built only now: the first step need not wait for it
+                    # built here, so that the first step does not wait for it
                     evaluator = evaluator or Evaluator(dataset.x_test, dataset.y_test, recipe.batch_size, recipe, True, graph)
                     result = evaluator.evaluate(session)
                     spikes = result.spikes.sum() / len(result.spikes)
                     tested = Tested(result.loss, result.accuracy, spikes, time.monotonic() - started)
                     row = make_row(recipe, epoch, step.images, trained, tested)
                     sha256 = journal.finish_epoch(row, lambda: save(epoch + 1), summaries.update)
-                    journal.tell(row)  # only what is saved
+                    journal.tell(row)  # only after it is saved
     journal.finish(sha256)
 
 
@@ -94,7 +95,7 @@ def build_step(recipe: Recipe, dataset: Dataset, graph: str = "fast") -> Step:
 
 
 def train_epoch(session: tf.Session, step: Step, recipe: Recipe, epoch: int) -> Trained:
-    """Train on every image once. epoch: counted from 0."""
+    """Train on every image once. epoch: counted from 0. Raises UserError if the loss is not finite."""
     started = time.monotonic()
     step.batches.start(session, epoch)
     rate = {step.learning_rate: recipe.learning_rate(epoch)}
@@ -112,7 +113,7 @@ def train_epoch(session: tf.Session, step: Step, recipe: Recipe, epoch: int) -> 
 
 
 class TensorFlowSummaries(Summaries):
-    """By TensorFlow's own writer."""
+    """Summaries written with TensorFlow's writer."""
 
     def open(self, epoch):
         writer = tf.summary.FileWriter(str(self.folder))
@@ -125,7 +126,7 @@ class TensorFlowSummaries(Summaries):
 
 
 def complete(recipe: Recipe, folder: Path, start: Path) -> None:
-    """Make up for what a kill during the last save, that of the checkpoint `start`, left undone."""
+    """Finish the last save of a run that was killed after it wrote the checkpoint `start`."""
     journal = Journal(folder, recipe, recipe.epochs)
     values = quantised(checkpoint.read(start, recipe.architecture), recipe.variant)
     sha256 = npz.save_model(folder / MODEL_NAME, values, recipe.architecture)
@@ -138,7 +139,7 @@ def complete(recipe: Recipe, folder: Path, start: Path) -> None:
 
 @exiting_at_once()
 def quantised(values: Dict[str, np.ndarray], variant: str) -> Dict[str, np.ndarray]:
-    """The model's variables as they are evaluated, name -> array, from those with latent weights."""
+    """The model's variables for evaluation, name -> array, from those with latent weights."""
     quantise = quantisers.WEIGHTS[variant]
     with tf.Graph().as_default(), tf.Session() as session:
         return dict(values, **session.run({name: quantise(tf.constant(value)) for name, value in values.items()
@@ -146,5 +147,5 @@ def quantised(values: Dict[str, np.ndarray], variant: str) -> Dict[str, np.ndarr
 
 
 def facts(graph: str) -> Dict[str, object]:
-    """What is recorded of the epochs that this process trains."""
+    """The record of the epochs trained by this process (provenance.of_this_process)."""
     return provenance.of_this_process(card.cpu_name(), {"tensorflow": tf.__version__, "graph": graph})

@@ -1,4 +1,4 @@
-"""Adam as TensorFlow 1 computes it, constants rounded to float32 and all."""
+"""Adam as TensorFlow 1 computes it, including constants rounded to float32."""
 from collections.abc import Iterable
 
 import numpy as np
@@ -10,11 +10,10 @@ BETA1, BETA2, EPSILON = (float(np.float32(value)) for value in (0.9, 0.999, 1e-8
 class Adam:
     """p -= rate * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + epsilon).
 
-    PyTorch's own adds epsilon to the corrected root sqrt(v / (1 - b2^t)), TensorFlow 1 to the uncorrected one.
+    PyTorch's Adam adds epsilon to the corrected root sqrt(v / (1 - b2^t)), TensorFlow 1 to the uncorrected one.
     Source: the formula before section 2.1 of Kingma and Ba, 2015; tf.train.AdamOptimizer.
 
-    moments: parameter -> (m, v). powers: b1^t and b2^t for the step to come, float32 products of t factors as in
-    TensorFlow.
+    moments: parameter -> (m, v). powers: b1^t and b2^t for the next step, float32 products of t factors as in TensorFlow.
     """
 
     def __init__(self, parameters: Iterable[torch.Tensor], compiled: bool = False):
@@ -25,13 +24,13 @@ class Adam:
 
     @torch.no_grad()
     def step(self, rate: torch.Tensor) -> None:
-        """One step from the parameters' gradients. rate: a float32 tensor without axes."""
+        """One step from the parameters' gradients. rate: a float32 scalar tensor."""
         first, second = zip(*self.moments.values())
         self.update(list(self.moments), [p.grad for p in self.moments], list(first), list(second), rate, *self.powers)
 
 
 def _update(parameters, gradients, first, second, rate, power1, power2):
-    """Over all parameters at once (torch._foreach_*): else a GPU gets a kernel, and Python its launch, for each."""
+    """Update all parameters at once (torch._foreach_*): without it a GPU launches kernels for each parameter."""
     b1, b2, lr = (scalar.to(parameters[0].dtype) for scalar in (power1, power2, rate))
     torch._foreach_add_(first, torch._foreach_mul(torch._foreach_sub(gradients, first), 1 - BETA1))
     squares = torch._foreach_mul(gradients, gradients)

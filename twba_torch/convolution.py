@@ -1,18 +1,18 @@
 """Convolutions of spikes with quantised weights: exact forward passes in small integers, backward passes in bfloat16.
 
-A sum has at most 1,024 terms in {-1, -1/2, 0, 1/2, 1}. Int32 sums hold it exactly, and so does float16, whose
-11 bits reach 2,048 halves. So the forward pass loses nothing on the units that machine learning's hardware is fast
-at: int8 products on a CPU (AVX-512 VNNI), float16 tensor cores on a GPU. In the backward pass spikes and weights are
-exact in bfloat16 too; only the incoming gradients are rounded to it, and the sums are taken in float32. A CPU without
-instructions for bfloat16 takes the same products in float32: PyTorch's substitute for them also rounds the sums.
+A sum has at most 1,024 terms in {-1, -1/2, 0, 1/2, 1}. Int32 holds it exactly. So does float16, whose 11 bits reach
+2,048 halves. So the forward pass is exact on the fast units of the hardware: int8 products on a CPU (AVX-512 VNNI),
+float16 tensor cores on a GPU. In the backward pass spikes and weights are also exact in bfloat16; only the incoming
+gradients are rounded to it, and sums are float32. A CPU without bfloat16 instructions computes the same products in
+float32, because PyTorch's emulation of bfloat16 also rounds the sums.
 
-A library computes a grouped convolution one group after the other, so a GPU gets it as grouped.py has it (where one of cnn6's
-inputs adds up to nine sums, which are rounded to bfloat16 before). For a CPU that is worth it backward alone, and where it
-needs no copies.
+Libraries compute a grouped convolution group by group, so a GPU uses grouped.py instead. (There the gradient of a cnn6
+input adds up to nine sums that are already rounded to bfloat16.) A CPU uses it only in the backward pass, if it needs no
+copies.
 
-Inputs are [N, H, W, C], where C may be several axes. Outputs are [N, H', W', groups, readers, filters / readers], as
-network.py has them. torch.compile fuses a stage's other operations in this shape: with the channels as one axis it reads
-them one by one where the next stage's groups bring them into another order.
+Inputs are [N, H, W, C], where C may be several axes. Outputs are [N, H', W', groups, readers, filters / readers], as in
+network.py. torch.compile fuses a stage's other operations in this shape. With the channels as one axis it would read them
+one by one where the next stage's groups reorder them.
 """
 import torch
 import torch.nn.functional as F
@@ -22,26 +22,29 @@ from torch.library import custom_op
 
 from twba_torch import grouped
 
-MOST_EXACT = 1024  # terms of a sum in halves that float16 holds
+MOST_EXACT = 1024  # the most terms of a sum in halves that float16 holds
 
-CPU_HAS_BFLOAT16 = torch.cpu._is_avx512_bf16_supported()  # asked here: torch.compile cannot trace the question
+CPU_HAS_BFLOAT16 = torch.cpu._is_avx512_bf16_supported()  # here, because torch.compile cannot trace the call
 
 
 def convolution(x: Tensor, weights: Tensor, stride: int, padding: int, groups: int = 1, readers: int = 1) -> Tensor:
-    """A grouped convolution in x's own type. x: [N, H, W, C]; weights: [O, C / groups, k, k]."""
+    """A grouped convolution in x's dtype. x: [N, H, W, C]; weights: [O, C / groups, k, k].
+
+    Returns [N, H', W', groups, readers, O / groups / readers].
+    """
     return Convolution.apply(x, weights, stride, padding, groups, readers)
 
 
 def exact_convolution(spikes: Tensor, weights: Tensor, stride: int, padding: int, groups: int = 1, readers: int = 1) -> Tensor:
     """The same of spikes in {0, 1/2, 1} with weights in {-1, 0, 1}.
 
-    Returns float32, without any rounding; the gradients are float32 values of backward_type()'s precision.
+    Returns float32 without any rounding. Gradients are float32, with backward_type()'s precision.
     """
     return ExactConvolution.apply(spikes, weights, stride, padding, groups, readers)
 
 
 class Convolution(Function):
-    """What convolution computes, and its gradients."""
+    """convolution() with its gradients."""
 
     @staticmethod
     def forward(ctx, x, weights, *geometry):
@@ -58,7 +61,7 @@ class Convolution(Function):
 
 
 class ExactConvolution(Function):
-    """What exact_convolution computes, and its gradients."""
+    """exact_convolution() with its gradients."""
 
     @staticmethod
     def forward(ctx, spikes, weights, *geometry):
@@ -76,34 +79,34 @@ class ExactConvolution(Function):
 
 
 def on_gpu(device: torch.device) -> bool:
-    """Whether a device takes the convolutions as a GPU does."""
+    """Whether a device uses a GPU's algorithms: any device but a CPU."""
     return device.type != "cpu"
 
 
 def backward_type(device: torch.device) -> torch.dtype:
-    """In what type a device takes the products of the backward pass."""
+    """The dtype of a device's products in the backward pass."""
     return torch.bfloat16 if on_gpu(device) or CPU_HAS_BFLOAT16 else torch.float32
 
 
 def channels_first(x: Tensor) -> bool:
-    """Whether x's device convolves its type faster where memory has each channel's map, [N, C, H, W]: floats on a GPU."""
+    """Whether x's device convolves its dtype faster with memory in the order [N, C, H, W]: float32 and float64 on a GPU."""
     return on_gpu(x.device) and x.dtype in (torch.float32, torch.float64)
 
 
 def stored_as_read(x: Tensor) -> Tensor:
-    """x, [N, H, W, C], in memory as its device convolves it fastest."""
+    """x, [N, H, W, C], in the memory order that its device convolves fastest."""
     return x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1) if channels_first(x) else x.contiguous()
 
 
 def plain_convolution(x: Tensor, weights: Tensor, stride: int, padding: int, groups: int) -> Tensor:
-    """PyTorch's convolution in x's own type: [N, H, W, C] -> [N, H', W', O]."""
+    """PyTorch's convolution in x's dtype: [N, H, W, C] -> [N, H', W', O]."""
     y = F.conv2d(x.permute(0, 3, 1, 2), _as_images(weights), None, stride, padding, 1, groups)
     return stored_as_read(y.permute(0, 2, 3, 1))
 
 
 def plain_backward(gradient: Tensor, x: Tensor, weights: Tensor, stride: int, padding: int, groups: int,
                    wanted: bool) -> tuple[Tensor, Tensor]:
-    """The gradients of plain_convolution with respect to x, None unless that is wanted, and weights."""
+    """The gradients of plain_convolution with respect to x (None unless wanted) and weights, in the incoming dtype."""
     to_x, to_weights, _ = torch.ops.aten.convolution_backward(
         gradient.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2).to(gradient.dtype), _as_images(weights.to(gradient.dtype)), None,
         [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups, [wanted, True, False])
@@ -111,12 +114,15 @@ def plain_backward(gradient: Tensor, x: Tensor, weights: Tensor, stride: int, pa
 
 
 def _as_images(weights: Tensor) -> Tensor:
-    """Weights, [O, C / groups, k, k], in the order of memory that stored_as_read gives the images."""
+    """Weights, [O, C / groups, k, k], in the memory order that stored_as_read gives the images."""
     return weights.contiguous() if channels_first(weights) else weights.to(memory_format=torch.channels_last)
 
 
 def float16_convolution(halves: Tensor, signs: Tensor, stride: int, padding: int, groups: int) -> Tensor:
-    """On a GPU. halves: uint8, twice the spikes. signs: int8."""
+    """The exact convolution on a GPU. halves: uint8 [N, H, W, C], twice the spikes. signs: int8 [O, C / groups, k, k].
+
+    Returns float32 [N, H', W', O].
+    """
     x, weights = halves.half() / 2, signs.half()
     if grouped.is_better_as_products(weights, groups):
         return grouped.products(x, weights, stride, padding, groups).float()
@@ -125,7 +131,7 @@ def float16_convolution(halves: Tensor, signs: Tensor, stride: int, padding: int
 
 def bfloat16_backward(gradient: Tensor, halves: Tensor, signs: Tensor, stride: int, padding: int,
                       groups: int) -> tuple[Tensor, Tensor]:
-    """On a GPU: of the convolution of halves with signs, with respect to both. gradient: bfloat16; so are the results."""
+    """Its gradients on a GPU, with respect to halves and signs. gradient and results: bfloat16."""
     if grouped.is_better_as_products(signs, groups):
         return grouped.backward_products(gradient, halves, signs, stride, padding, groups)
     to_x, to_weights = plain_backward(gradient, halves, grouped.dense_weights(signs, groups), stride, padding, 1, True)
@@ -133,7 +139,7 @@ def bfloat16_backward(gradient: Tensor, halves: Tensor, signs: Tensor, stride: i
 
 
 def int8_convolution(halves: Tensor, signs: Tensor, stride: int, padding: int, groups: int) -> Tensor:
-    """On a CPU."""
+    """The exact convolution on a CPU, as float16_convolution."""
     x = halves.permute(0, 3, 1, 2)
     geometry = [stride] * 2, [padding] * 2, [1, 1], groups
     scale, zero = torch.ones(1), torch.zeros(1, dtype=torch.int32)
@@ -143,7 +149,7 @@ def int8_convolution(halves: Tensor, signs: Tensor, stride: int, padding: int, g
     return sums.permute(0, 2, 3, 1)
 
 
-# operations of their own, into which torch.compile does not look: it would choose other layouts for what surrounds them
+# custom operations, opaque to torch.compile: inlined, they would change the layout of the operations around them
 
 @custom_op("twba::convolution", mutates_args=())
 def _forward(x: Tensor, weights: Tensor, stride: int, padding: int, groups: int, readers: int) -> Tensor:
@@ -159,12 +165,12 @@ def _exact_forward(halves: Tensor, signs: Tensor, stride: int, padding: int, gro
 @custom_op("twba::convolution_backward", mutates_args=())
 def _backward(gradient: Tensor, x: Tensor, weights: Tensor, stride: int, padding: int, groups: int,
               wanted: bool) -> tuple[Tensor, Tensor]:
-    """Gradients with respect to x, if that is wanted, and weights, in the incoming gradient's type."""
+    """Gradients with respect to x (empty unless wanted) and weights, in the incoming gradient's dtype."""
     shape, x, gradient = x.shape, x.flatten(3), gradient.flatten(3)
     tiled = grouped.is_tiled(x.shape[1], gradient.shape[1], weights.shape[2], stride, padding)
     if on_gpu(x.device) and x.dtype == torch.uint8:
         to_x, to_weights = bfloat16_backward(gradient, x, weights, stride, padding, groups)
-    elif tiled and not on_gpu(x.device):  # two to seven times as fast as oneDNN's convolutions
+    elif tiled and not on_gpu(x.device):  # 2 to 7 times as fast as oneDNN's convolutions
         to_x, to_weights = grouped.backward_products(gradient, x, weights, stride, padding, groups)
     else:
         to_x, to_weights = plain_backward(gradient, x, weights, stride, padding, groups, wanted)

@@ -1,4 +1,4 @@
-"""Running trained models on images by PyTorch: for twba-nets evaluate and predict, where the engine has no such activations."""
+"""Running trained models on images with PyTorch: for twba-nets evaluate and predict, if the engine lacks the activation."""
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from twba_nets.runs.model import Model
 from twba_nets.runs.spike_statistics import Result
 from twba_torch.standard_network import StandardNetwork, from_model
 
-BATCH = 200  # images at a time
+BATCH = 200  # images per batch
 
 
 @torch.inference_mode()

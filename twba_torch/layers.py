@@ -1,16 +1,17 @@
-"""The paper's building blocks, for a network of your own: ternary or binary convolutions, and spikes.
+"""The paper's building blocks for your own network: ternary or binary convolutions, and spikes.
 
     from twba_torch.layers import Spike, TernaryConv2d
 
     net = nn.Sequential(TernaryConv2d(1, 32, 3, bias=False), nn.BatchNorm2d(32), Spike(), nn.Flatten(), nn.LazyLinear(10))
 
-They are trained as any module: the parameter `latent_weight` is trained, the forward pass quantises it, and the gradient passes
-straight through (quantisers.py has the formulas). `weight` is the quantised one, to be read. Hooks, torch.fx, torch.export,
-torch.compile and torch.func take the layers as they are; torch.jit does not: torch.export is in its place. to_plain() gives
-nn.Conv2d in their places to tools that change weights. Layout is PyTorch's, [N, C, H, W].
+Train them like any module: the forward pass quantises the parameter `latent_weight`, and the gradient passes straight through
+(quantisers.py has the formulas). `weight` is the quantised weight, read-only. Hooks, torch.fx, torch.export, torch.compile and
+torch.func work; torch.jit does not, so use torch.export. For tools that change weights, to_plain() replaces the layers by
+nn.Conv2d and nn.Linear. Layout is PyTorch's, [N, C, H, W].
 
-The gradients of Spike and BinaryConv2d are clipped at 1, as published: they depend on the scale of the loss. Take its mean over
-the batch, and bfloat16 for mixed precision: float16's GradScaler multiplies the loss by thousands. A warning says where it shows.
+The gradients of Spike and BinaryConv2d are clipped at 1, as published, so they depend on the scale of the loss. Use the mean
+over the batch, and bfloat16 for mixed precision: float16's GradScaler multiplies the loss by thousands. The layers warn if many
+gradients are clipped.
 """
 import contextlib
 import copy
@@ -25,34 +26,32 @@ from twba_torch import quantisers
 
 __all__ = ["BinaryConv2d", "BinaryLinear", "QUANTISED_CONV", "Spike", "TernaryConv2d", "TernaryLinear", "to_plain"]
 
-LATENT, WEIGHT = "latent_weight", "weight"  # the parameter, and what nn.Conv2d and state_dict's keys call it
-ADVICE = ("is quantised from latent_weight, and can only be read: change latent_weight, or take to_plain(), an nn.Conv2d that "
-          "multiplies by the same weights, to be fused with batch norm or changed otherwise")
-CLIPPED = 0.01  # the share of clipped gradients above which a layer warns
+LATENT, WEIGHT = "latent_weight", "weight"  # the parameter, and its name in nn.Conv2d and state_dict
+ADVICE = ("is quantised from latent_weight and read-only: change latent_weight, or use to_plain(), an nn.Conv2d with the same "
+          "weights, which can be fused with batch norm or changed")
+CLIPPED = 0.01  # a layer warns if a larger fraction of its gradients is clipped
 
 
 def _watch(layer: "_Quantised | Spike", output: torch.Tensor, limit: float) -> None:
-    """In training look at gradients of an output of the layer now and then, and warn if many are beyond the limit, where they
-    are clipped.
-    """
+    """In training, check the gradients of `output` now and then; warn if many exceed the limit and get clipped."""
     if torch.compiler.is_compiling() or not (layer.training and isinstance(output, torch.Tensor) and output.requires_grad):
         return
     layer.passes += 1
-    if layer.passes & layer.passes - 1:  # a GPU is waited for: only at the 1st, 2nd, 4th, 8th, ... pass
+    if layer.passes & layer.passes - 1:  # the check waits for a GPU, so only at the 1st, 2nd, 4th, 8th, ... pass
         return
 
     def warn(gradient):
-        with contextlib.suppress(RuntimeError):  # within torch.func.vmap no number can be looked at
+        with contextlib.suppress(RuntimeError):  # torch.func.vmap hides the values
             if (gradient.detach().abs() > limit).float().mean() > CLIPPED:
-                warnings.warn(f"over {CLIPPED:.0%} of the gradients that reach a {type(layer).__name__} are clipped at 1, and so "
-                              "distorted: take the loss's mean over the batch, and no GradScaler (bfloat16 needs none)")
+                warnings.warn(f"over {CLIPPED:.0%} of the gradients that reach a {type(layer).__name__} are clipped at 1, thus "
+                              "distorted: use the loss's mean over the batch, and no GradScaler (bfloat16 needs none)")
 
     with contextlib.suppress(RuntimeError):
         output.register_hook(warn)
 
 
 class _ReadOnly(torch.Tensor):
-    """What `weight` gives. Written to, it would change nothing, and in silence: that raises TypeError here."""
+    """The type of `weight`. Writing to it raises TypeError, as it would silently have no effect."""
 
     @classmethod
     def __torch_function__(cls, function, types, arguments=(), named=None):
@@ -65,7 +64,7 @@ class _ReadOnly(torch.Tensor):
             shared = isinstance(result, torch.Tensor) and any(
                 isinstance(argument, cls) and argument.untyped_storage().data_ptr() == result.untyped_storage().data_ptr()
                 for argument in arguments)
-        return result.as_subclass(cls) if shared else result  # as weight.data and weight[0], through which it is written to
+        return result.as_subclass(cls) if shared else result  # views such as weight.data and weight[0] are read-only, too
 
     def __deepcopy__(self, memo):
         return copy.deepcopy(self.as_subclass(torch.Tensor), memo)
@@ -75,16 +74,16 @@ class _ReadOnly(torch.Tensor):
 
 
 class _Quantised(nn.Module):
-    """Of a convolution or linear layer.
+    """A convolution or linear layer with quantised weights.
 
-    The parameter is `latent_weight`. `weight` is what the layer multiplies by, as everybody takes it to be who meets an
-    nn.Conv2d: exporters, NeuroBench, fuse_conv_bn_eval. It cannot be written to. A parametrisation of PyTorch's own would be
-    the same, but cannot be pickled, loses in silence what is written to `weight` in place, and quantises anew what is assigned
-    to it, so that fusing would lie. State dictionaries have the latent weights under "weight", as before.
+    The parameter is `latent_weight`. `weight` is what the layer multiplies by, as tools for nn.Conv2d expect (exporters,
+    NeuroBench, fuse_conv_bn_eval), and is read-only. A PyTorch parametrisation does not do: it cannot be pickled, silently
+    ignores in-place writes to `weight`, and quantises again what is assigned to it, so that fusing would give wrong results.
+    State dictionaries hold the latent weights under "weight".
     """
     variant: str
     groups = 1
-    limit: float | None = None  # of the gradients with respect to the quantised weights: beyond it they are clipped
+    limit: float | None = None  # clip of the gradients with respect to the quantised weights
     passes = 0  # forward passes in training
     latent_weight: torch.Tensor
     _multiply: Callable[..., torch.Tensor]
@@ -96,13 +95,13 @@ class _Quantised(nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """The weights that the layer multiplies by, to be read: [O, C / groups, k, k], of a linear one [O, C]."""
+        """The weights that the layer multiplies by, read-only: [O, C / groups, k, k], for a linear layer [O, C]."""
         weight = self.quantised_weight()
         traced = torch.compiler.is_compiling() or isinstance(weight, torch.fx.Proxy)
         return weight if traced else weight.as_subclass(_ReadOnly)
 
     def quantised_weight(self) -> torch.Tensor:
-        """The same, not guarded against being written to, which would change nothing."""
+        """The same without the write protection; writing to it has no effect on the layer."""
         return quantise(self.variant, self.latent_weight, self.groups)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -112,7 +111,7 @@ class _Quantised(nn.Module):
         return self._multiply(x, weight)
 
     def to_plain(self) -> nn.Module:
-        """An nn.Conv2d (or nn.Linear) of the quantised weights as they are now. It can be fused, exported and changed as any."""
+        """An nn.Conv2d (or nn.Linear) with a copy of the quantised weights, which can be fused, exported and changed."""
         weight = self.quantised_weight()
         layer, arguments = self._plain()
         plain = nn.utils.skip_init(layer, **arguments, bias=self.bias is not None, device=weight.device, dtype=weight.dtype)
@@ -120,7 +119,7 @@ class _Quantised(nn.Module):
         return plain.train(self.training)
 
     def reset_parameters(self) -> None:
-        """Draw new latent weights, as the plain layer does."""
+        """Draw new latent weights like the plain layer."""
         with self._as_plain():
             super().reset_parameters()  # type: ignore[misc]  # nn.Conv2d's, nn.Linear's
 
@@ -131,7 +130,7 @@ class _Quantised(nn.Module):
 
     def __setstate__(self, state):
         super().__setstate__(state)
-        self._rename(WEIGHT, LATENT)  # of a pickle from before
+        self._rename(WEIGHT, LATENT)  # for older pickles
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         own = {}
@@ -144,7 +143,7 @@ class _Quantised(nn.Module):
 
     @contextlib.contextmanager
     def _as_plain(self) -> Iterator[None]:
-        """Call the latent weights `weight` for a while, as what nn.Conv2d does with its parameter needs it."""
+        """Temporarily name the latent weights `weight`, as nn.Conv2d's methods expect."""
         self._rename(LATENT, WEIGHT)
         try:
             yield
@@ -152,13 +151,13 @@ class _Quantised(nn.Module):
             self._rename(WEIGHT, LATENT)
 
     def _rename(self, old: str, new: str) -> None:
-        """Rename a parameter if it is there. It keeps its place, by which optimisers know it."""
+        """Rename a parameter if it exists. It keeps its position, by which optimisers identify it."""
         items = [(new if name == old else name, parameter) for name, parameter in self._parameters.items()]
         self._parameters.clear()
         self._parameters.update(items)
 
 
-class _QuantisedConv2d(_Quantised, nn.Conv2d):  # type: ignore[override]  # its weight is read alone
+class _QuantisedConv2d(_Quantised, nn.Conv2d):  # type: ignore[override]  # its weight is read-only
     def _multiply(self, x, weight):
         return self._conv_forward(x, weight, self.bias)
 
@@ -176,7 +175,7 @@ class _QuantisedLinear(_Quantised, nn.Linear):  # type: ignore[override]
 
 
 class TernaryConv2d(_QuantisedConv2d):
-    """nn.Conv2d with weights in {-1, 0, 1}: 0 up to 0.7 times the mean |W| of its group, else W's sign.
+    """nn.Conv2d with weights in {-1, 0, 1}: 0 up to 0.7 times the mean |W| of its group, else sign(W).
 
     Ternary weights are quantised to themselves. Source: the published code's TernaryConv2d.
     """
@@ -184,25 +183,25 @@ class TernaryConv2d(_QuantisedConv2d):
 
 
 class BinaryConv2d(_QuantisedConv2d):
-    """nn.Conv2d with weights in {-1, 1}: W's sign, where 0 stays 0. Source: TensorLayer's BinaryConv2d.
+    """nn.Conv2d with weights in {-1, 1}: sign(W), with sign(0) = 0. Source: TensorLayer's BinaryConv2d.
 
-    Its gradient is clipped at 1: the loss is to be the batch's mean, not scaled.
+    Its gradient is clipped at 1, so use the batch's mean loss, not scaled.
     """
     variant, limit = "bwba", 1
 
 
 class TernaryLinear(_QuantisedLinear):
-    """nn.Linear with weights in {-1, 0, 1}, as TernaryConv2d has them. Source: the published code's TernaryDenseLayer."""
+    """nn.Linear with weights in {-1, 0, 1}, as in TernaryConv2d. Source: the published code's TernaryDenseLayer."""
     variant = "twba"
 
 
 class BinaryLinear(_QuantisedLinear):
-    """nn.Linear with weights in {-1, 1}, as BinaryConv2d has them, clipped gradient and all."""
+    """nn.Linear with weights in {-1, 1} and clipped gradients, as in BinaryConv2d."""
     variant, limit = "bwba", 1
 
 
 def to_plain(network: nn.Module) -> nn.Module:
-    """A copy of a network in which each quantised layer is a plain one of the same weights (to_plain())."""
+    """A copy of a network with each quantised layer replaced by a plain one with the same weights (to_plain())."""
     if isinstance(network, _Quantised):
         return network.to_plain()
     network = copy.deepcopy(network)
@@ -217,10 +216,10 @@ QUANTISED_CONV = {layer.variant: layer for layer in (TernaryConv2d, BinaryConv2d
 
 
 class Spike(nn.Module):
-    """Spikes of potentials: 1 where x >= 0, else 0. Gradient: clip(g / 2, -1, 1) where |x| <= 1, else 0.
+    """Spikes of potentials of any shape: 1 where x >= 0, else 0. Gradient: clip(g / 2, -1, 1) where |x| <= 1, else 0.
 
-    activation: "binary", or "three-level": the published code's levels {0, 0.5, 1}, with twice that gradient.
-    The clip is felt where g, and so the loss, is scaled: the loss is to be the batch's mean.
+    activation: "binary", or "three-level", the published code's levels {0, 0.5, 1}, with twice that gradient. The clip
+    depends on the scale of the loss, so use the batch's mean. Raises ValueError for another activation.
     """
     passes = 0  # forward passes in training
 
@@ -240,15 +239,15 @@ class Spike(nn.Module):
         return self.activation
 
 
-# torch.fx records a call of these, and does not look into them
+# torch.fx records calls of these without tracing into them
 
 @torch.fx.wrap
 def quantise(variant: str, weights: torch.Tensor, groups: int) -> torch.Tensor:
-    """Weights [O, C / groups, k, k] quantised as a variant has it, each group by itself."""
+    """Weights [O, C / groups, k, k] with a variant's quantiser, each group separately."""
     return quantisers.apply(quantisers.WEIGHTS[variant], weights.unflatten(0, (groups, -1))).flatten(0, 1)
 
 
 @torch.fx.wrap
 def fire(activation: str, x: torch.Tensor) -> torch.Tensor:
-    """The activation's levels, of potentials of any shape."""
+    """The activation of potentials of any shape."""
     return quantisers.apply(quantisers.ACTIVATIONS[activation], x)

@@ -1,7 +1,7 @@
 """The network of twba_nets/network/architecture.py as a PyTorch module.
 
 A stage's outputs are [N, H, W, groups, readers, filters / readers]: the group that computes a channel, and the next stage's
-group (every G-th channel) that reads it. variables.py has the one place where that order meets TensorFlow's.
+group (every G-th channel) that reads it. Only variables.py converts between this order and TensorFlow's.
 """
 from collections.abc import Callable
 from typing import Any
@@ -17,15 +17,15 @@ from twba_nets.network.architecture import Architecture, Stage
 from twba_torch import quantisers
 from twba_torch.convolution import MOST_EXACT, convolution, exact_convolution
 
-# TensorFlow rounds 1 - decay to float32, in a float64 graph too
+# TensorFlow rounds 1 - decay to float32 even in a float64 graph
 MOVING_RATE = torch.tensor(1 - arch.BN_DECAY, dtype=torch.float32).item()
 
 
 class Network(nn.Module):
     """Images [N, size, size, channels] -> (logits [N, classes], the activations of the counted maps, [N, H, W, C] each).
 
-    exact: compute the hidden convolutions by ExactConvolution (float32 only) where a neuron has few enough synapses, else in the
-    variables' own type.
+    Input images are cropped and standardised. exact: compute the hidden convolutions with ExactConvolution (float32 only) if
+    a neuron has at most MOST_EXACT synapses, else in the variables' dtype.
     """
 
     norms: Any  # an nn.ModuleDict of BatchNorm
@@ -66,19 +66,19 @@ class Network(nn.Module):
             norm.moving_variance.zero_()
 
     def set_moving_rate(self, rate: float) -> None:
-        """By what share batch norm's moving statistics come nearer to a batch's."""
+        """Set the fraction by which batch norm's moving statistics move towards a batch's."""
         for norm in self.norms.values():
             norm.moving_rate.fill_(rate)
 
     def _convolve(self, x: Tensor, weights: Tensor, stage: Stage, convolve: Callable) -> Tensor:
-        """What a stage makes of its input, its channels in the order of this stage's groups, before its activation."""
+        """A stage's convolution and batch norm. x: channels in the order of this stage's groups."""
         return self.norms[stage.bn](convolve(x, weights, stage.stride, stage.margin, stage.groups, stage.reader.groups))
 
 
 class BatchNorm(nn.Module):
     """Batch norm of [N, H, W, C], where C may be several axes, as tf.nn.moments and tf.nn.batch_normalization compute it.
 
-    The moving variance follows the *biased* batch variance. In several processes the statistics are those of the
+    The moving variance follows the *biased* batch variance. With several processes the statistics are those of the
     global batch.
     """
 
@@ -110,8 +110,8 @@ class BatchNorm(nn.Module):
 class Normalise(Function):
     """(x normalised by its batch's statistics, mean, variance); the latter two pass no gradient.
 
-    The gradient is written by hand: it then takes two passes over x, one for two sums and one for the result. x: [N, H, W, C];
-    gamma and beta: [C], where C may be several axes. Source: Ioffe and Szegedy, 2015, section 3.
+    x: [N, H, W, C]; gamma, beta, mean and variance: [C], where C may be several axes. The gradient is explicit, so that it
+    takes two passes over x: one for two sums, one for the result. Source: Ioffe and Szegedy, 2015, section 3.
     """
 
     @staticmethod
@@ -135,19 +135,19 @@ class Normalise(Function):
 
 
 def scale_and_shift(mean: Tensor, variance: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-    """[2, channels]: scale and shift, by which x * scale + shift is x normalised."""
+    """[2, channels]: scale and shift such that x * scale + shift is x normalised."""
     scale = torch.rsqrt(variance + arch.BN_EPSILON) * gamma
     return stored(torch.stack([scale, beta - mean * scale]))
 
 
 def total(x: Tensor) -> Tensor:
-    """The sum over all but the channels: over an image's positions, then over the images. In one step torch.compile reads
-    memory in columns."""
+    """The sum over all axes but the channels: over positions, then over images. In one step torch.compile would read memory
+    column by column."""
     return x.sum((1, 2)).sum(0)
 
 
 def global_mean(totals: Tensor, x: Tensor) -> Tensor:
-    """The mean, from the totals over this process's x: each image counts the same, wherever it is."""
+    """The mean over the global batch, from the totals over this process's x; each image has the same weight."""
     count = x.shape[:3].numel()
     if not dist.is_initialized():
         return totals / count
@@ -158,7 +158,7 @@ def global_mean(totals: Tensor, x: Tensor) -> Tensor:
 
 @custom_op("twba::stored", mutates_args=())
 def stored(x: Tensor) -> Tensor:
-    """x, stored: torch.compile would compute these few numbers a channel anew for every element that they are applied to."""
+    """A stored copy of x. torch.compile would recompute these few numbers per channel for every element that uses them."""
     return x.clone()
 
 

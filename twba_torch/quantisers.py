@@ -1,10 +1,10 @@
-"""The quantisers and their straight-through gradients. twba_tensorflow/quantisers.py stands beside.
+"""The quantisers and their straight-through gradients; twba_tensorflow/quantisers.py is TensorFlow's counterpart.
 
-A NaN does not come out as one, as in TensorFlow's graph: Fire gives 0, FireThreeLevels 1/2, the weights' signs 0. The trainer
-checks the loss, and whoever reads variables checks those.
+Like TensorFlow's graph, they do not propagate a NaN: Fire gives 0, FireThreeLevels 1/2, the weights' signs 0. The trainer
+checks the loss, and the readers of checkpoints check the variables.
 
-torch.func takes them: grad and vmap as they are, jvp by apply(). In forward mode a slope is what the gradient has where nothing
-is clipped; the clips are of the gradient alone, and no derivative's.
+torch.func works: grad and vmap directly, jvp through apply(). In forward mode the slope is that of the gradient without its
+clip, which has no forward counterpart.
 """
 import torch
 from torch.autograd import Function
@@ -13,7 +13,7 @@ from twba_nets.network.quantisers import PUBLISHED_OFFSET, TERNARY_FACTOR
 
 
 class _Quantiser(Function):
-    """With what torch.func asks for."""
+    """A Function with what torch.func needs."""
     generate_vmap_rule = True
 
     @staticmethod
@@ -24,7 +24,8 @@ class _Quantiser(Function):
 class Ternarise(_Quantiser):
     """sign(sign(W + t) + sign(W - t)), t = 0.7 mean|W| of each group's tensor; dW = 2 g.
 
-    W: [groups, ...] -> the same shape, values in {-1, 0, 1}. Every sign passes the gradient unchanged.
+    W: [groups, ...] -> the same shape, values in {-1, 0, 1}. Each sign passes the gradient unchanged.
+    Source: the published code's binary.py.
     """
 
     @staticmethod
@@ -43,7 +44,7 @@ class Ternarise(_Quantiser):
 
 
 class Binarise(_Quantiser):
-    """sign(W), where 0 stays 0, as in TensorLayer; dW = clip(g, -1, 1)."""
+    """sign(W), with sign(0) = 0; dW = clip(g, -1, 1). W: any shape. Source: TensorLayer's quantize."""
 
     @staticmethod
     def forward(weights):
@@ -84,9 +85,9 @@ class Fire(_Quantiser):
 
 
 class FireThreeLevels(_Quantiser):
-    """The published file's three levels {0, 0.5, 1}: (sign(sign(x + 0.4) + sign(x - 0.4)) + 1) / 2 of htanh(x).
+    """The three levels {0, 0.5, 1} of the published binary.py: (sign(sign(x + 0.4) + sign(x - 0.4)) + 1) / 2 of htanh(x).
 
-    The outer sign clips the gradient, and each of the two inner ones passes it on: dx = 2 clip(g / 2, -1, 1).
+    The outer sign clips the gradient, and both inner signs pass it on: dx = 2 clip(g / 2, -1, 1) where |x| <= 1, else 0.
     """
 
     @staticmethod
@@ -110,13 +111,13 @@ class FireThreeLevels(_Quantiser):
         return (x.abs() <= 1).to(x.dtype)
 
 
-# the classes, not their .apply: stored as a function it makes torch.compile (2.11) break the graph
+# the classes, not their .apply: a stored .apply makes torch.compile (2.11) break the graph
 WEIGHTS = {"twba": Ternarise, "bwba": Binarise}
 ACTIVATIONS = {"binary": Fire, "three-level": FireThreeLevels}
 
 
 def _in_forward_mode(function):
-    """The function with a jvp, under its own name."""
+    """A subclass of the function with a jvp and the same name."""
     def setup_context(ctx, inputs, output):
         function.setup_context(ctx, inputs, output)
         ctx.save_for_forward(*inputs)
@@ -134,10 +135,10 @@ _FORWARD_MODE: dict[type[Function], type[Function]] = {
 
 
 def straight_through(function: type[Function], x: torch.Tensor) -> torch.Tensor:
-    """function.apply(x); its forward alone where no gradient is wanted: there PyTorch 2.5 cannot compile the function."""
+    """function.apply(x). Without gradients only its forward, as PyTorch 2.5 cannot compile the function then."""
     return function.apply(x) if torch.is_grad_enabled() else function.forward(x)
 
 
 def apply(function: type[Function], x: torch.Tensor) -> torch.Tensor:
-    """function.apply(x), also in forward mode; but not within torch.compile, which takes no function that has a jvp."""
+    """function.apply(x), also in forward mode, except within torch.compile, which rejects a function with a jvp."""
     return (function if torch.compiler.is_compiling() else _FORWARD_MODE[function]).apply(x)

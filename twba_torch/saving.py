@@ -1,4 +1,4 @@
-"""A network for every command: twba_torch.save writes model.npz and its card, as a finished run has them."""
+"""twba_torch.save: writes a network as model.npz and its card, like a finished run, for every command."""
 from pathlib import Path
 
 import numpy as np
@@ -13,27 +13,27 @@ from twba_torch.standard_network import StandardNetwork
 
 
 def save(network: StandardNetwork, folder: str | Path, data: str = "") -> None:
-    """Write model.npz, with the weights as they are evaluated, and its card, model.json, into a folder of their own.
+    """Write model.npz, with quantised weights, and its card, model.json, into a folder without another model.
 
-    data: a data set's name, or the path of your own (--data): what commands take where none is named; by default the network's.
-    twba_torch.load gives the same network again, every bit of it but for the latent weights, which are quantised now.
-    Raises UserError where the folder holds a model or a run already, where the network's values are not finite, and where its
-    class_names are not as many as its classes.
+    data: the default data of commands, a data set's name or a path (--data); by default the network's.
+    twba_torch.load returns the same network, bit for bit, except that its latent weights are quantised.
+    Raises UserError if the folder already holds a model or a run, if values are invalid (npz.check_numbers), if a binary weight
+    is 0, or if the number of class_names differs from the classes.
     """
     folder = Path(folder)
     if run_folder.newest(folder) or (folder / run_folder.MODEL_NAME).exists():
-        raise UserError(f"{folder}: holds a model or a run already: name another folder")
+        raise UserError(f"{folder}: already holds a model or a run: name another folder")
     path, architecture = folder / run_folder.MODEL_NAME, network.architecture
     values = network.variables()
     npz.check_values(path, values, architecture)
     for name in filter(is_quantised, values):
         if not np.isin(values[name], WEIGHTS[network.variant].levels).all():
-            raise UserError(f"{path}: {name} holds a weight of 0, from a latent one of exactly 0, and binary ones are -1 and 1: "
-                            "train a step further")
+            raise UserError(f"{path}: {name} holds a weight of 0, from a latent weight of exactly 0, but binary weights are -1 "
+                            "and 1: train one more step")
     npz.check_variant(values, network.variant, path)
     names = tuple(map(str, network.class_names)) or tuple(map(str, range(architecture.classes)))
     if len(names) != architecture.classes:
-        raise UserError(f"{path}: the network has {architecture.classes} classes and {len(names)} names of them: set its "
+        raise UserError(f"{path}: the network has {architecture.classes} classes but {len(names)} class names: set its "
                         "class_names")
     about = About(network.variant, network.activation, architecture, str(data or network.data), names)
     files.make_folder(folder)

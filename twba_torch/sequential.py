@@ -1,12 +1,12 @@
-"""From an nn.Sequential of one's own to a network that every command takes: from_sequential.
+"""from_sequential: your own nn.Sequential as a network for every command.
 
-The modules are, in this order: CentralCrop; float stages, an nn.Conv2d and nn.BatchNorm2d each, with nn.ReLU after all but the
-last, which has Spike; hidden stages, a TernaryConv2d (or BinaryConv2d), nn.BatchNorm2d and Spike each; nn.Flatten; nn.Linear, and
-nn.BatchNorm1d after it, if wanted. After nn.Flatten a hidden stage can be a TernaryLinear with nn.BatchNorm1d and Spike.
+The modules are, in this order: CentralCrop; float stages, each an nn.Conv2d, nn.BatchNorm2d and nn.ReLU, or Spike in the last;
+hidden stages, each a TernaryConv2d (or BinaryConv2d), nn.BatchNorm2d and Spike; nn.Flatten; hidden stages, each a TernaryLinear
+(or BinaryLinear), nn.BatchNorm1d and Spike; nn.Linear, optionally nn.BatchNorm1d. There may be no hidden stages of a kind.
 
 Groups are PyTorch's: group g reads the channels g * C / G ... (g + 1) * C / G - 1. An Architecture's group g reads g, g + G,
-g + 2G, ... So the filters of the stage before are put into another order. Where that has groups itself, they allow none: there
-nn.ChannelShuffle(C // G) before the convolution says that group g reads g, g + G, ... as it is.
+g + 2G, ... So from_sequential reorders the filters of the stage before. It cannot if that stage has groups as well: there put
+nn.ChannelShuffle(C // G) before the convolution, after which group g reads g, g + G, ... directly.
 """
 from collections import deque
 from collections.abc import Sequence
@@ -25,11 +25,11 @@ CONVOLUTIONS, LINEARS = (TernaryConv2d, BinaryConv2d), (TernaryLinear, BinaryLin
 
 
 def from_sequential(sequential: nn.Sequential, class_names: Sequence[str] = ()) -> StandardNetwork:
-    """The same network with an Architecture, in eval mode: twba_torch.save writes it for every command.
+    """The same network with an Architecture, in eval mode, which twba_torch.save writes for every command.
 
-    Every spike is the Sequential's in eval mode, but for what rounding does to the biases of float convolutions, which batch norm
-    takes in. class_names: of the logits, in order; by default their numbers.
-    Raises ValueError, which names the module, for what is no such network.
+    Its spikes equal those of the Sequential in eval mode, up to rounding if float convolutions have biases: these go into batch
+    norm. class_names: of the logits, in order; by default their numbers.
+    Raises ValueError, naming the module, if the modules do not fit.
     """
     modules = _Modules(sequential)
     _, crop = modules.take(CentralCrop)
@@ -58,34 +58,34 @@ def from_sequential(sequential: nn.Sequential, class_names: Sequence[str] = ()) 
 
 
 class _Modules:
-    """The modules of a Sequential that are still to be read."""
+    """The unread modules of a Sequential."""
 
     def __init__(self, sequential: nn.Sequential):
         if not isinstance(sequential, nn.Sequential):
-            raise ValueError(f"{type(sequential).__name__} is no nn.Sequential, so its modules may compute in any order")
+            raise ValueError(f"{type(sequential).__name__} is not an nn.Sequential, so the order of its modules is unknown")
         self.left = deque(sequential.named_children())
 
     def is_next(self, *kinds: type) -> bool:
-        """Whether the next one is exactly of one of these kinds."""
+        """Whether the next module has exactly one of these types."""
         return bool(self.left) and type(self.left[0][1]) in kinds
 
     def take(self, *kinds: type) -> tuple[str, nn.Module]:
-        """The next one's name, and it. Raises ValueError, which names it, if it is of another kind."""
+        """Take the next module; returns (name, module). Raises ValueError, naming it, if it has another type."""
         wanted = " or ".join(kind.__name__ for kind in kinds)
         if not self.left:
-            raise ValueError(f"the Sequential ends where {wanted} is to follow")
+            raise ValueError(f"the Sequential ends where {wanted} should follow")
         if not self.is_next(*kinds):
             name, module = self.left[0]
-            raise ValueError(f"module {name} is {type(module).__name__}, where {wanted} is to be")
+            raise ValueError(f"module {name} is {type(module).__name__}, but should be {wanted}")
         return self.left.popleft()
 
 
 class _Stage(NamedTuple):
-    """A stage as it was found.
+    """A stage of the Sequential.
 
-    name: of its convolution or linear layer. weight: [O, C / groups, k, k] or [O, features], quantised. norm: its batch norm's
-    four, name -> [O]. shuffled: whether nn.ChannelShuffle stands before it. variant: of its weights, None where they are float.
-    activation: None for ReLU.
+    name: of its convolution or linear layer. weight: [O, C / groups, k, k] or [O, features], quantised in hidden stages.
+    norm: its batch norm's four variables, name -> [O]. shuffled: whether nn.ChannelShuffle precedes it. variant: of its
+    weights, None if they are float. activation: None for ReLU.
     """
     name: str
     weight: torch.Tensor
@@ -98,28 +98,28 @@ class _Stage(NamedTuple):
     activation: str | None = None
 
     def kernel(self, size: int) -> int:
-        """Of its convolution; a linear layer's is the whole map, of this size."""
+        """The kernel's side; a linear layer's covers the whole input map, of this size."""
         return size if self.weight.dim() == 2 else self.weight.shape[2]
 
     def output_size(self, size: int) -> int:
-        """Of its output map, for an input map of this size."""
+        """The side of its output map, for an input map of this size."""
         return (size + 2 * self.padding - self.kernel(size)) // self.stride + 1
 
     def check(self, channels: int, size: int) -> None:
-        """Raise ValueError unless it takes a map of so many channels, and of this size."""
+        """Raise ValueError unless it accepts an input map of these channels and this size."""
         reads, given = self.groups * self.weight.shape[1], channels * size ** (2 if self.weight.dim() == 2 else 0)
         if reads != given:
-            raise ValueError(f"module {self.name} reads {reads} channels, and gets {given}: {channels}, each {size} x {size}")
+            raise ValueError(f"module {self.name} reads {reads} channels, but gets {given}: {channels}, each {size} x {size}")
         if self.output_size(size) < 1:
             raise ValueError(f"module {self.name}: its kernel, {self.kernel(size)}, is larger than its map of {size} x {size}")
 
     def row(self, number: int, size: int) -> Row:
-        """Of the table. size: of its input map."""
+        """Its row of the table. size: of its input map. Raises ValueError if its padding is neither VALID nor SAME."""
         kernel, output = self.kernel(size), -(-size // self.stride)
         same = 2 * self.padding == max((output - 1) * self.stride + kernel - size, 0) and output == self.output_size(size)
         if self.padding and not same:
-            raise ValueError(f"module {self.name}: padding {self.padding} of a map of {size} x {size} is neither none nor what "
-                             "keeps its size, but for the stride")
+            raise ValueError(f"module {self.name}: padding {self.padding} of a map of {size} x {size} is neither 0 nor the one "
+                             "that keeps its size, up to the stride")
         return Row(f"cnn{number}", f"bn{number}", self.groups, len(self.weight) // self.groups, kernel, self.stride,
                    "SAME" if self.padding else "VALID")
 
@@ -129,7 +129,7 @@ def _read_float_stages(modules: _Modules) -> list[_Stage]:
     while not stages or stages[-1].activation is None:
         name, conv = modules.take(nn.Conv2d)
         if conv.groups > 1:
-            raise ValueError(f"module {name} has {conv.groups} groups, and a float convolution is to have one")
+            raise ValueError(f"module {name} has {conv.groups} groups, but a float convolution must have one")
         norm = _read_norm(modules, nn.BatchNorm2d, conv)
         _, activation = modules.take(nn.ReLU, Spike)
         stages.append(_convolution(name, conv, conv.weight, norm)._replace(activation=getattr(activation, "activation", None)))
@@ -137,13 +137,13 @@ def _read_float_stages(modules: _Modules) -> list[_Stage]:
 
 
 def _read_hidden_stages(modules: _Modules) -> list[_Stage]:
-    """Those before nn.Flatten, and the linear ones after it."""
+    """The hidden stages: convolutions before nn.Flatten, linear layers after it."""
     stages = []
     while not modules.is_next(nn.Flatten):
         shuffle = modules.take(nn.ChannelShuffle) if modules.is_next(nn.ChannelShuffle) else None
         name, conv = modules.take(*CONVOLUTIONS)
         if shuffle and shuffle[1].groups * conv.groups != conv.in_channels:
-            raise ValueError(f"module {shuffle[0]} is to be nn.ChannelShuffle({conv.in_channels // conv.groups}): that gives "
+            raise ValueError(f"module {shuffle[0]} must be nn.ChannelShuffle({conv.in_channels // conv.groups}), which gives "
                              f"group g of module {name} the channels g, g + {conv.groups}, ...")
         stage = _convolution(name, conv, _quantised(name, conv), _read_norm(modules, nn.BatchNorm2d, conv))
         _, spike = modules.take(Spike)
@@ -163,26 +163,26 @@ def _convolution(name: str, conv: nn.Conv2d, weight: torch.Tensor, norm: dict[st
         padding = ((kernel - 1) // 2, (width - 1) // 2) if kernel % 2 else None
     if kernel != width or stride != across or conv.dilation != (1, 1) or padding is None or padding[0] != padding[1]:
         raise ValueError(f"module {name}: kernel {conv.kernel_size}, stride {conv.stride}, padding {conv.padding} and dilation "
-                         f"{conv.dilation} are to be square, and the dilation 1")
+                         f"{conv.dilation} must be square, and the dilation 1")
     if conv.padding_mode != "zeros":
-        raise ValueError(f"module {name}: it pads with {conv.padding_mode}, and is to pad with zeros")
+        raise ValueError(f"module {name} pads with {conv.padding_mode}, but must pad with zeros")
     return _Stage(name, weight, norm, conv.groups, stride, padding[0])
 
 
 def _quantised(name: str, layer: nn.Module) -> torch.Tensor:
-    """The weights that a hidden stage multiplies by, which are quantised to themselves."""
+    """The quantised weights of a hidden stage. Raises ValueError if it has a bias."""
     if layer.bias is not None:
-        raise ValueError(f"module {name} has a bias, which batch norm makes useless: build it with bias=False")
+        raise ValueError(f"module {name} has a bias, which batch norm cancels: build it with bias=False")
     return layer.quantised_weight()
 
 
 def _read_norm(modules: _Modules, kind: type, layer: nn.Module) -> dict[str, torch.Tensor]:
-    """The next batch norm's variables, name -> [channels]. layer: the one before, whose bias is taken in."""
+    """The next batch norm's variables, name -> [channels]. layer: the one before, whose bias is folded in."""
     name, norm = modules.take(kind)
     if norm.num_features != len(layer.weight):
-        raise ValueError(f"module {name} takes {norm.num_features} channels, and gets {len(layer.weight)}")
+        raise ValueError(f"module {name} takes {norm.num_features} channels, but gets {len(layer.weight)}")
     if norm.eps != arch.BN_EPSILON or norm.running_mean is None:
-        raise ValueError(f"module {name}: its eps is to be {arch.BN_EPSILON}, and it is to keep running statistics")
+        raise ValueError(f"module {name}: its eps must be {arch.BN_EPSILON}, and it must keep running statistics")
     ones = torch.ones_like(norm.running_mean)
     return {"gamma": ones if norm.weight is None else norm.weight, "beta": 0 * ones if norm.bias is None else norm.bias,
             "moving_mean": norm.running_mean if layer.bias is None else norm.running_mean - layer.bias,
@@ -192,7 +192,7 @@ def _read_norm(modules: _Modules, kind: type, layer: nn.Module) -> dict[str, tor
 def _read_classifier(modules: _Modules) -> _Stage:
     name, linear = modules.take(nn.Linear)
     if linear.out_features < 2:
-        raise ValueError(f"module {name} has {linear.out_features} output, and there are two classes at least, with a logit each")
+        raise ValueError(f"module {name} has {linear.out_features} output, but needs one for each of at least two classes")
     if modules.is_next(nn.BatchNorm1d):
         norm = _read_norm(modules, nn.BatchNorm1d, linear)
     else:
@@ -200,12 +200,12 @@ def _read_classifier(modules: _Modules) -> _Stage:
         norm = {"gamma": ones, "beta": 0 * ones if linear.bias is None else linear.bias, "moving_mean": 0 * ones,
                 "moving_variance": (1 - arch.BN_EPSILON) * ones}
     if modules.left:
-        raise ValueError(f"module {modules.left[0][0]} follows the classifier, and none is to follow")
+        raise ValueError(f"module {modules.left[0][0]} follows the classifier, which must be the last")
     return _Stage(name, linear.weight, norm)
 
 
 def _order(stage: _Stage, reader: _Stage | None) -> torch.Tensor | None:
-    """The filters of a stage in the order in which an Architecture has them; None for as they are."""
+    """The order of a stage's filters in an Architecture, int64 [O]; None if it is unchanged. Raises ValueError."""
     if reader is None or reader.groups == 1:
         return None
     if reader.shuffled:
@@ -220,9 +220,9 @@ def _order(stage: _Stage, reader: _Stage | None) -> torch.Tensor | None:
 
 
 def _variables(place: arch.Stage, stage: _Stage, order: torch.Tensor | None) -> Arrays:
-    """A stage's variables by TensorFlow's names."""
+    """A stage's variables, TensorFlow's name -> tensor."""
     weight, norm = stage.weight, stage.norm
-    if weight.dim() == 2:  # a linear layer, of a map CHW
+    if weight.dim() == 2:  # a linear layer, which reads a map in the order CHW
         weight = weight.unflatten(1, (place.channels, place.size, place.size))
     if order is not None:
         weight, norm = weight[order], {part: value[order] for part, value in norm.items()}
@@ -235,9 +235,9 @@ def _variables(place: arch.Stage, stage: _Stage, order: torch.Tensor | None) -> 
 
 
 def _only(what: str, stages: Sequence[_Stage], field: str) -> str:
-    """The one value that a field has in all stages."""
+    """The value of a field, the same in all stages. Raises ValueError if it differs."""
     found = {getattr(stage, field): stage.name for stage in stages}
     if len(found) > 1:
         names = ", ".join(f"module {name}: {value}" for value, name in found.items())
-        raise ValueError(f"all hidden stages are to have the same {what} ({names})")
+        raise ValueError(f"all hidden stages must have the same {what} ({names})")
     return next(iter(found))

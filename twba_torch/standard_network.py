@@ -1,7 +1,7 @@
-"""The network in PyTorch's standard modules: what twba_torch.load gives.
+"""The network in PyTorch's standard modules, as twba_torch.load returns it.
 
-network.py computes the same for the trainer, in a layout of its own and in integers. This one is for everybody else: images
-[N, 3, 32, 32] in [0, 1], as torchvision's ToTensor gives, to logits, with the preprocessing inside; one module for each
+network.py computes the same for the trainer, in integers and its own layout. This one is for users: it takes images
+[N, 3, 32, 32] in [0, 1], as torchvision's ToTensor gives, preprocesses them and returns logits. It has one module per
 layer, under the published code's names.
 """
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ PARTS = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "runn
 
 
 class CentralCrop(nn.Module):
-    """Pictures [N, C, S, S] in [0, 1] -> the central [N, C, size, size], each at mean 0 and variance 1.
+    """Pictures [N, C, S, S] in [0, 1] -> the central [N, C, size, size], each with mean 0 and variance 1.
 
-    Source: tf.image.per_image_standardization of pixels from 0 to 255. Raises ValueError for other sizes, and for other
-    values (not where it is compiled or exported): then they were normalised before, which is done here.
+    Source: tf.image.per_image_standardization of pixels from 0 to 255. Raises ValueError for other sizes and, unless compiled
+    or exported, for values outside [0, 1], as of pictures that are already normalised.
     """
 
     def __init__(self, picture_size: int = 32, size: int = 24, channels: int = 3):
@@ -37,14 +37,14 @@ class CentralCrop(nn.Module):
 
 @torch.fx.wrap
 def central_crop(images: torch.Tensor, size: int, shape: tuple[int, int, int]) -> torch.Tensor:
-    """What CentralCrop computes. shape: (C, S, S)."""
+    """CentralCrop as a function. shape: (C, S, S)."""
     if images.dim() != 4 or images.shape[1:] != shape or not images.is_floating_point():
         wanted = ", ".join(map(str, shape))
-        raise ValueError(f"images are floating, [N, {wanted}], not {images.dtype} {list(images.shape)}: "
+        raise ValueError(f"images must be floating, [N, {wanted}], not {images.dtype} {list(images.shape)}: "
                          + _remedy(images, shape))
     if not torch.compiler.is_compiling() and len(images) and not (images.amin() >= 0 and images.amax() <= 1):
-        raise ValueError("images lie in [0, 1], as torchvision's ToTensor gives; these reach from "
-                         f"{images.amin():g} to {images.amax():g}: normalisation is part of this network")
+        raise ValueError("images must lie in [0, 1], as torchvision's ToTensor gives them; these reach from "
+                         f"{images.amin():g} to {images.amax():g}: the network normalises them itself")
     margin = (shape[1] - size) // 2
     x = 255 * images[:, :, margin:margin + size, margin:margin + size]
     x = x - x.mean((1, 2, 3), keepdim=True)
@@ -53,7 +53,7 @@ def central_crop(images: torch.Tensor, size: int, shape: tuple[int, int, int]) -
 
 
 def _remedy(images: torch.Tensor, shape: tuple[int, int, int]) -> str:
-    """What makes images [N, *shape] in [0, 1] of these."""
+    """Advice how to turn these into images [N, *shape] in [0, 1]."""
     remedies = {"put channels first (movedim(-1, -3))": images.shape[-3:] == (*shape[1:], shape[0]),
                 "add the axis of the batch (images[None])": images.dim() == 3,
                 "divide them by 255, into [0, 1]": not images.is_floating_point()}
@@ -63,10 +63,11 @@ def _remedy(images: torch.Tensor, shape: tuple[int, int, int]) -> str:
 class StandardNetwork(nn.Module):
     """Images [N, C, S, S] in [0, 1] -> logits [N, classes]; with return_spikes=True also the maps of spikes.
 
-    Its modules carry the published code's names: crop, cnn00, bn00, relu, cnn0, bn0, spikes0, and for each hidden stage, as
-    cnn1: groups1 (which brings together what a group reads), cnn1, bn1, spikes1; at last output, and its batch norm.
-    class_names: of the logits. data: what it was trained on, as datasets.load takes it; "" where nobody said so.
-    In training, batch norm follows PyTorch's convention (an unbiased running variance), the published code's the biased one.
+    Its modules have the published code's names: crop, cnn00, bn00, relu, cnn0, bn0, spikes0, then for each hidden stage, such
+    as cnn1: groups1 (which brings a group's inputs together), cnn1, bn1, spikes1; finally flatten, output, output_bn.
+    class_names: of the logits. data: what it was trained on, as datasets.load takes it; "" if unknown.
+    In training, batch norm keeps an unbiased running variance as is usual in PyTorch; the published code's is biased.
+    Raises ValueError for an unknown variant or activation.
     """
     class_names: tuple[str, ...]
     output_bn: nn.BatchNorm1d
@@ -81,7 +82,7 @@ class StandardNetwork(nn.Module):
         for stage in architecture.stages:
             number = stage.conv.removeprefix("cnn")
             conv = QUANTISED_CONV[variant] if stage.quantised else nn.Conv2d
-            if stage.groups > 1:  # group i reads the channels i, i + groups, ...; PyTorch's read neighbours
+            if stage.groups > 1:  # group i reads channels i, i + groups, ...; a PyTorch group reads consecutive ones
                 self.add_module(f"groups{number}", nn.ChannelShuffle(stage.channels // stage.groups))
             self.add_module(stage.conv, conv(stage.channels, stage.output_channels, stage.kernel, stage.stride, stage.margin,
                                              groups=stage.groups, bias=False))
@@ -96,7 +97,7 @@ class StandardNetwork(nn.Module):
                 return_spikes: bool = False) -> Union[torch.Tensor, tuple[torch.Tensor, dict[str, torch.Tensor]]]:
         """return_spikes: also return the maps, name -> [N, C, H, W]: "bn0" (the input spikes), "cnn1", ..., "cnn11".
 
-        torch.fx.symbolic_trace takes it as concrete_args={"return_spikes": True}; without, it traces the logits.
+        For torch.fx.symbolic_trace pass it as concrete_args={"return_spikes": True}; without it only logits are traced.
         """
         x, maps = self.crop(images), {}
         for stage in self.architecture.stages:
@@ -113,7 +114,7 @@ class StandardNetwork(nn.Module):
 
     @torch.no_grad()
     def load_variables(self, values: Arrays) -> None:
-        """Take over the model's variables, TensorFlow's name -> array: quantised or latent weights, and batch norm."""
+        """Load the model's variables, TensorFlow's name -> array: quantised or latent weights, and batch norm."""
         for stage in self.architecture.stages:
             kernels, norms = zip(*stage.variable_names)
             kernel = torch.cat([torch.as_tensor(values[name]).float() for name in kernels], dim=3)
@@ -122,12 +123,12 @@ class StandardNetwork(nn.Module):
             parameter.copy_(kernel.permute(3, 2, 0, 1))  # HWIO -> OIHW
             _load_batch_norm(getattr(self, stage.bn), values, norms)
         output = torch.as_tensor(values[f"model/{arch.OUTPUT}/W"]).unflatten(0, self.architecture.stages[-1].map_shape)
-        self.output.weight.copy_(output.permute(3, 2, 0, 1).flatten(1))  # features in the order of HWC -> CHW
+        self.output.weight.copy_(output.permute(3, 2, 0, 1).flatten(1))  # features in the order HWC -> CHW
         _load_batch_norm(self.output_bn, values, [f"model/{arch.OUTPUT_BN}"])
 
     @torch.no_grad()
     def variables(self) -> Arrays:
-        """The inverse of load_variables: the model's variables as they are evaluated, quantised weights as int8."""
+        """The inverse of load_variables: the model's variables for evaluation, quantised weights as int8."""
         values: dict[str, torch.Tensor] = {}
         for stage in self.architecture.stages:
             layer, norm = getattr(self, stage.conv), getattr(self, stage.bn)
@@ -149,7 +150,7 @@ def _batch_norm_variables(norm: nn.BatchNorm1d | nn.BatchNorm2d, names: Sequence
 
 
 def from_model(model: Model) -> StandardNetwork:
-    """A trained network, in eval mode."""
+    """A trained network in eval mode, from an open model (open_model)."""
     net = StandardNetwork(model.about.variant, model.about.architecture, model.about.activation)
     net.load_variables(model.values)
     net.class_names, net.data = model.about.class_names, model.about.data

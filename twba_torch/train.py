@@ -22,8 +22,8 @@ from twba_nets.runs.training_run import TrainingRun, epochs_done
 from twba_torch import device as devices, training, variables
 
 PRECISIONS = {
-    "exact": "int8 (CPU) or float16 (GPU) forward passes of the hidden stages, which lose no bit; backward, gradients are "
-             "rounded to bfloat16",
+    "exact": "the hidden stages in int8 (CPU) or float16 (GPU), which is exact forward; backward, gradients are rounded to "
+             "bfloat16",
     "float32": "all in float32",
     "float64": "all in float64, to compare with TensorFlow",
 }
@@ -33,43 +33,44 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The flags that both frameworks share, and PyTorch's own."""
     parser = argparse.ArgumentParser(
         prog="python -m twba_torch.train",
-        description="Train a TWBA-Net or BWBA-Net on a GPU or CPU; in several processes by `torchrun "
-        "--nproc-per-node N -m twba_torch.train ...`. Without further flags the paper's recipe is used, with --resume "
-        "the recipe of the run that goes on. The output folder gets training.npz (all variables, Adam's included), "
-        "model.npz with its card model.json, recipe.json, log.csv, TensorBoard summaries and learning_curve.png.")
+        description="Train a TWBA-Net or BWBA-Net on a GPU or CPU, or in several processes with `torchrun "
+        "--nproc-per-node N -m twba_torch.train ...`. The default is the paper's recipe; --resume keeps the recipe of the "
+        "run. The output folder gets training.npz (all variables, including Adam's), model.npz with its card model.json, "
+        "recipe.json, log.csv, TensorBoard summaries and learning_curve.png.")
     parser.add_argument("--variant", choices=quantisers.WEIGHTS, required=True,
                         help="twba: ternary weights; bwba: binary weights")
     command_line.add_training_flags(parser, recipes.paper("twba"))
     parser.add_argument("--resume", nargs="?", const=True, default=False, type=command_line.resume_value,
                         metavar="CHECKPOINT",
-                        help="go on from the output folder's training.npz, or from the one named here; of TensorFlow's "
-                        "checkpoints one is made by python -m twba_tensorflow.convert")
-    parser.add_argument("--teacher", type=str, metavar="MODEL", help="learn from the logits of this network too, on the same "
-                        "distorted images: a released one (twba-published), a run's folder or an npz. --resume takes it again")
-    parser.add_argument("--precise-batch-norm", action="store_true", default=None, help="after the last epoch, estimate batch "
-                        "norm's statistics once more, over all training images: one pass, without which they are those of "
-                        "about the last ten batches")
+                        help="continue from the output folder's training.npz, or from this one; python -m "
+                        "twba_tensorflow.convert makes one from TensorFlow's checkpoints")
+    parser.add_argument("--teacher", type=str, metavar="MODEL", help="also learn from the logits of this network on the same "
+                        "distorted images: a released one (twba-published), a run's folder or an npz. Give it again with "
+                        "--resume")
+    parser.add_argument("--precise-batch-norm", action="store_true", default=None, help="after the last epoch, re-estimate "
+                        "batch norm's statistics over all training images in one pass; otherwise they are those of about "
+                        "the last ten batches")
     parser.add_argument("--minutes", type=command_line.above_zero, metavar="N",
-                        help="stop after the epoch in which N minutes are over, all saved: for runs in pieces")
+                        help="save and stop after the epoch in which N minutes have passed, to train in pieces")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
     parser.add_argument("--precision", choices=list(PRECISIONS), default="exact",
                         help="; ".join(f"{name}: {what}" for name, what in PRECISIONS.items()) + " (default: exact)")
-    parser.add_argument("--no-compile", action="store_true", help="do not fuse operations by torch.compile, which on "
-                        "a CPU takes g++ and a minute")
+    parser.add_argument("--no-compile", action="store_true", help="do not fuse operations with torch.compile, which needs "
+                        "g++ and a minute on a CPU")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
     args.output = args.output or command_line.default_run(args.variant)
-    saved = "go on from the last checkpoint with --resume"
+    saved = "continue from the last checkpoint with --resume"
     with interrupts.one_line_for_mistakes(lambda: command_line.stopped(args.output, saved)):
         train(args)
     devices.leave()
 
 
 def train(args: argparse.Namespace) -> None:
-    """Train as the command line says."""
+    """Train according to the command line. Raises UserError."""
     run = TrainingRun(recipes.paper(args.variant), args, npz.read_latent, locate, chief=os.environ.get("RANK", "0") == "0")
     torch.set_default_dtype(torch.float64 if args.precision == "float64" else torch.float32)
     if run.is_done:
@@ -95,25 +96,25 @@ def _train_on(device: torch.device, run: TrainingRun, data: Dataset) -> None:
             run.begin(device, args.precision)
         done = training.train(trainer, run.folder, run.first_epoch, args.minutes)
     if run.chief:
-        print(epochs_done(run.folder, done, recipe) + ("" if done == recipe.epochs else ": go on with --resume"))
+        print(epochs_done(run.folder, done, recipe) + ("" if done == recipe.epochs else ": continue with --resume"))
 
 
 def locate(source: str | Path) -> Path:
-    """The training.npz that is named by itself or by its folder.
+    """The training.npz named by `source`, the file itself or its folder.
 
-    Raises UserError if there is none, or if TensorFlow took that folder's run further: PyTorch cannot read its checkpoints.
+    Raises UserError if there is none, or if the folder has a later TensorFlow checkpoint, which PyTorch cannot read.
     """
     path = Path(source)
     path = path / TRAINING_NAME if path.is_dir() else path
     there = path.suffix == ".npz" and path.exists()
     epoch, tensorflow = npz.read_epoch(path) if there else 0, run_folder.newest_prefix(path.parent)
     if tensorflow and (run_folder.epoch_of(tensorflow) or 0) > epoch:
-        raise UserError(f"{path}: TensorFlow took this run to epoch {run_folder.epoch_of(tensorflow)}: make its checkpoint into "
-                        f"a training.npz by `.venv/bin/python -m twba_tensorflow.convert {path.parent}`")
+        raise UserError(f"{path}: TensorFlow took this run to epoch {run_folder.epoch_of(tensorflow)}: convert its checkpoint "
+                        f"to a training.npz with `.venv/bin/python -m twba_tensorflow.convert {path.parent}`")
     if not there:
-        raise UserError(f"{path}: no checkpoint to go on from: name a run's folder or a training.npz (of TensorFlow's "
-                        "checkpoints `.venv/bin/python -m twba_tensorflow.convert` makes one), or leave the flag out to "
-                        "begin")
+        raise UserError(f"{path}: no checkpoint to resume: name a run's folder or a training.npz (`.venv/bin/python -m "
+                        "twba_tensorflow.convert` makes one from TensorFlow's checkpoints), or leave the flag out to start a "
+                        "run")
     return path
 
 

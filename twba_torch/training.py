@@ -1,4 +1,4 @@
-"""The training loop: what twba_tensorflow/training.py does, on any PyTorch device, in one process or several."""
+"""The training loop of twba_tensorflow/training.py, on any PyTorch device, in one or several processes."""
 import contextlib
 import math
 import time
@@ -28,16 +28,17 @@ from twba_torch.adam import Adam
 from twba_torch.network import MOVING_RATE, Network
 from twba_torch.pipeline import Images, augment, central_crop, epoch_numbers
 
-SAVE_SECONDS = 30  # a checkpoint after every epoch, but on a fast GPU, where an epoch takes one second
-READ_SECONDS = 1  # how often the running loss is read, which on a GPU waits for the steps before
-TEMPERATURE = 2  # softens the logits of teacher and network where they are compared
-TEACHERS_SHARE = 0.5  # of the loss, where there is a teacher
+SAVE_SECONDS = 30  # least time between checkpoints, for a GPU with epochs of one second
+READ_SECONDS = 1  # least time between reads of the running loss, which wait for a GPU
+TEMPERATURE = 2  # softens the logits of teacher and network
+TEACHERS_SHARE = 0.5  # of the loss, if there is a teacher
 
 
 class Trainer:
-    """A network, its Adam and its data on a device; one of several processes where torch.distributed is initialised.
+    """A network, its Adam and its data on a device; one of several processes if torch.distributed is initialised.
 
-    compiled: fuse each step's operations by torch.compile. exact: see network.Network. teacher: the recipe's.
+    compiled: fuse each step's operations with torch.compile. exact: see network.Network. teacher: the recipe's.
+    Raises UserError if there are more processes than images in an epoch's last batch or in the test.
     """
 
     def __init__(self, recipe: Recipe, dataset: Dataset, device: torch.device, exact: bool = True, compiled: bool = True,
@@ -45,7 +46,7 @@ class Trainer:
         self.recipe, self.device, self.flip, self.size = recipe, device, dataset.flip, recipe.architecture.image_size
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         if min(len(dataset.x_train) % recipe.batch_size or recipe.batch_size, len(dataset.x_test)) < self.world:
-            raise UserError(f"{self.world} processes: an epoch's last batch, or the test, has fewer images: use fewer processes")
+            raise UserError(f"{self.world} processes: an epoch's last batch or the test has fewer images: use fewer processes")
         self.training = Images(dataset.x_train, dataset.y_train, device)
         self.test = Images(dataset.x_test[self.rank::self.world], dataset.y_test[self.rank::self.world], device)
         self.network = Network(recipe.variant, recipe.architecture, recipe.activation, exact).to(device)
@@ -62,10 +63,10 @@ class Trainer:
         return network.eval().requires_grad_(False)
 
     def _compile(self, function: Callable) -> Callable:
-        """The function as one graph, or an error: in pieces, which DistributedDataParallel needs, it is slower.
+        """Compile the function as one graph, else fail. DistributedDataParallel needs several graphs, which are slower.
 
-        On a GPU alone it is replayed as a CUDA graph. deterministic: no kernel, so no order of sums, is chosen by time. An older
-        PyTorch lacks that option; on a CPU it does not choose so.
+        A single process on a GPU replays it as a CUDA graph. deterministic: kernels, and so the order of sums, are not chosen
+        by timing. An older PyTorch lacks that option; on a CPU it does not choose by timing.
         """
         alone = self.world == 1
         options: dict[str, Any] = {"triton.cudagraphs": alone and self.device.type == "cuda"}
@@ -74,16 +75,19 @@ class Trainer:
         return torch.compile(function, dynamic=False, fullgraph=alone, options=options)
 
     def step_of(self, function: Callable, size: int) -> Callable:
-        """The compiled function for whole batches; an epoch's smaller last one is not worth compiling for.
+        """The compiled function for whole batches; a smaller last batch of an epoch is not worth compiling for.
 
-        Of one that is replayed as a CUDA graph, what the last call returned is gone: a new step begins.
+        On a GPU this starts a new step: the next replay of a CUDA graph overwrites what the last call returned.
         """
         if self.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()
         return self.compiled[function] if size == self.recipe.batch_size // self.world else function
 
     def training_step(self, images: Tensor, uniforms: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """(summed loss, float64 [2]: the same, and how many are classified rightly) of a batch of uint8 images."""
+        """A batch's forward pass. images: uint8 [N, S, S, C]. uniforms: [N, 5]. labels: [N].
+
+        Returns the summed loss, and float64 [2]: the same and the number of images classified correctly.
+        """
         x = augment(images, uniforms, self.flip, self.size)
         logits, _ = self.model(x)
         loss = F.cross_entropy(logits, labels, reduction="sum")
@@ -94,11 +98,11 @@ class Trainer:
         return loss, torch.stack([loss.detach().double(), (logits.argmax(1) == labels).sum().double()])
 
     def statistics_step(self, images: Tensor, uniforms: Tensor) -> None:
-        """Bring batch norm's moving statistics nearer to those of a batch of uint8 images."""
+        """Update batch norm's moving statistics with a batch of uint8 images."""
         self.network(augment(images, uniforms, self.flip, self.size))
 
     def evaluation_step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """float64 [2 + maps]: summed loss, images classified rightly, and the sums of the counted maps."""
+        """float64 [2 + maps]: summed loss, number of images classified correctly, and the sums of the counted maps."""
         logits, maps = self.network(central_crop(images, self.size))
         # an image's sum is exact in float32, a batch's in float64
         sums = [spikes.sum((1, 2, 3)).double().sum() for spikes in maps]
@@ -106,7 +110,7 @@ class Trainer:
         return torch.stack([loss, (logits.argmax(1) == labels).sum().double(), *sums])
 
     def train_epoch(self, epoch: int) -> Trained:
-        """Train on every image once. epoch: counted from 0."""
+        """Train on every image once. epoch: counted from 0. Raises UserError if the loss is not finite."""
         started = time.monotonic()
         order, uniforms = self._epoch_numbers(epoch)
         rate = torch.tensor(self.recipe.learning_rate(epoch), dtype=torch.float32, device=self.device)
@@ -126,17 +130,17 @@ class Trainer:
         return Trained(loss, accuracy, time.monotonic() - started)
 
     def train_batch(self, batch: Tensor, uniforms: Tensor, rate: Tensor) -> Tensor:
-        """One step on this process's share of a batch; the gradient is that of the whole batch's mean loss.
+        """One step on this process's share of a batch. The gradient is that of the whole batch's mean loss.
 
-        batch: the images' numbers. uniforms: float32 [N, 5], of all images. Returns float64 [2]: the share's summed loss,
-        and how many of its images are classified rightly.
+        batch: the images' indices. uniforms: float32 [N, 5], of all images. Returns float64 [2]: the share's summed loss
+        and its number of images classified correctly.
         """
         mine = batch[self.rank::self.world]
         loss, totals = self.step_of(self.training_step, len(mine))(
             self.training.x[mine], uniforms[mine], self.training.y[mine])
-        (loss * (self.world / len(batch))).backward()  # DistributedDataParallel takes the processes' mean
+        (loss * (self.world / len(batch))).backward()  # DistributedDataParallel averages over the processes
         self.adam.step(rate)
-        self.network.zero_grad()  # a CUDA graph's memory, which its next replay takes back
+        self.network.zero_grad()  # the gradients lie in a CUDA graph's memory, which its next replay reuses
         return totals
 
     def _epoch_numbers(self, epoch: int) -> tuple[Tensor, Tensor]:
@@ -145,9 +149,9 @@ class Trainer:
 
     @torch.no_grad()
     def estimate_statistics(self) -> float:
-        """Give batch norm the mean of all batches' statistics, over an epoch after the recipe's last one. Returns the seconds.
+        """Set batch norm's statistics to the mean over all batches of one more epoch. Returns the seconds it took.
 
-        No weight changes. An epoch's smaller last batch counts as the others.
+        Weights do not change. A smaller last batch counts like the others.
         Source: Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021, section 3, with biased variances.
         """
         started = time.monotonic()
@@ -157,7 +161,7 @@ class Trainer:
         with progress.bar(len(order), "batch norm's statistics", shown=self.rank == 0) as bar:
             for number, batch in enumerate(order.split(self.recipe.batch_size), 1):
                 mine = batch[self.rank::self.world]
-                self.network.set_moving_rate(1 / number)  # the running mean of all so far
+                self.network.set_moving_rate(1 / number)  # gives the mean of all batches so far
                 self.step_of(self.statistics_step, len(mine))(self.training.x[mine], uniforms[mine])
                 bar.update(len(batch))
         self.network.set_moving_rate(MOVING_RATE)
@@ -182,7 +186,7 @@ class Trainer:
         return totals
 
     def any_process(self, condition: object) -> bool:
-        """Whether the condition holds in any of the processes."""
+        """Whether the condition holds in any process."""
         return bool(self._over_processes(torch.tensor(float(bool(condition)), device=self.device)))
 
     def train_and_test(self, epoch: int) -> LogRow:
@@ -194,9 +198,10 @@ class Trainer:
         return make_row(self.recipe, epoch, len(self.training), trained, tested)
 
     def saving(self, folder: Path, epoch: int) -> Callable[[], str]:
-        """What writes training.npz, from which the rest can be had, and model.npz, as they are after `epoch` finished epochs.
+        """A function that writes training.npz and model.npz after `epoch` finished epochs. It returns model.npz's sha256.
 
-        It returns the sha256 of model.npz. On a CPU training goes on with the arrays that it writes: call it first.
+        On a CPU it shares its arrays with the network: call it before training continues. Raises UserError if training
+        diverged.
         """
         values, model = variables.read(self.network, self.adam), variables.quantised(self.network)
         require_trained(values, self.recipe.architecture, epoch)
@@ -209,28 +214,28 @@ class Trainer:
 
 
 def divergence(logits: Tensor, teachers: Tensor) -> Tensor:
-    """The summed Kullback-Leibler divergence of softened classes from a teacher's, times the temperature squared.
+    """The summed Kullback-Leibler divergence between a teacher's softened classes and ours, times the temperature squared.
 
-    logits, teachers: [N, classes]. The factor keeps the gradient's size. Source: Hinton, Vinyals and Dean, 2015, section 2.
+    logits, teachers: [N, classes]. The factor keeps the gradient's scale. Source: Hinton, Vinyals and Dean, 2015, section 2.
     """
     ours, theirs = (F.log_softmax(x / TEMPERATURE, 1) for x in (logits, teachers))
     return TEMPERATURE ** 2 * F.kl_div(ours, theirs, reduction="sum", log_target=True)
 
 
 def train(trainer: Trainer, folder: Path, first_epoch: int, minutes: float | None = None) -> int:
-    """Train into `folder` from epoch `first_epoch` to the recipe's last, or until `minutes` have passed.
+    """Train into `folder` from epoch `first_epoch` (counted from 0) to the recipe's last, or until `minutes` have passed.
 
-    Returns how many epochs are done; all of them are saved. Another thread writes what an epoch leaves in the folder, while
-    a GPU trains the next ones; a CPU waits for it.
+    Returns the number of finished epochs, all saved. Another thread writes an epoch's files while a GPU trains the next
+    epochs; a CPU waits for it. Raises UserError if training diverges.
     """
-    summaries: Any  # a TorchSummaries, of the chief alone
+    summaries: Any  # a TorchSummaries, only in the chief
     done: Future
     epochs, chief, started, saved = trainer.recipe.epochs, trainer.rank == 0, time.monotonic(), -math.inf
     if chief:
         journal = Journal(folder, trainer.recipe, first_epoch, facts(trainer.device, trainer.world))
     with TorchSummaries(folder, first_epoch) if chief else contextlib.nullcontext() as summaries, \
             ThreadPoolExecutor(1) as writer:
-        written: deque[tuple[LogRow, Future]] = deque()  # the writer's epochs that are not told yet
+        written: deque[tuple[LogRow, Future]] = deque()  # the writer's epochs that are not printed yet
         for epoch in range(first_epoch, epochs):
             row = trainer.train_and_test(epoch)
             last = epoch + 1 == epochs or trainer.any_process(minutes and time.monotonic() - started > 60 * minutes)
@@ -252,14 +257,14 @@ def train(trainer: Trainer, folder: Path, first_epoch: int, minutes: float | Non
 
 
 def _finish_epoch(before: Future | None, journal: Journal, *epoch) -> str | None:
-    """Journal.finish_epoch, unless the epoch before failed."""
+    """Journal.finish_epoch, unless writing the previous epoch failed."""
     if before:
         before.result()
     return journal.finish_epoch(*epoch)
 
 
 def _tell(journal: Journal, written: deque, wait: bool) -> None:
-    """Tell of the epochs that are written, or of all. Raises what went wrong with them."""
+    """Print the written epochs; with wait, wait for all. Raises the errors of writing them."""
     while written and (wait or written[0][1].done()):
         row, done = written.popleft()
         done.result()
@@ -267,7 +272,7 @@ def _tell(journal: Journal, written: deque, wait: bool) -> None:
 
 
 class TorchSummaries(Summaries):
-    """By the package tensorboard."""
+    """Summaries written with the package tensorboard."""
 
     def open(self, epoch):
         from torch.utils.tensorboard import SummaryWriter
@@ -279,7 +284,7 @@ class TorchSummaries(Summaries):
 
 
 def complete(recipe: Recipe, folder: Path, start: Path) -> None:
-    """Make up for what a kill during the last save, that of the training.npz `start`, left undone."""
+    """Finish the last save of a run that was killed after it wrote the training.npz `start`."""
     journal = Journal(folder, recipe, recipe.epochs)
     network = Network(recipe.variant, recipe.architecture, recipe.activation)
     variables.assign(npz.read_training(start, recipe.architecture), network)
@@ -291,7 +296,7 @@ def complete(recipe: Recipe, folder: Path, start: Path) -> None:
 
 
 def facts(device: torch.device, processes: int) -> dict[str, object]:
-    """What is recorded of the epochs that this process trains, or several such processes."""
+    """The record of the epochs trained by this process, or by several such (provenance.of_this_process)."""
     versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "processes": processes}
     return provenance.of_this_process(device_name(device), versions)
 

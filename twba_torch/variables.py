@@ -12,9 +12,9 @@ from twba_torch.network import BatchNorm, Network
 
 
 def entries(network: Network) -> Iterator[tuple[torch.Tensor, list[str], int]]:
-    """(tensor, names, readers) of all tensors: the TensorFlow variables that it holds, one a group.
+    """(tensor, names, readers) for all tensors. names: the TensorFlow variables that it holds, one per group.
 
-    readers: the groups of the next stage. TensorFlow's filter q * readers + r of a group, which reader r reads, is here
+    readers: number of groups of the next stage. TensorFlow's filter q * readers + r of a group, which reader r reads, is here
     at r * (filters / readers) + q.
     """
     for stage in network.architecture.stages:
@@ -32,7 +32,7 @@ def _parts(norm: BatchNorm) -> list[tuple[str, torch.Tensor]]:
 
 
 def to_tensorflow(tensor: torch.Tensor, names: Sequence[str], readers: int) -> Arrays:
-    """name -> array of what `tensor` holds: [groups * filters, ...] -> each group's, kernels as HWIO."""
+    """A tensor's variables, name -> array: [groups * filters, ...] -> each group's, kernels as HWIO."""
     tensor = tensor.detach().cpu()
     groups = tensor.reshape(len(names), readers, -1, *tensor.shape[1:]).transpose(1, 2)  # -> [groups, filters / readers, readers]
     groups = groups.reshape(len(names), -1, *tensor.shape[1:])
@@ -51,7 +51,7 @@ def from_tensorflow(values: Arrays, names: Sequence[str], readers: int) -> torch
 
 
 def read(network: Network, adam: Adam = None) -> Arrays:
-    """All variables by TensorFlow's names: the model's and, with `adam`, its own."""
+    """All variables, TensorFlow's name -> array: the model's and, with `adam`, Adam's."""
     values = {}
     for tensor, names, readers in entries(network):
         values.update(to_tensorflow(tensor, names, readers))
@@ -66,7 +66,7 @@ def read(network: Network, adam: Adam = None) -> Arrays:
 
 @torch.no_grad()
 def assign(values: Arrays, network: Network, adam: Adam = None) -> None:
-    """Give the network, and Adam, these values; the inverse of read()."""
+    """Set the variables of the network, and of Adam if given; the inverse of read()."""
     for tensor, names, readers in entries(network):
         tensor.copy_(from_tensorflow(values, names, readers))
         if adam is not None and tensor in adam.moments:
@@ -78,7 +78,7 @@ def assign(values: Arrays, network: Network, adam: Adam = None) -> None:
 
 
 def quantised(network: Network) -> Arrays:
-    """The model's variables as they are evaluated: what model.npz holds."""
+    """The model's variables for evaluation, as in model.npz, name -> array."""
     values = read(network)
     for name, value in values.items():
         if arch.is_quantised(name):
@@ -87,7 +87,10 @@ def quantised(network: Network) -> Arrays:
 
 
 def initial(seed: int, architecture: Architecture) -> Arrays:
-    """Fresh values of the model's variables: truncated normal kernels, gamma normal about 1, as the published code's."""
+    """Initial values of the model's variables, name -> array: kernels truncated normal, gamma normal around 1.
+
+    Source: the published code.
+    """
     generator, values = torch.Generator().manual_seed(seed), {}
     for name, shape in architecture.variable_shapes.items():
         value = torch.zeros(shape)

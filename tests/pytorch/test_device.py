@@ -16,7 +16,7 @@ def test_compilers_of_several_words(command, monkeypatch):
 
 
 @pytest.mark.parametrize("command, text", [
-    ("no-such-compiler -m64", "^no-such-compiler: not there"), ("-m64", "^-m64: not there"), ("g++ '", "^CXX=g.. ': no comm")])
+    ("no-such-compiler -m64", "^no-such-compiler: not found"), ("-m64", "^-m64: not found"), ("g++ '", "^CXX=g.. ': not a comm")])
 def test_no_compiler(command, text, monkeypatch):
     monkeypatch.setenv("CXX", command)
     with pytest.raises(UserError, match=text):

@@ -104,7 +104,7 @@ def test_each_of_several_processes_takes_its_gpu(monkeypatch, rank, number):
     (2, "cuda:" + "9" * 20, {}, "2 GPUs"),
     (0, "cuda", {}, "cpu"), (0, "cuda:0", {}, "cpu"),
     (1, None, {"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}, "fewer processes"),
-    (2, "cuda:1", {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}, "cuda alone")])
+    (2, "cuda:1", {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}, "name cuda,")])
 def test_a_gpu_that_is_not_there(monkeypatch, count, name, environment, remedy):
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)

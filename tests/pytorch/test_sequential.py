@@ -227,7 +227,7 @@ class Residual(nn.Module):
 
 @pytest.mark.parametrize("other", [Residual(), nn.ModuleList(layers().values()), None], ids=["Module", "ModuleList", "None"])
 def test_what_is_no_sequential(other):
-    with pytest.raises(ValueError, match="no nn.Sequential"):
+    with pytest.raises(ValueError, match="not an nn.Sequential"):
         from_sequential(other)
 
 

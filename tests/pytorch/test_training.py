@@ -492,7 +492,7 @@ def test_a_run_with_a_teacher(without_arithmetic, finished_run, precise_run, tmp
 
 
 def test_tensorflow_does_not_go_on_with_what_it_cannot_do(tmp_path, precise_run):
-    with pytest.raises(AssertionError, match="error: .*training.npz: .* go on by python -m twba_torch.train"):
+    with pytest.raises(AssertionError, match="error: .*training.npz: .* continue with python -m twba_torch.train"):
         in_tensorflow("TWBA/cifar10_twba_example.py", "--output", tmp_path, "--resume", precise_run, "--epochs", "3")
 
 
@@ -601,7 +601,7 @@ def test_seconds_of_a_clock_that_is_set_back(few_digits, short_recipe, monkeypat
 
 @pytest.mark.parametrize("when, line", [
     ("train_epoch", "stopped; no epoch is saved yet: begin again"),
-    ("evaluate", "stopped; go on from the last checkpoint with --resume")])
+    ("evaluate", "stopped; continue from the last checkpoint with --resume")])
 def test_resuming_is_advised_where_it_is_possible(without_arithmetic, tmp_path, monkeypatch, capsys, when, line):
     def interrupted(*_):
         if when == "train_epoch" or (tmp_path / "run" / "training.npz").exists():
@@ -631,7 +631,7 @@ def test_variables_that_are_no_numbers_are_not_saved(without_arithmetic, run, mo
 
     monkeypatch.setattr(WithoutArithmetic, "train_epoch", diverge)
     with pytest.raises(SystemExit, match="error: model/cnn1_1/W_conv2d holds values that are not finite in epoch 3: "
-                       "go on from the last checkpoint with --resume and a lower --learning-rate"):
+                       "continue from the last checkpoint with --resume and a lower --learning-rate"):
         without_arithmetic(run, "--resume", "--epochs", "3")
     assert npz.read_epoch(run / "training.npz") == 2 and card.read(run / "model.npz")["epochs"] == 2
 
@@ -765,7 +765,7 @@ def test_interrupted_while_importing(package, program, signal_number, tmp_path):
 
 
 def test_mistakes_get_one_line(tmp_path, finished_run):
-    assert "no checkpoint to go on from" in complaint(*arguments(tmp_path / "none", "--resume"))
+    assert "no checkpoint to resume" in complaint(*arguments(tmp_path / "none", "--resume"))
     assert "holds a run already" in complaint(*arguments(finished_run))
     model = str(finished_run / "model.npz")
     assert "holds quantised weights only" in complaint(*arguments(tmp_path, "--resume", model))

@@ -1,4 +1,4 @@
-"""The data sets: by name, or of one's own."""
+"""The data sets: by name, or your own."""
 from pathlib import Path
 from typing import Union
 
@@ -7,21 +7,21 @@ from twba_nets.network.architecture import Architecture
 from twba_nets.system import places
 from twba_nets.system.errors import UserError
 
-NAMES = {"cifar10": CIFAR10, "cifar100": None, "digits": DIGITS}  # -> the classes; CIFAR-100's are in its files
+NAMES = {"cifar10": CIFAR10, "cifar100": None, "digits": DIGITS}  # name -> classes; CIFAR-100's are in its files
 
 
 def load(source: Union[str, Path], architecture: Architecture, data_dir: Union[str, Path] = None) -> Dataset:
     """A data set for a network of this architecture.
 
-    source: one of NAMES; or a path, of an npz or a folder of pictures (own.load). data_dir: the folder of CIFAR's files
-    (cifar10.load, cifar100.load). Raises UserError if it is damaged, or if it does not fit the network.
+    source: one of NAMES, or the path of an npz or a folder of pictures (own.load). data_dir: the folder of CIFAR's files
+    (cifar10.load, cifar100.load). Raises UserError if the data are missing, damaged or do not fit the network.
     """
     if not source:
-        raise UserError("nothing says what the network was trained on: name its data with --data or --dataset")
+        raise UserError("the network does not say what it was trained on: name its data with --data or --dataset")
     data = _load(source, architecture, data_dir)
     for images in (data.x_train, data.x_test):
         if images.shape[1:] != architecture.picture_shape or len(data.class_names) != architecture.classes:
-            raise UserError("{}: has {}x{}x{} pictures of {} classes, and the network, {}, takes others: name one that fits "
+            raise UserError("{}: has {}x{}x{} pictures of {} classes, which do not fit the network, {}: name another "
                             "with --network".format(source, *images.shape[1:], len(data.class_names), architecture))
     return data
 
@@ -31,7 +31,7 @@ def _load(source: Union[str, Path], architecture: Architecture, data_dir: Union[
         try:
             from twba_nets.datasets import digits
         except ModuleNotFoundError:
-            raise UserError(f"the handwritten digits are scikit-learn's, which is not installed: {places.install('digits')}")
+            raise UserError(f"scikit-learn, which has the digits, is not installed: {places.install('digits')}")
         return digits.load()
     if source in ("cifar10", "cifar100"):
         from twba_nets.datasets import cifar10, cifar100

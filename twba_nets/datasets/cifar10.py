@@ -1,4 +1,4 @@
-"""CIFAR-10: found, downloaded, unpacked and checked.
+"""CIFAR-10: finding, downloading, unpacking and checking it.
 
 Source of the data: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
 """
@@ -38,37 +38,39 @@ FILES = TRAIN_FILES + (TEST_FILE,)
 OFFICIAL_MD5 = dict(zip(FILES, (
     "c99cafc152244af753f735de768cd75f", "d4bba439e000b95fd0a9bffe97cbabec", "54ebc095f3ab1f0389bbae665268c751",
     "634d18415352ddfa80567beed471001a", "482c414d41f54cd18b22e5b47cb7c3cb", "40351d587109b95175f43aff81a1287e")))
-# where the data are in a folder: as the original names them, then as Keras does in its cache
+# names of the data within a folder: the official ones, then those of Keras's cache
 FOLDERS = (FOLDER, FOLDER + "-target/" + FOLDER)
 ARCHIVES = (ARCHIVE, FOLDER + ".tar.gz", FOLDER + "-target_archive", FOLDER + "-target.tar.gz")
 ENVIRONMENT_VARIABLE = "CIFAR10_DIR"
 DEFAULT_DIR = places.HOME / "data"
 BATCH_IMAGES, CLASSES = 10000, 10
-MAX_BATCH_BYTES = 1 << 26  # the official files have half as many; pickles of Python 3 may take two bytes for a pixel
-MAX_STEPS = 1000000  # of reading a pickle; a batch takes a tenth
+MAX_BATCH_BYTES = 1 << 26  # twice the official files'; a pickle of Python 3 may take two bytes per pixel
+MAX_STEPS = 1000000  # reads of a pickle; a batch takes a tenth
 MAX_ARCHIVE_BYTES, MAX_MEMBERS = len(FILES) * MAX_BATCH_BYTES + (1 << 20), 100  # uncompressed; the official one has 9
-REMEDY = "replace it by the original's, or remove the folder to have it unpacked or downloaded anew, or pass --data-dir"
+REMEDY = "replace it with the official file, or remove the folder to unpack or download it again, or pass --data-dir"
 
 
 @reads
 def load(data_dir: Union[str, Path] = None) -> Dataset:
     """CIFAR-10 as a Dataset of 50,000 training and 10,000 test images.
 
-    data_dir: a folder with cifar-10-batches-py/ or with the archive, or either of these themselves;
-    by default $CIFAR10_DIR, else data/ in the repository, where the official archive is downloaded to.
-    Raises UserError where a file is missing or is not what it should be.
+    data_dir: a folder with cifar-10-batches-py/ or the archive, or one of these directly. Default: $CIFAR10_DIR, else data/
+    (places.HOME), into which the official archive is downloaded. Raises UserError if a file is missing or damaged.
     """
     folder = find(data_dir or os.environ.get(ENVIRONMENT_VARIABLE))
     data, digests = read(folder)
     others = [name for name in FILES if digests[name] != OFFICIAL_MD5[name]]
     if others and os.environ.get("RANK", "0") == "0":  # one of torchrun's processes is enough
-        streams.tell(f"warning: {folder}: not the official files (by their md5): {', '.join(others)}; unless they are a "
-                     f"repacking with the same images and labels, the results will be wrong: get the official archive from {URL}")
+        streams.tell(f"warning: {folder}: the md5 is not the official one: {', '.join(others)}; the results are wrong unless "
+                     f"the files repack the same images and labels: get the official archive from {URL}")
     return data
 
 
 def read(folder: Path) -> Tuple[Dataset, Dict[str, str]]:
-    """Read and check the six batch files. Returns the Dataset and the files' md5, name -> hexadecimal digits."""
+    """Read and check the six batch files. Returns the Dataset and the files' md5, name -> hexadecimal digits.
+
+    Raises UserError if a file is missing or damaged.
+    """
     batches, digests = [], {}
     for name in FILES:
         images, labels, digests[name] = read_batch(folder / name)
@@ -82,7 +84,7 @@ def read(folder: Path) -> Tuple[Dataset, Dict[str, str]]:
 
 
 def find(data_dir: Union[str, Path, None]) -> Path:
-    """The folder of the batch files, unpacked or downloaded first where need be."""
+    """The folder of the batch files; unpacks or downloads them first if needed. Raises UserError if they are not found."""
     if data_dir is None:
         DEFAULT_DIR.mkdir(exist_ok=True)
         if not (DEFAULT_DIR / FOLDER).is_dir() and not (DEFAULT_DIR / ARCHIVE).is_file():
@@ -100,17 +102,17 @@ def find(data_dir: Union[str, Path, None]) -> Path:
         if archive.is_file():
             unpack(archive, place / FOLDER)
             return place / FOLDER
-    raise UserError(f"{data_dir}: neither {FOLDER}/ nor {ARCHIVE} is there: name the folder that holds CIFAR-10 with "
+    raise UserError(f"{data_dir}: has neither {FOLDER}/ nor {ARCHIVE}: name the folder that holds CIFAR-10 with "
                     f"--data-dir or {ENVIRONMENT_VARIABLE}, or leave both out to download it")
 
 
 def download(archive: Path, url: str = URL, md5: str = MD5) -> None:
-    """Download the official archive, going on where an interrupted download stopped; verified by its md5."""
+    """Download the official archive, continuing an interrupted download, and verify its md5. Raises UserError if it fails."""
     partial = archive.with_name(archive.name + ".part")
     try:
         _fetch(url, partial)
     except (http.client.HTTPException, OSError, EOFError) as error:
-        raise UserError(f"{partial}: the download from {url} broke off ({error}): run again to go on, or put the archive "
+        raise UserError(f"{partial}: the download from {url} broke off ({error}): run again to continue, or put the archive "
                         "there by hand, or pass --data-dir")
     digest = hashlib.md5()
     with open(partial, "rb") as file:
@@ -119,18 +121,18 @@ def download(archive: Path, url: str = URL, md5: str = MD5) -> None:
     if digest.hexdigest() != md5:
         partial.unlink()
         raise UserError(f"{partial}: the download's md5 is {digest.hexdigest()}, not {md5}; it was removed: run again to "
-                        "download it afresh")
+                        "download it again")
     os.replace(partial, archive)
 
 
 def _fetch(url: str, partial: Path) -> None:
-    """Append what is missing of `url` to the file `partial`, with a progress bar."""
+    """Append the missing part of `url` to the file `partial`, with a progress bar."""
     have = partial.stat().st_size if partial.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         response = urllib.request.urlopen(request, timeout=60)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # nothing is missing: the md5 decides
+        if error.code == 416 and have:  # nothing is missing; the md5 will tell
             return
         raise
     with contextlib.closing(response):
@@ -149,7 +151,7 @@ def _fetch(url: str, partial: Path) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack the data files, and nothing else, of the archive; `folder` appears once they are complete and checked."""
+    """Unpack only the batch files of an archive; `folder` appears once they are complete and checked. Raises UserError."""
     temporary = None
     try:
         temporary = Path(tempfile.mkdtemp(prefix=FOLDER, dir=archive.parent))
@@ -162,7 +164,7 @@ def unpack(archive: Path, folder: Path) -> None:
         text = str(error).replace(f"{temporary}/", "")
         raise UserError(f"{archive}: {text}")
     except Exception as error:  # a damaged archive can raise anything
-        raise UserError(f"{archive}: cannot be unpacked into {folder} ({error}): replace the archive by the official one, "
+        raise UserError(f"{archive}: cannot be unpacked into {folder} ({error}): replace the archive with the official one, "
                         "or unpack it elsewhere and pass --data-dir")
     finally:
         if temporary is not None:
@@ -170,7 +172,7 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 def _decompressed(file: io.BufferedReader) -> BinaryIO:
-    """The tar in this file, which may be compressed."""
+    """The tar in a file that may be compressed."""
     magic = file.peek(6)
     for prefix, module in ((b"\x1f\x8b", gzip), (b"BZh", bz2), (b"\xfd7zXZ", lzma)):
         if magic.startswith(prefix):
@@ -179,7 +181,7 @@ def _decompressed(file: io.BufferedReader) -> BinaryIO:
 
 
 class _Bounded:
-    """A stream that ends in an error after so many bytes: what is small on the disk may be huge once decompressed."""
+    """A stream that raises ValueError after `limit` bytes: a small file may be huge once decompressed."""
 
     def __init__(self, stream, limit):
         self.stream, self.left = stream, limit
@@ -203,7 +205,7 @@ def _extract(stream: _Bounded, folder: Path) -> None:
             if place != FOLDER or name not in FILES:
                 continue
             if not member.isreg() or member.issparse() or member.size > MAX_BATCH_BYTES:
-                raise ValueError(f"{name} is no plain file of at most {MAX_BATCH_BYTES} bytes")
+                raise ValueError(f"{name} is not a plain file of at most {MAX_BATCH_BYTES} bytes")
             with open(folder / name, "wb") as target:
                 shutil.copyfileobj(tar.extractfile(member), target)
             missing.discard(name)
@@ -214,7 +216,7 @@ def _extract(stream: _Bounded, folder: Path) -> None:
 
 
 class _FewSteps(io.BytesIO):
-    """A pickle that ends in an error where reading it takes far more steps than a batch file does."""
+    """A pickle that raises UnpicklingError if reading it takes far more steps than a batch file does."""
 
     steps = 0
 
@@ -225,11 +227,11 @@ class _FewSteps(io.BytesIO):
         return super().read(size)
 
 
-class _BatchUnpickler(pickle._Unpickler):  # the one in Python: no index or length in the file can exhaust its memory
-    """Reads the pickles of CIFAR-10's batches: a dictionary of lists, texts, numbers and arrays of uint8.
+class _BatchUnpickler(pickle._Unpickler):  # the one in Python: no index or length in the file can exhaust the memory
+    """Reads the pickles of CIFAR-10's batches: a dictionary of lists, strings, numbers and uint8 arrays.
 
-    NumPy's own objects would take any state that the file holds, addresses of objects included. So the file gets
-    stand-ins that check theirs, and only the opcodes that such a dictionary needs.
+    NumPy's own classes accept any state from the file, even addresses of objects. So they are replaced by stand-ins that
+    check the state, and only the opcodes of such a dictionary are allowed.
     """
 
     OPCODES = b"".join((
@@ -240,18 +242,18 @@ class _BatchUnpickler(pickle._Unpickler):  # the one in Python: no index or leng
         pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.EMPTY_LIST, pickle.APPEND,
         pickle.APPENDS, pickle.EMPTY_DICT, pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.REDUCE))
     dispatch: ClassVar[Dict[int, Callable[[Any], None]]] = {code: pickle._Unpickler.dispatch[code] for code in OPCODES}
-    dispatch[0x96] = dispatch[pickle.BINBYTES8[0]]  # protocol 5's BYTEARRAY8, which Python 3.7 does not know: bytes do
+    dispatch[0x96] = dispatch[pickle.BINBYTES8[0]]  # protocol 5's BYTEARRAY8, unknown to Python 3.7: read as bytes
 
     def load_proto(self):
-        self.read(1)  # the protocol's number, of which Python 3.7 knows no 5: the opcodes tell
+        self.read(1)  # the protocol's number; Python 3.7 rejects 5, and the opcodes suffice
 
     def load_frame(self):
-        self.read(8)  # its length: frames are read step by step, as all else
+        self.read(8)  # its length: frames are read opcode by opcode like the rest
 
     def load_setitems(self):
         items = self.pop_mark()
-        if not all(isinstance(key, str) for key in items[::2]):  # the hash of a deep tuple overflows C's stack
-            raise pickle.UnpicklingError("a key is no text")
+        if not all(isinstance(key, str) for key in items[::2]):  # hashing a deep tuple overflows C's stack
+            raise pickle.UnpicklingError("a key is not a string")
         self.stack[-1].update(zip(items[::2], items[1::2]))
 
     def load_build(self):
@@ -273,25 +275,25 @@ class _Array:
 
     @classmethod
     def reconstruct(cls, subtype, shape, letter):
-        """What NumPy's pickles call: an array of no size, which restore() fills."""
+        """Called by NumPy's pickles: an empty array, which restore() fills."""
         return cls()
 
     @classmethod
     def from_buffer(cls, values, dtype, shape, order):
-        """What they call by protocol 5. order: "C" or "F"."""
+        """Called by NumPy's pickles of protocol 5. order: "C" or "F"."""
         array = cls()
         array.restore(1, shape, dtype, order == "F", values)
         return array
 
     def restore(self, version, shape, dtype, is_fortran, values):
         if not isinstance(dtype, _Uint8):
-            raise pickle.UnpicklingError("an array is not of bytes")
-        values = values.encode("latin1") if isinstance(values, str) else values  # Python 2 had no bytes
+            raise pickle.UnpicklingError("an array is not uint8")
+        values = values.encode("latin1") if isinstance(values, str) else values  # Python 2 wrote str
         self.array = np.frombuffer(values, np.uint8).reshape(shape, order="F" if is_fortran else "C").copy("C")
 
 
 class _Uint8:
-    """Stands in for numpy.dtype, of which it knows one."""
+    """Stands in for numpy.dtype; only uint8."""
 
     def __init__(self, name, align=False, copy=True):
         if name != "u1":
@@ -299,13 +301,13 @@ class _Uint8:
 
     def restore(self, *state):
         if state != (3, "|", None, None, None, -1, -1, 0):
-            raise pickle.UnpicklingError("uint8 with a foreign state")
+            raise pickle.UnpicklingError("uint8 with an unknown state")
 
 
 def _encode(text, encoding):
-    """Stands in for codecs.encode, by which Python 3 writes bytes for Python 2."""
+    """Stands in for codecs.encode, with which Python 3 pickles bytes for Python 2."""
     if encoding != "latin1":
-        raise pickle.UnpicklingError("bytes in another encoding than latin1")
+        raise pickle.UnpicklingError("bytes in an encoding other than latin1")
     return text.encode("latin1")
 
 
@@ -317,7 +319,10 @@ STAND_INS = {("numpy", "ndarray"): _Array, ("numpy", "dtype"): _Uint8, ("_codecs
 
 
 def read_batch(path: Path) -> Tuple[np.ndarray, np.ndarray, str]:
-    """Read and check one file of 10,000 images. Returns uint8 [10000, 32, 32, 3], int32 [10000] and the file's md5."""
+    """Read and check one file of 10,000 images. Returns uint8 [10000, 32, 32, 3], int32 [10000] and the file's md5.
+
+    Raises UserError if it is missing or damaged.
+    """
     batch = unpickle(path, MAX_BATCH_BYTES, REMEDY)
     images = images_of(batch, path, BATCH_IMAGES, REMEDY)
     labels = labels_of(batch.get("labels"), path, BATCH_IMAGES, CLASSES, REMEDY)
@@ -326,7 +331,7 @@ def read_batch(path: Path) -> Tuple[np.ndarray, np.ndarray, str]:
 
 
 def unpickle(path: Path, most_bytes: int, remedy: str) -> Dict[str, Any]:
-    """What a file of CIFAR's holds, a dictionary; and `md5`, of the file. Raises UserError if it cannot be read."""
+    """The dictionary in a CIFAR file, plus `md5`, the file's digest. Raises UserError if it cannot be read."""
     if not path.is_file():
         raise UserError(f"{path}: not there: {remedy}")
     try:
@@ -337,21 +342,21 @@ def unpickle(path: Path, most_bytes: int, remedy: str) -> Dict[str, Any]:
         found = _BatchUnpickler(_FewSteps(content), encoding="latin1").load()
         return dict(found, md5=hashlib.md5(content).hexdigest())
     except Exception as error:  # a damaged pickle can raise anything
-        raise UserError(f"{path}: not a readable file of CIFAR's ({str(error) or type(error).__name__}): {remedy}")
+        raise UserError(f"{path}: not a readable CIFAR file ({str(error) or type(error).__name__}): {remedy}")
 
 
 def images_of(found: Dict[str, Any], path: Path, images: int, remedy: str) -> np.ndarray:
-    """The images in what unpickle gives, so many: uint8 [N, 32, 32, 3]."""
+    """The images in unpickle's dictionary: uint8 [N, 32, 32, 3]. Raises UserError unless there are N = `images`."""
     data = found.get("data")
     if not isinstance(data, _Array):
-        raise UserError(f"{path}: not a readable file of CIFAR's (it holds no array of images): {remedy}")
+        raise UserError(f"{path}: not a readable CIFAR file (it holds no array of images): {remedy}")
     if data.array.shape != (images, 3072):
         raise UserError(f"{path}: holds images of shape {data.array.shape}, not {(images, 3072)}: {remedy}")
     return data.array.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
 
 
 def labels_of(labels: Any, path: Path, images: int, classes: int, remedy: str) -> np.ndarray:
-    """Labels of so many images: int32 [N]."""
+    """Labels as int32 [N]. Raises UserError unless they are N = `images` integers below `classes`."""
     labels = labels.array.tolist() if isinstance(labels, _Array) else labels
     if (not isinstance(labels, list) or len(labels) != images
             or not all(type(label) is int and 0 <= label < classes for label in labels)):
@@ -360,7 +365,7 @@ def labels_of(labels: Any, path: Path, images: int, classes: int, remedy: str) -
 
 
 def _check_title(path, title):
-    """Each batch says which one it is: a file under another's name is found out."""
+    """Raise UserError if a batch's own title names another file: the files were swapped."""
     expected = "testing batch 1 of 1" if path.name == TEST_FILE else f"training batch {path.name[-1]} of 5"
     if title is not None and title != expected:
         title = title if isinstance(title, str) else type(title)
@@ -368,7 +373,7 @@ def _check_title(path, title):
 
 
 def check_distinct(folder: Path, batches: List[Tuple[np.ndarray, np.ndarray]]) -> None:
-    """No two files may hold the same images."""
+    """Raise UserError if two files hold the same images."""
     seen: Dict[str, str] = {}
     for name, (images, _) in zip(FILES, batches):
         first = seen.setdefault(hashlib.md5(images[:100].tobytes()).hexdigest(), name)
@@ -377,7 +382,7 @@ def check_distinct(folder: Path, batches: List[Tuple[np.ndarray, np.ndarray]]) -
 
 
 def check_balance(path: Path, labels: np.ndarray) -> None:
-    """Every class must have a tenth of the images: 1,000 of the test's, 5,000 of training's."""
+    """Raise UserError unless every class has a tenth of the images: 1,000 test images, 5,000 training images."""
     counts = np.bincount(labels, minlength=CLASSES)
     if (counts != len(labels) // CLASSES).any():
         raise UserError(f"{path}: the classes have {counts.tolist()} images, not {len(labels) // CLASSES} each: {REMEDY}")

@@ -1,4 +1,4 @@
-"""CIFAR-100, from its own files. Source of the data: A. Krizhevsky, 2009, as of CIFAR-10."""
+"""CIFAR-100, from its own files. Source of the data: A. Krizhevsky, 2009, as for CIFAR-10."""
 import os
 from pathlib import Path
 from typing import Tuple, Union
@@ -13,16 +13,16 @@ URL = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
 FOLDER = "cifar-100-python"
 ENVIRONMENT_VARIABLE = "CIFAR100_DIR"
 CLASSES = 100
-MOST_BYTES = 1 << 28  # of a file; pickles of Python 3 may take two bytes for a pixel
+MOST_BYTES = 1 << 28  # of a file; a pickle of Python 3 may take two bytes per pixel
 REMEDY = f"unpack {URL} there, or name another folder with --data-dir or {ENVIRONMENT_VARIABLE}"
 
 
 @reads
 def load(data_dir: Union[str, Path] = None) -> Dataset:
-    """CIFAR-100, by its 100 fine classes, as a Dataset of 50,000 training and 10,000 test images.
+    """CIFAR-100 with its 100 fine classes, as a Dataset of 50,000 training and 10,000 test images.
 
-    data_dir: a folder with cifar-100-python/, or this itself; by default $CIFAR100_DIR, else data/ in the repository. Raises
-    UserError where a file is missing or is not what it should be.
+    data_dir: a folder with cifar-100-python/, or that folder itself. Default: $CIFAR100_DIR, else data/ (places.HOME).
+    Raises UserError if a file is missing or damaged.
     """
     place = Path(data_dir or os.environ.get(ENVIRONMENT_VARIABLE) or cifar10.DEFAULT_DIR)
     folder = place / FOLDER if (place / FOLDER).is_dir() else place

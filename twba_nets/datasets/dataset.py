@@ -1,4 +1,4 @@
-"""What a data set is."""
+"""The type of all data sets."""
 import hashlib
 from typing import NamedTuple, Tuple
 
@@ -11,7 +11,7 @@ DIGITS = tuple("0123456789")
 class Dataset(NamedTuple):
     """Images uint8 [N, S, S, C] and labels int32 [N], for training and for the test.
 
-    flip: whether training may mirror an image (a mirrored digit is no digit). class_names: of the labels 0, 1, ...
+    flip: whether training may mirror an image (a mirrored digit is not a digit). class_names: of the labels 0, 1, ...
     """
     name: str
     x_train: np.ndarray

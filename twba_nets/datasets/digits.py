@@ -1,4 +1,4 @@
-"""scikit-learn's 1,797 handwritten digits as a stand-in for CIFAR-10: real data without a download."""
+"""scikit-learn's 1,797 handwritten digits in the shape of CIFAR-10: real data without a download."""
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -9,9 +9,9 @@ TEST_IMAGES = 360
 
 
 def load() -> Dataset:
-    """The digits as a Dataset: 1,437 training and 360 held-out images, each class in proportion.
+    """The digits as a Dataset: 1,437 training and 360 held-out images, stratified by class.
 
-    Each 8x8 digit is enlarged to 24x24, so that the central crop holds all of it, on a 32x32 RGB canvas.
+    Each 8x8 digit is enlarged to 24x24 on a 32x32 RGB canvas, so that the central crop holds all of it.
     Source: UCI's "Optical Recognition of Handwritten Digits", as scikit-learn ships it.
     """
     digits = load_digits()

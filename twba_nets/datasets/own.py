@@ -1,4 +1,4 @@
-"""Data of one's own: arrays in an npz, or a folder of pictures."""
+"""Your own data: arrays in an npz, or a folder of pictures."""
 from pathlib import Path
 from typing import Dict, List, Tuple
 
@@ -13,17 +13,17 @@ from twba_nets.system.errors import UserError, reads
 
 PARTS = ("train", "test")
 ARRAYS = tuple(f"{name}_{part}" for part in PARTS for name in "xy")
-REMEDY = "see --help for what an npz of data holds"
+REMEDY = "see --help for the contents of an npz of data"
 
 
 @reads
 def load(path: Path, architecture: Architecture) -> Dataset:
     """The data set in an npz or in a folder of pictures, for a network of this architecture.
 
-    An npz holds x_train, x_test: uint8 [N, S, S, C]; y_train, y_test: integers [N] from 0 on; and, if wanted, class_names: texts.
-    A folder holds train/CLASS/ and test/CLASS/, each with pictures (pictures.read_picture), which are scaled to the size that the
-    architecture takes; the classes come in turn. Any number of images, and of classes, in any proportion. Raises UserError, which
-    names the file, for what is neither.
+    An npz holds x_train, x_test: uint8 [N, S, S, C]; y_train, y_test: integers [N] from 0 on; optionally class_names: strings.
+    A folder holds pictures in train/CLASS/ and test/CLASS/, which are scaled to the architecture's size
+    (pictures.read_picture); classes are interleaved. The numbers of images and classes are free. Raises UserError, naming the
+    file, if the data are invalid.
     """
     if path.is_dir():
         return _read_folder(path, architecture)
@@ -36,13 +36,13 @@ def _read_npz(path: Path, archive: Npz, architecture: Architecture) -> Dataset:
     for part in PARTS:
         images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
         if not len(images) or labels.shape != (len(images),):
-            raise UserError(f"{path}: x_{part} has {len(images)} images, and y_{part} the shape {list(labels.shape)}: give each "
-                            "image, one at least, a label")
+            raise UserError(f"{path}: x_{part} has {len(images)} images, but y_{part} has shape {list(labels.shape)}: give at "
+                            "least one image, and a label to each")
     names = _read_names(path, archive, architecture.classes)
     for part in PARTS:
         labels = arrays[f"y_{part}"]
         if labels.min() < 0 or labels.max() >= len(names):
-            raise UserError(f"{path}: y_{part} holds labels from {labels.min()} to {labels.max()}, and there are {len(names)} "
+            raise UserError(f"{path}: y_{part} holds labels from {labels.min()} to {labels.max()}, but there are {len(names)} "
                             "classes: number them from 0 on")
     arrays.update({f"y_{part}": arrays[f"y_{part}"].astype(np.int32) for part in PARTS})
     return Dataset(path.stem, flip=True, class_names=names, **arrays)
@@ -50,7 +50,7 @@ def _read_npz(path: Path, archive: Npz, architecture: Architecture) -> Dataset:
 
 def _read_array(path: Path, archive: Npz, name: str) -> np.ndarray:
     if name not in archive.names:
-        raise UserError(f"{path}: lacks {name}: it is to hold {', '.join(ARRAYS)}")
+        raise UserError(f"{path}: lacks {name}: add it; data are {', '.join(ARRAYS)}")
     dtype, shape = archive.type(name)
     if name.startswith("x_") and (dtype != np.uint8 or len(shape) != 4 or shape[1] != shape[2]):
         raise UserError(f"{path}: {name} is {dtype} {list(shape)}, not uint8 [N, S, S, C]: convert it")
@@ -64,7 +64,7 @@ def _read_names(path: Path, archive: Npz, classes: int) -> Tuple[str, ...]:
         return tuple(map(str, range(classes)))
     dtype, shape = archive.type("class_names")
     if dtype.kind != "U" or len(shape) != 1:
-        raise UserError(f"{path}: class_names is {dtype} {list(shape)}, not texts [classes]: convert it")
+        raise UserError(f"{path}: class_names is {dtype} {list(shape)}, not strings [classes]: convert it")
     return tuple(archive.read("class_names").tolist())
 
 
@@ -74,10 +74,10 @@ def _read_folder(path: Path, architecture: Architecture) -> Dataset:
     names = tuple(found["train"])
     unknown = sorted(set(found["test"]) - set(names))
     if unknown:
-        raise UserError(f"{path / 'test' / unknown[0]}: there is no such class in {path / 'train'}: add it, or remove this one")
+        raise UserError(f"{path / 'test' / unknown[0]}: {path / 'train'} has no such class: add it there, or remove this folder")
     arrays = {}
     for part in PARTS:
-        # the classes in turn, so that the first pictures (--limit) and the last (--hold-out) are of all of them
+        # classes are interleaved, so that the first pictures (--limit) and the last (--hold-out) cover all of them
         files = sorted(((number + 0.5) / len(found[part][name]), label, file)
                        for label, name in enumerate(names) for number, file in enumerate(found[part].get(name, ())))
         arrays[f"x_{part}"] = _read_pictures([file for *_, file in files], f"{path.name}/{part}", architecture)
@@ -86,12 +86,12 @@ def _read_folder(path: Path, architecture: Architecture) -> Dataset:
 
 
 def _find_classes(folder: Path) -> Dict[str, List[Path]]:
-    """Class -> its pictures, in order."""
+    """Class -> its pictures, in order. Raises UserError if there are none."""
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder: pictures lie in train/CLASS/ and test/CLASS/")
+        raise UserError(f"{folder}: no such folder: put pictures into train/CLASS/ and test/CLASS/")
     names = sorted(place.name for place in folder.iterdir() if place.is_dir() and not place.name.startswith("."))
     if not names:
-        raise UserError(f"{folder}: no folder of a class in it: pictures lie in {folder.name}/CLASS/")
+        raise UserError(f"{folder}: has no folder of a class: put pictures into {folder.name}/CLASS/")
     return {name: pictures.find_pictures(folder / name) for name in names}
 
 

@@ -1,4 +1,4 @@
-"""Pictures of any kind, read as arrays of one size. Pillow reads them."""
+"""Pictures of any kind, read by Pillow as arrays of one size."""
 import struct
 import warnings
 import zlib
@@ -10,14 +10,14 @@ import numpy as np
 from twba_nets.system import places
 from twba_nets.system.errors import UserError, reads
 
-JPEG_SIZE = 1024  # a large JPEG is decoded at a fraction of its size, which is at least this
+JPEG_SIZE = 1024  # a large JPEG is decoded at a fraction of its size, at least this
 ORIENTATION = 0x0112  # Exif's tag
-# a PNG's passes, by its interlace method: where the first pixel is, x and y, and how far the next ones are, across and down
+# a PNG's passes, by its interlace method: x and y of the first pixel, and the steps to the next across and down
 PASSES = [[(0, 0, 1, 1)], [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]]
 
 
 def require_pillow() -> None:
-    """Raise UserError where Pillow is not installed."""
+    """Raise UserError if Pillow is not installed."""
     try:
         import PIL  # noqa: F401
     except ImportError:
@@ -25,7 +25,7 @@ def require_pillow() -> None:
 
 
 def find_pictures(path: Path) -> List[Path]:
-    """The picture itself, or all in a folder and the folders in it, in order. Raises UserError where there is none."""
+    """The picture itself, or all pictures in a folder and its subfolders, sorted. Raises UserError if there are none."""
     if not path.is_dir():
         return [path]
     from PIL import Image
@@ -38,30 +38,28 @@ def find_pictures(path: Path) -> List[Path]:
 
 @reads
 def read_picture(path: Path, size: int, channels: int = 3) -> np.ndarray:
-    """A picture's central square as uint8 [size, size, channels], turned as its camera says, on white where it is transparent.
+    """A picture's central square as uint8 [size, size, channels], rotated by its Exif orientation, transparency on white.
 
-    A square of that size stays as it is. channels: 3, or 1 for greys.
-
-    Of 16 bits the upper 8 count, of greys as of colours. Raises UserError if it is no picture, or not a whole one; if its
-    numbers are of 32 bits or floating, of which nobody says what is white; if it has more pixels than Pillow takes for
-    harmless, 89 million.
+    A square of that size is unchanged. channels: 3, or 1 for greyscale. Of 16-bit pixels, grey or coloured, the upper 8 bits
+    are used. Raises UserError if it is not a picture, is truncated, has 32-bit or floating-point pixels (their white is
+    undefined), or has more than Pillow's limit of 89 million pixels.
     """
     from PIL import Image, ImageOps
-    if not path.is_file():  # to open a pipe would wait for ever
+    if not path.is_file():  # opening a named pipe blocks
         raise UserError(f"{path}: no such file: name a picture")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what is odd in a file
+            warnings.simplefilter("ignore")  # about oddities of a file
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
                 picture.draft(None, (JPEG_SIZE, JPEG_SIZE))
-                if picture.format == "PNG" and _inflated_bytes(path) < _png_bytes(path):  # Pillow takes what lacks for black
+                if picture.format == "PNG" and _inflated_bytes(path) < _png_bytes(path):  # Pillow fills in black
                     raise ValueError("its pixels end early")
                 square = ImageOps.fit(_eight_bits(picture), (size, size), Image.LANCZOS)  # type: ignore[attr-defined]
                 orientation = Image.Exif()
                 orientation[ORIENTATION] = picture.getexif().get(ORIENTATION, 1)
         square.info["exif"] = orientation.tobytes()
-        square = ImageOps.exif_transpose(square)  # only now: it copies
+        square = ImageOps.exif_transpose(square)  # after the crop, because it copies
         on_white = Image.alpha_composite(Image.new("RGBA", square.size, "white"), square.convert("RGBA"))
         pixels = np.asarray(on_white.convert("RGB" if channels == 3 else "L"))
         return pixels.reshape(size, size, channels)
@@ -69,23 +67,23 @@ def read_picture(path: Path, size: int, channels: int = 3) -> np.ndarray:
         raise UserError(f"{path}: has more than {Image.MAX_IMAGE_PIXELS:,} pixels: shrink it first")
     except Exception as error:  # a decoder can raise anything
         text = (str(error) or type(error).__name__).splitlines()[0][:200]
-        raise UserError(f"{path}: no picture that Pillow can read ({text}): name another file, or convert it first")
+        raise UserError(f"{path}: not a picture that Pillow can read ({text}): name another file, or convert it first")
 
 
 def _eight_bits(picture):
-    """A Pillow image as RGB, or as RGBA where it is transparent."""
+    """A Pillow image as RGB, or as RGBA if it is transparent."""
     from PIL import Image
-    if picture.mode.startswith("I;16") or picture.mode == "I" and picture.format in ("PNG", "PPM"):  # which are of 16 bits
+    if picture.mode.startswith("I;16") or picture.mode == "I" and picture.format in ("PNG", "PPM"):  # 16 bits
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
     if picture.mode in ("I", "F"):
-        raise ValueError(f"its numbers are not of 8 or 16 bits, mode {picture.mode}")
+        raise ValueError(f"its pixels are not of 8 or 16 bits, mode {picture.mode}")
     is_transparent = picture.mode[-1] in "Aa" or "transparency" in picture.info
     mode = "RGBA" if is_transparent else "RGB"
-    return picture if picture.mode == mode else picture.convert(mode)  # which would copy it
+    return picture if picture.mode == mode else picture.convert(mode)  # convert() always copies
 
 
 def _inflated_bytes(path: Path) -> int:
-    """How many bytes of pixels a PNG holds. Source: the PNG specification, chapters 5 and 10."""
+    """Number of bytes of pixels that a PNG holds. Source: the PNG specification, chapters 5 and 10."""
     inflate, total = zlib.decompressobj(), 0
     with open(path, "rb") as file:
         file.seek(8)  # the signature
@@ -102,7 +100,7 @@ def _inflated_bytes(path: Path) -> int:
 
 
 def _png_bytes(path: Path) -> int:
-    """How many it has to hold: of each row of each pass a byte, its filter, and its pixels. Source: the same, 7 and 8."""
+    """Number of bytes that it must hold: per row of each pass a filter byte and the pixels. Source: the same, 7 and 8."""
     with open(path, "rb") as file:
         width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", file.read(29)[16:])
     bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]

@@ -1,1 +1,1 @@
-"""What a network is: its architecture and its quantisers."""
+"""The definition of a network: its architecture and its quantisers."""

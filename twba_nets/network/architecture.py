@@ -1,4 +1,4 @@
-"""A network's architecture: a table of rows and a few sizes, and what follows from them.
+"""A network's architecture: a table of rows and a few sizes, and the quantities derived from them.
 
 PAPER is the network of the paper ("Model-2"). Layout is NHWC. The first stages are float and turn an image into spikes, off chip.
 The hidden stages are quantised. The classifier is a float dense layer, off chip.
@@ -16,14 +16,14 @@ from twba_nets.system import places
 from twba_nets.system.errors import UserError
 
 OUTPUT = "output"  # the classifier: dense, no bias
-OUTPUT_BN = "bn8"  # its batch norm; the groups of the paper's stage cnn8 have bn8_1 ... bn8_8
-LARGEST = 1 << 16  # of any number in a table
+OUTPUT_BN = "bn8"  # its batch norm; not to be confused with bn8_1 ... bn8_8 of the paper's stage cnn8
+LARGEST = 1 << 16  # the largest number in a table
 
 BN_DECAY = 0.9
 BN_EPSILON = 1e-5
 ADAM_SLOTS = ("Adam", "Adam_1")  # TensorFlow's names of the first and second moment
 CONV_STDDEV = 0.02  # of the truncated normal initialiser
-GAMMA_STDDEV = 0.002  # of a normal distribution about 1
+GAMMA_STDDEV = 0.002  # of a normal distribution with mean 1
 DENSE_STDDEV = 0.1
 
 Shape = Tuple[int, ...]
@@ -36,7 +36,7 @@ class Row:
 
     With groups > 1 it holds that many convolutions, named conv_1 ... conv_G, and as many batch norms.
     Group i (from 0) reads the input channels i, i + G, i + 2G, ...; the outputs are concatenated in order.
-    filters counts one group's. kernel and stride are square. padding is TensorFlow's, SAME or VALID.
+    filters: per group. kernel, stride: side of a square. padding: TensorFlow's SAME or VALID.
     """
     conv: str
     bn: str
@@ -48,7 +48,7 @@ class Row:
 
 
 class Reader(NamedTuple):
-    """What reads a stage's output map: the stage after it, or the classifier, which counts as one group."""
+    """The reader of a stage's output map: the next stage, or the classifier, which counts as one group."""
     groups: int = 1
     stride: int = 1
     margin: int = 0
@@ -58,8 +58,8 @@ class Reader(NamedTuple):
 class Stage(Row):
     """A row of the table with its place in the network. Maps are square.
 
-    size, channels: of its input map. margin: how many zeros pad that on each side. output_size: of its output map.
-    quantised: whether its weights are. fires: whether its outputs are spikes (else they are ReLU's floats).
+    size, channels: of its input map. margin: zeros padded on each side of it. output_size: side of its output map.
+    quantised: whether its weights are quantised. fires: whether its outputs are spikes (else ReLU's floats).
     """
     size: int
     channels: int
@@ -86,29 +86,29 @@ class Stage(Row):
 
     @property
     def kernel_shape(self) -> Tuple[int, int, int, int]:
-        """Of one group's kernel, HWIO."""
+        """Shape of one group's kernel, HWIO."""
         return self.kernel, self.kernel, self.channels // self.groups, self.filters
 
     @property
     def fan_in(self) -> int:
-        """Synapses of a neuron, those of weight zero and those that see padding included."""
+        """Synapses per neuron, including those of weight zero and those on padding."""
         return self.kernel ** 2 * self.channels // self.groups
 
     @property
     def group_names(self) -> List[Tuple[str, str]]:
-        """The (convolution, batch norm) names of its groups; a hidden stage's are numbered even where there is one."""
+        """The (convolution, batch norm) names of its groups; a hidden stage numbers them even if it has only one."""
         if not self.quantised:
             return [(self.conv, self.bn)]
         return [(f"{self.conv}_{i + 1}", f"{self.bn}_{i + 1}") for i in range(self.groups)]
 
     @property
     def kernel_name(self) -> str:
-        """What TensorLayer calls the kernel in the scope of a convolution."""
+        """TensorLayer's name of the kernel in the scope of a convolution."""
         return "W_conv2d" if self.quantised else "kernel"
 
     @property
     def variable_names(self) -> List[Tuple[str, str]]:
-        """The names of its groups' variables: (kernel, the scope of its batch norm's four)."""
+        """The names of each group's variables: (kernel, scope of the four batch norm variables)."""
         return [(f"model/{conv}/{self.kernel_name}", f"model/{bn}") for conv, bn in self.group_names]
 
 
@@ -116,11 +116,11 @@ class Stage(Row):
 class Architecture:
     """A network.
 
-    rows: its table. picture_size: of the pictures that it is given, squares. image_size: of the part that its first stage reads,
-    at a random place in training, else the central one. channels: of both. classes: of its logits. float_stages: how many of
-    the first rows have float weights: the last of them makes the input spikes, those before have ReLU.
-    stages: the rows with their places (derived).
-    Raises ValueError, which names row and field, for what is no network.
+    rows: its table. picture_size: side of the square input pictures. image_size: side of the crop that the first stage reads
+    (random in training, else central). channels: of pictures and crops. classes: number of logits. float_stages: how many of
+    the first rows have float weights; the last of them makes the input spikes, the others have ReLU.
+    stages: the rows with their places in the network (derived).
+    Raises ValueError, naming row and field, if they do not form a network.
     """
     rows: Tuple[Row, ...]
     picture_size: int
@@ -145,14 +145,14 @@ class Architecture:
 
     def _check_names(self) -> None:
         names = [name for stage in self.stages for names in stage.group_names for name in names] + [OUTPUT, OUTPUT_BN]
-        names += [stage.conv for stage in self.stages if stage.quantised]  # as their maps and arrays are called
+        names += [stage.conv for stage in self.stages if stage.quantised]  # the names of their maps and arrays
         twice = [name for name in names if names.count(name) > 1]
         if twice:
             raise ValueError(f"{twice[0]} is the name of two layers")
 
     @property
     def hidden(self) -> Tuple[Stage, ...]:
-        """The quantised stages, which lie on a chip."""
+        """The quantised stages, which run on a chip."""
         return self.stages[self.float_stages:]
 
     @property
@@ -162,17 +162,17 @@ class Architecture:
 
     @property
     def largest_inputs(self) -> np.ndarray:
-        """The largest absolute value of each input channel, float64 [channels]: an image is standardised, at mean square 1."""
+        """The largest absolute value of each input channel, float64 [channels]: a standardised image has mean square 1."""
         return np.full(self.channels, (self.image_size ** 2 * self.channels) ** 0.5)
 
     @property
     def picture_shape(self) -> Tuple[int, int, int]:
-        """(height, width, channels) of the pictures that it is given."""
+        """(height, width, channels) of the input pictures."""
         return self.picture_size, self.picture_size, self.channels
 
     @property
     def features(self) -> int:
-        """How many spikes the classifier reads."""
+        """Number of inputs of the classifier."""
         return self.stages[-1].output_size ** 2 * self.stages[-1].output_channels
 
     @property
@@ -182,12 +182,12 @@ class Architecture:
 
     @property
     def counted_maps(self) -> Tuple[str, ...]:
-        """The maps whose spikes are counted: all but the last, which the paper computes off chip with the classifier."""
+        """Names of the maps whose spikes are counted: all but the last, which the paper computes off chip."""
         return tuple(self.map_shapes)[:-1]
 
     @property
     def variable_shapes(self) -> Dict[str, Shape]:
-        """The model's variables, name -> shape, in the order of the graph (and of the original's model.npz): PAPER's 270."""
+        """The model's variables, name -> shape, in graph order, as in the original's model.npz. PAPER has 270."""
         layers: List[Tuple[str, str, Shape]] = [
             (*names, stage.kernel_shape) for stage in self.stages for names in stage.variable_names]
         layers.append((f"model/{OUTPUT}/W", f"model/{OUTPUT_BN}", (self.features, self.classes)))
@@ -200,7 +200,7 @@ class Architecture:
 
     @property
     def training_variable_shapes(self) -> Dict[str, Shape]:
-        """A training run's variables, name -> shape: the model's, and Adam's under TensorFlow's names: PAPER's 596."""
+        """A training run's variables, name -> shape: the model's, and Adam's under TensorFlow's names. PAPER has 596."""
         shapes = self.variable_shapes
         for name, shape in self.variable_shapes.items():
             if "/moving_" not in name:
@@ -213,23 +213,23 @@ class Architecture:
         return f"{self.rows[0].conv} ... {self.rows[-1].conv} ({len(self.rows)} rows, {size} to {self.classes} classes)"
 
     def difference(self, other: "Architecture") -> str:
-        """Where another network first differs from this one, to be read."""
+        """A text that says where another network first differs from this one."""
         ours, theirs = ([f"{name} {getattr(network, name)}" for name in SIZES] + [str(row) for row in network.to_json()["rows"]]
                         for network in (self, other))
         return next(f"{one}, not {two}" for one, two in itertools.zip_longest(ours, theirs, fillvalue="no row") if one != two)
 
     def to_json(self) -> Dict[str, Any]:
-        """What from_json takes: the sizes, and `rows`, a list of values a row in the order of Row's fields."""
+        """The dictionary that from_json takes: the sizes, and `rows`, each a list of values in the order of Row's fields."""
         sizes = {name: getattr(self, name) for name in SIZES}
         return dict(sizes, rows=[list(dataclasses.astuple(row)) for row in self.rows])
 
 
 def from_json(found: Any) -> Architecture:
-    """The architecture that a JSON or TOML document describes (Architecture.to_json). Raises ValueError where it is none."""
+    """The architecture in a parsed JSON or TOML document (Architecture.to_json). Raises ValueError if it is invalid."""
     if not isinstance(found, dict) or set(found) != {*SIZES, "rows"}:
         raise ValueError(f"a network has the fields {', '.join(SIZES)} and rows, and no other")
     if not isinstance(found["rows"], (list, tuple)):
-        raise ValueError("rows is no list")
+        raise ValueError("rows is not a list")
     fields = [field.name for field in dataclasses.fields(Row)]
     for number, row in enumerate(found["rows"], 1):
         if not isinstance(row, (list, tuple)) or len(row) != len(fields):
@@ -238,17 +238,17 @@ def from_json(found: Any) -> Architecture:
 
 
 def read(path: Path) -> Architecture:
-    """The architecture in a TOML file. Raises UserError, which names file, row and field, where there is none."""
+    """The architecture in a TOML file. Raises UserError, naming file, row and field, if it is invalid."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
     try:
         return from_json(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError) as error:  # the last: of a file of brackets
+    except (OSError, ValueError, RecursionError) as error:  # RecursionError: from a file of brackets
         text = error.strerror if isinstance(error, OSError) else error
         example = places.recorded(places.NETWORKS / "paper.toml")
-        raise UserError(f"{path}: describes no network ({text}): {example} is one that does")
+        raise UserError(f"{path}: does not describe a network ({text}): see {example} for an example")
 
 
 def to_toml(architecture: Architecture) -> str:
@@ -261,21 +261,21 @@ def to_toml(architecture: Architecture) -> str:
 
 
 def is_quantised(name: str) -> bool:
-    """Whether the network quantises this variable before it uses it."""
+    """Whether the network quantises this variable before use."""
     return name.endswith("/W_conv2d")
 
 
 def _check_number(name: str, value: Any, least: int = 1) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LARGEST:
-        raise ValueError(f"{name} {value!r} is no whole number from {least} to {LARGEST}")
+        raise ValueError(f"{name} {value!r} is not a whole number from {least} to {LARGEST}")
 
 
 def _check_row(number: int, row: Row) -> None:
     for name in ("conv", "bn"):
         value = getattr(row, name)
-        # a number last: so it is no other attribute of a module that has it
+        # the final number keeps it distinct from the other attributes of a module
         if not isinstance(value, str) or not re.match(r"(?!groups|spikes)[A-Za-z]+[0-9]+\Z", value):
-            raise ValueError(f"row {number}: {name} {value!r} is no name of letters and a number, as cnn1 (nor groups1, spikes1)")
+            raise ValueError(f"row {number}: {name} {value!r} is not letters and a number, such as cnn1 (not groups1, spikes1)")
     where = f"row {number} ({row.conv})"
     for name in ("groups", "filters", "kernel", "stride"):
         _check_number(f"{where}: {name}", getattr(row, name))
@@ -291,7 +291,7 @@ def _stages(architecture: Architecture) -> Tuple[Stage, ...]:
         margin, output_size = _extent(where, row, size)
         quantised = index >= architecture.float_stages
         if not quantised and row.groups > 1:
-            raise ValueError(f"{where}: groups {row.groups}, and a float stage has one")
+            raise ValueError(f"{where}: groups {row.groups}, but a float stage has one group")
         if channels % row.groups:
             raise ValueError(f"{where}: groups {row.groups} do not share {channels} channels evenly")
         if stages and stages[-1].filters % row.groups:
@@ -305,20 +305,20 @@ def _stages(architecture: Architecture) -> Tuple[Stage, ...]:
 
 
 def _extent(where: str, row: Row, size: int) -> Tuple[int, int]:
-    """(zeros on each side, size of the output map) for an input map of this size, as TensorFlow pads."""
+    """(zeros on each side, side of the output map) for an input map of this size, with TensorFlow's padding."""
     covered = size if row.padding == "SAME" else size - row.kernel + 1
     output_size = -(-covered // row.stride)
     zeros = max((output_size - 1) * row.stride + row.kernel - size, 0)
     if zeros % 2 or output_size < 1:
         raise ValueError(f"{where}: kernel {row.kernel}, stride {row.stride} and padding {row.padding} would pad a map of "
-                         f"{size} x {size} on one side alone, or leave nothing of it")
+                         f"{size} x {size} on one side only, or leave nothing of it")
     return zeros // 2, output_size
 
 
 PAPER = Architecture((
     Row("cnn00", "bn00", 1, 32, 3, 1, "SAME"),  # float, then ReLU
     Row("cnn0", "bn0", 1, 64, 3, 1, "SAME"),  # float, then sign: the input spikes
-    Row("cnn1", "bn1", 2, 128, 4, 2, "SAME"),  # from here on quantised weights, then sign: the hidden stages
+    Row("cnn1", "bn1", 2, 128, 4, 2, "SAME"),  # from here on hidden stages: quantised weights, then sign
     Row("cnn2", "bn2", 8, 64, 3, 1, "SAME"),
     Row("cnn4", "bn4", 4, 128, 2, 2, "SAME"),
     Row("cnn6", "bn6", 16, 128, 3, 1, "VALID"),

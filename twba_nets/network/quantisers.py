@@ -1,30 +1,30 @@
-"""The quantisers: of weights, by variant, and of activations, by name. The frameworks' own have their gradients, too."""
+"""The quantisers: of weights, by variant, and of activations, by name. Each framework has its own, with gradients."""
 from typing import Any, Callable, Dict, NamedTuple, Tuple
 
 import numpy as np
 
 TERNARY_FACTOR = 0.7  # a weight is 0 up to this times the mean |W| of its tensor
-PUBLISHED_OFFSET = 0.4  # of the two inner signs of the three-level activation
+PUBLISHED_OFFSET = 0.4  # offset of the two inner signs of the three-level activation
 
 
 def ternarise(weights: np.ndarray) -> np.ndarray:
     """sign(sign(W + t) + sign(W - t)), t = 0.7 mean|W|: int8 in {-1, 0, 1}. weights: one group's tensor, any shape.
 
-    Ternary weights stay as they are. Source: the published code's binary.py.
+    Ternary weights are unchanged. Source: the published code's binary.py.
     """
     threshold = TERNARY_FACTOR * np.abs(weights.astype(np.float64)).mean()
     return np.sign(np.sign(weights + threshold) + np.sign(weights - threshold)).astype(np.int8)
 
 
 def binarise(weights: np.ndarray) -> np.ndarray:
-    """sign(W), where 0 stays 0: int8. Source: TensorLayer's quantize."""
+    """sign(W), with sign(0) = 0: int8. weights: any shape. Source: TensorLayer's quantize."""
     return np.sign(weights).astype(np.int8)
 
 
 class Weights(NamedTuple):
     """A quantiser of weights.
 
-    levels: of its weights. quantise: latent weights, a group's tensor of any shape -> int8. datatype: what QONNX calls them.
+    levels: the weights' values. quantise: latent weights, one group's tensor of any shape -> int8. datatype: QONNX's name.
     """
     levels: Tuple[int, ...]
     quantise: Callable[[np.ndarray], np.ndarray]
@@ -36,17 +36,17 @@ WEIGHTS: Dict[str, Weights] = {  # by variant
     "bwba": Weights((-1, 1), binarise, "BIPOLAR"),
 }
 ACTIVATIONS: Dict[str, Tuple[float, ...]] = {  # -> their levels
-    "binary": (0, 1),  # as the paper says
-    "three-level": (0, 0.5, 1),  # which the published code computes
+    "binary": (0, 1),  # as in the paper
+    "three-level": (0, 0.5, 1),  # as in the published code
 }
-ALIASES = {"published": "three-level"}  # in earlier files and commands
+ALIASES = {"published": "three-level"}  # in older files and commands
 
 
 def canonical(activation: Any) -> Any:
-    """The name of an activation, whatever it is called."""
+    """The canonical name of an activation: an alias becomes its name, anything else is unchanged."""
     return ALIASES.get(activation, activation)
 
 
 def is_binary(activation: str) -> bool:
-    """Whether an activation's outputs are spikes, as a chip has them."""
+    """Whether an activation has the levels 0 and 1, which a chip's spikes can carry."""
     return ACTIVATIONS[activation] == (0, 1)

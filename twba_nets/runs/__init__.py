@@ -1,1 +1,1 @@
-"""A training run, and what it leaves behind: recipe, checkpoints, log, card."""
+"""A training run and its files: recipe, checkpoints, log, card."""

@@ -1,4 +1,4 @@
-"""What a trained network is, and what it was trained on."""
+"""A trained network's description: what it is and what it was trained on."""
 from typing import Any, Dict, NamedTuple, Tuple
 
 from twba_nets.network import architecture as arch
@@ -7,7 +7,7 @@ from twba_nets.network.quantisers import ACTIVATIONS, WEIGHTS, canonical
 
 
 class About(NamedTuple):
-    """A network's variant and activation, its architecture, and its data: what datasets.load takes, and the classes' names."""
+    """A network's variant, activation, architecture, data (a source for datasets.load, or "") and class names."""
     variant: str
     activation: str
     architecture: Architecture
@@ -15,12 +15,12 @@ class About(NamedTuple):
     class_names: Tuple[str, ...]
 
     def to_json(self) -> Dict[str, Any]:
-        """What from_json takes."""
+        """The dictionary that from_json takes."""
         return dict(self._asdict(), architecture=self.architecture.to_json())
 
 
 def from_json(found: Dict[str, Any]) -> About:
-    """What a JSON object describes. Raises ValueError or TypeError where that is no network."""
+    """The About in a JSON object. Raises ValueError or TypeError if it is invalid."""
     architecture = arch.from_json(found.get("architecture"))
     about = About(**dict(found, architecture=architecture, class_names=tuple(found.get("class_names", ())),
                          activation=canonical(found.get("activation"))))

@@ -1,5 +1,4 @@
-"""The card beside a finished run's model.npz, model.json: what it is, how it came about, its digest.
-"""
+"""The card of a finished run, model.json beside model.npz: description, origin, digest."""
 import os
 import platform
 import subprocess
@@ -13,7 +12,7 @@ from twba_nets.system.errors import UserError
 from twba_nets.system.files import Source, path_of as file_of, read_json, sha256, write_json
 from twba_nets.runs.run_folder import MODEL_NAME
 
-CODE = ("*.py", "*.c", "*.h", "*.html", "*.css", "*.js", "*.lock")  # in whatever folder
+CODE = ("*.py", "*.c", "*.h", "*.html", "*.css", "*.js", "*.lock")  # in any folder
 
 
 def path_of(model: Path) -> Path:
@@ -22,9 +21,9 @@ def path_of(model: Path) -> Path:
 
 
 def write(folder: Path, recipe: recipes.Recipe, row: Dict[str, str], spans: Sequence[Dict], sha256: str) -> None:
-    """Write the card of a finished run, from its recipe and its log's last row (journal.read_log).
+    """Write the card of a finished run from its recipe and the last row of its log (journal.read_log).
 
-    spans: which epochs were trained where (provenance.whole). sha256: of model.npz as it was written.
+    spans: which epochs were trained where (provenance.whole). sha256: of model.npz as written.
     """
     seconds = [span["seconds"] for span in spans]
     write_json(path_of(folder / MODEL_NAME), {
@@ -45,17 +44,17 @@ def write_saved(model: Path, about: About, sha256: str) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove the card of a run that goes on: its model is about to change."""
+    """Remove the card of a resumed run: its model is about to change."""
     path = path_of(folder / MODEL_NAME)
     if path.exists():
         path.unlink()
 
 
 def read(source: Source) -> Optional[Dict]:
-    """The card beside a model's npz, or None where there is none. Raises UserError if it is not that model's."""
+    """The card beside a model's npz, or None if there is none. Raises UserError if it is not that model's."""
     model = file_of(source)
     path = path_of(model)
-    if model.suffix != ".npz" or not os.path.exists(path):  # False where the card's name would be too long
+    if model.suffix != ".npz" or not os.path.exists(path):  # os.path.exists is False for a name that is too long
         return None
     try:
         card = read_json(path)
@@ -69,16 +68,16 @@ def read(source: Source) -> Optional[Dict]:
 
 
 def load_recipe(source: Source) -> Optional[recipes.Recipe]:
-    """The recipe of a checkpoint: in the card beside it, else in its folder's recipe.json, else None.
+    """The recipe of a checkpoint: from the card beside it, else from its folder's recipe.json, else None.
 
-    Raises UserError, which names the file, if it cannot be read, or if the card is another file's.
+    Raises UserError, naming the file, if it cannot be read or if the card is another file's.
     """
     described = _described(file_of(source), read(source))
     return described if isinstance(described, recipes.Recipe) else None
 
 
 def about_beside(checkpoint: Path, found: Optional[Dict]) -> Optional[About]:
-    """What a checkpoint is: its card, once that is found (read), or its folder's recipe.json says so; else None."""
+    """A checkpoint's About, from its card, `found` by read(), or its folder's recipe.json; else None. Raises UserError."""
     described = _described(checkpoint, found)
     return described.about if isinstance(described, recipes.Recipe) else described
 
@@ -98,7 +97,7 @@ def _described(checkpoint: Path, found: Optional[Dict]) -> Union[recipes.Recipe,
 
 
 def cpu_name() -> str:
-    """The processor as the operating system calls it."""
+    """The processor's name as the operating system gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
@@ -107,11 +106,11 @@ def cpu_name() -> str:
 
 
 def commit() -> Optional[str]:
-    """The commit of the code, marked where code differs from it; None outside a git checkout.
+    """The commit of the code, ending in "-changed" if code differs from it; None outside a git checkout.
 
-    A model, figures or texts that are not committed yet are no code: they leave no mark.
+    Only changes of code count, not those of models, figures or texts.
     """
-    if not (places.IS_CHECKOUT and (places.HOME / ".git").exists()):  # a package or source archive in somebody else's checkout
+    if not (places.IS_CHECKOUT and (places.HOME / ".git").exists()):  # a package or source archive in another checkout
         return None
     try:
         return _git("rev-parse", "HEAD") + "-changed" * bool(_git("diff", "--name-only", "HEAD", "--", *CODE))

@@ -1,4 +1,4 @@
-"""A run's record: log.csv, a line an epoch, the learning curve, at last the card."""
+"""A run's record: log.csv with a line per epoch, the learning curve, finally the card."""
 import csv
 import math
 import time
@@ -21,11 +21,11 @@ CURVE_NAME = "learning_curve.png"
 
 
 class LogRow(NamedTuple):
-    """An epoch's figures, as the log has them. Losses are means over the images, accuracies shares of the images.
+    """An epoch's figures, a row of the log. Losses are means over the images, accuracies fractions of the images.
 
-    epoch: counted from 1. step: batches since the run's beginning, had all been of this size. spikes_per_image: in the
-    counted maps, over the test images. images_per_second: in training. seconds: of training, estimation and test.
-    precise_batch_norm: 1 where batch norm's statistics were estimated once more before the test, else 0.
+    epoch: counted from 1. step: batches since the run's start, as if all had today's size. spikes_per_image: in the
+    counted maps, mean over the test images. images_per_second: in training. seconds: of training, estimation and test.
+    precise_batch_norm: 1 if batch norm's statistics were re-estimated before the test, else 0.
     """
     epoch: int
     step: int
@@ -41,20 +41,20 @@ class LogRow(NamedTuple):
 
 
 FIELDS = LogRow._fields + ("finished_at",)
-OLDER_FIELDS = tuple(name for name in FIELDS if name != "precise_batch_norm")  # earlier logs have these
+OLDER_FIELDS = tuple(name for name in FIELDS if name != "precise_batch_norm")  # of older logs
 SCALARS = tuple(name for name in LogRow._fields if name not in ("epoch", "step", "precise_batch_norm"))  # for TensorBoard
-TIME = "%Y-%m-%dT%H:%M:%SZ"  # of finished_at
+TIME = "%Y-%m-%dT%H:%M:%SZ"  # format of finished_at
 
 
 class Trained(NamedTuple):
-    """What training gave in an epoch: mean loss, share of images classified rightly, seconds."""
+    """An epoch's training: mean loss, fraction of images classified correctly, seconds."""
     loss: float
     accuracy: float
     seconds: float
 
 
 class Tested(NamedTuple):
-    """What the test gave after an epoch: mean loss, share of images classified rightly, spikes an image, seconds."""
+    """The test after an epoch: mean loss, fraction of images classified correctly, spikes per image, seconds."""
     loss: float
     accuracy: float
     spikes_per_image: float
@@ -62,7 +62,7 @@ class Tested(NamedTuple):
 
 
 def make_row(recipe: Recipe, epoch: int, images: int, trained: Trained, tested: Tested) -> LogRow:
-    """The log's row of an epoch, counted from 0. images: how many there are to train on."""
+    """The log's row of an epoch, counted from 0. images: number of training images."""
     return LogRow(
         epoch=epoch + 1,
         step=(epoch + 1) * -(-images // recipe.batch_size),
@@ -82,9 +82,9 @@ class Journal:
     """Records a row for each finished epoch."""
 
     def __init__(self, folder: Path, recipe: Recipe, epochs_done: int, facts: Optional[Dict[str, object]] = None):
-        """epochs_done: where the run goes on; what is recorded of later epochs, which a kill left unsaved, is dropped.
+        """epochs_done: finished epochs. Records of later epochs, which a kill left without a checkpoint, are dropped.
 
-        facts: of this process (provenance.of_this_process), if it trains. Raises UserError if the log is damaged.
+        facts: provenance.of_this_process, if this process trains. Raises UserError if the log is damaged.
         """
         self.folder, self.recipe, self.facts = folder, recipe, facts
         self._write_log([row for row in read_log(folder) if int(row["epoch"]) <= epochs_done])
@@ -99,10 +99,10 @@ class Journal:
 
     def finish_epoch(self, row: LogRow, save: Optional[Callable[[], str]],
                      update_summaries: Callable[[], None]) -> Optional[str]:
-        """Log an epoch, save it, draw the curve, bring the summaries up to date. Returns what `save` does.
+        """Log an epoch, save it, draw the curve, update the summaries. Returns what `save` returns.
 
-        save: writes a checkpoint and returns model.npz's sha256; None where no checkpoint is due. The log comes first: after a
-        kill in between the next process drops its row. Raises UserError if the test loss is no finite number.
+        save: writes a checkpoint and returns model.npz's sha256; None if no checkpoint is due. The log is written first: after
+        a kill in between, the next process drops its row. Raises UserError if the test loss is not finite.
         """
         self._record(row)
         sha256 = save() if save else None
@@ -130,28 +130,28 @@ class Journal:
               flush=True)
 
     def draw(self) -> None:
-        """Bring learning_curve.png up to date, where Matplotlib can."""
-        with streams.optional(f"{self.folder / CURVE_NAME}: is not drawn"):
+        """Update learning_curve.png; a failure is a warning."""
+        with streams.optional(f"{self.folder / CURVE_NAME}: not drawn"):
             draw_curve(self.folder, self.recipe)
 
     def finish(self, sha256: str) -> None:
-        """Write the card (card.write) of a run whose last epoch is saved and drawn. sha256: of model.npz as it was written."""
+        """Write the card (card.write) after the last epoch is saved and drawn. sha256: of model.npz as written."""
         rows = read_log(self.folder)
         spans = provenance.whole(self.folder, int(rows[-1]["epoch"]), rows)
         card.write(self.folder, self.recipe, rows[-1], spans, sha256)
 
 
 def is_cut_short(folder: Path, epochs: int) -> bool:
-    """Whether a run of so many epochs, all saved, was killed before it wrote its card, which comes last."""
+    """Whether a run with all its `epochs` saved was killed before it wrote its card, the last file."""
     if epochs not in [int(row["epoch"]) for row in read_log(folder)]:
-        return False  # it was trained elsewhere
+        return False  # trained in another folder
     model = folder / MODEL_NAME
     found = card.read(model) if model.exists() else None
     return not found or found.get("epochs") != epochs
 
 
 def read_log(folder: Path) -> List[Dict[str, str]]:
-    """The rows of a run's log.csv, as strings by field; none where there is none. Raises UserError if it is damaged."""
+    """The rows of a run's log.csv, field -> string; [] if there is no log. Raises UserError if it is damaged."""
     path = folder / LOG_NAME
     if not path.exists():
         return []
@@ -166,12 +166,12 @@ def read_log(folder: Path) -> List[Dict[str, str]]:
                 raise ValueError(f"its first line is not {','.join(FIELDS)}")
         _check_rows(rows)
     except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{path}: damaged ({error}): restore it, or move it away, to begin another")
+        raise UserError(f"{path}: damaged ({error}): restore it, or move it away to start another")
     return rows
 
 
 def _check_rows(rows: Sequence[Dict]) -> None:
-    """Raise ValueError unless the rows hold finite numbers, of one epoch after the other."""
+    """Raise ValueError unless the rows hold finite numbers and ascending epochs."""
     before = 0
     for number, row in enumerate(rows, 2):
         if None in row or None in row.values():
@@ -192,15 +192,15 @@ def _is_number(text: str) -> bool:
 
 
 def require_finite(name: str, loss: float, epoch: int) -> None:
-    """Raise UserError where a loss shows that training, in this epoch (counted from 1), has gone astray."""
+    """Raise UserError if a loss is not finite: training diverged in this epoch, counted from 1."""
     if not math.isfinite(loss):
         raise _diverged(f"the {name} is {loss}", epoch)
 
 
 def require_trained(values: Dict[str, np.ndarray], architecture: Architecture, epoch: int) -> None:
-    """Raise UserError rather than save variables (name -> array) that no reader takes: the checkpoint before is kept.
+    """Raise UserError if variables (name -> array) are invalid, before they replace the last checkpoint.
 
-    The loss alone does not tell: quantised, a weight that is NaN is 0.
+    The loss does not show it: a weight that is NaN is quantised to 0.
     """
     try:
         npz.check_numbers(values, architecture)
@@ -209,13 +209,13 @@ def require_trained(values: Dict[str, np.ndarray], architecture: Architecture, e
 
 
 def _diverged(what: str, epoch: int) -> UserError:
-    remedy = "go on from the last checkpoint with --resume and" if epoch > 1 else "begin again with"
+    remedy = "continue from the last checkpoint with --resume and" if epoch > 1 else "start again with"
     return UserError(f"{what} in epoch {epoch}: {remedy} a lower --learning-rate")
 
 
 def draw_curve(folder: Path, recipe: Recipe) -> None:
     """Draw accuracy and loss over the epochs of a run, from its log.csv, and the reported accuracy: learning_curve.png."""
-    from twba_nets.system import drawing  # only now: an evaluation does without; and before Matplotlib, which it brings up
+    from twba_nets.system import drawing  # here, because an evaluation does not need it; before Matplotlib, which it sets up
     from matplotlib.ticker import MaxNLocator
     rows = read_log(folder)
     epochs = [int(row["epoch"]) for row in rows]
@@ -232,8 +232,8 @@ def draw_curve(folder: Path, recipe: Recipe) -> None:
                 axis.axhline(recipe.reported, color="black", linestyle="--", linewidth=1,
                              label=f"reported: {100 * recipe.reported:.2f} %")
             axis.legend()
-        title = recipe.title.encode("utf-8", "backslashreplace").decode()  # data of one's own have any name
-        figure.suptitle(title.replace("$", r"\$"), fontsize="medium")  # what stands between two dollars would be set as a formula
+        title = recipe.title.encode("utf-8", "backslashreplace").decode()  # the name of user data can be any text
+        figure.suptitle(title.replace("$", r"\$"), fontsize="medium")  # Matplotlib sets text between two dollars as a formula
         figure.tight_layout()
         figure.subplots_adjust(top=0.92)
         with atomic_write(folder / CURVE_NAME) as file:

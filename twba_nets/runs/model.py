@@ -1,4 +1,4 @@
-"""Opening a trained model: where it is, what it is, its variables."""
+"""Opening a trained model: its path, description and variables."""
 import dataclasses
 from pathlib import Path
 from typing import Callable, Dict, NamedTuple, Optional, Union
@@ -14,11 +14,10 @@ from twba_nets.system.files import Content, Source, path_of
 
 
 class Model(NamedTuple):
-    """A checkpoint that is open.
+    """An opened checkpoint.
 
-    path: of the checkpoint. about: what it is; where nothing beside the checkpoint says so, the paper's network of the variant
-    and activation that were asked for. values: the model's variables, name -> array. card: the one beside it, which has its
-    digest, or None.
+    path: of the checkpoint. about: from the card or recipe beside it; without these, the paper's network of the requested
+    variant and activation. values: the model's variables, name -> array. card: the card beside it, or None.
     """
     path: Path
     about: About
@@ -29,13 +28,13 @@ class Model(NamedTuple):
 @reads
 def open_model(source: Union[str, Source], variant: Optional[str] = None, activation: Optional[str] = None,
                allow_pickle: bool = False, read: Callable[..., Dict[str, np.ndarray]] = npz.read_model) -> Model:
-    """Open the model that `source` names (run_folder.locate), or an npz whose content was read. An npz is read once.
+    """Open the model that `source` names (run_folder.locate), or an npz already read. An npz is read once.
 
-    variant, activation: what it must be; needed where neither card nor recipe beside it says what it is.
-    allow_pickle: also read the original's pickled model.npz. Loading a pickle can run any code.
-    read: gives the variables of a (source, architecture, allow_pickle): npz.read_model of an npz, twba_tensorflow's
-    checkpoint.read also of a TensorFlow checkpoint. Where nothing beside the checkpoint says so, the network is the paper's.
-    Raises UserError if the model is missing, damaged or something else than asked for.
+    variant, activation: what it must be; required if there is neither card nor recipe beside it. The architecture is then
+    the paper's. allow_pickle: also read the original's pickled model.npz; loading a pickle can run any code.
+    read(source, architecture, allow_pickle): returns the variables, name -> array. npz.read_model reads an npz,
+    twba_tensorflow.checkpoint.read also a TensorFlow checkpoint.
+    Raises UserError if the model is missing, damaged or not as requested.
     """
     source = source if isinstance(source, Content) else run_folder.locate(source)
     path = path_of(source)
@@ -47,7 +46,7 @@ def open_model(source: Union[str, Source], variant: Optional[str] = None, activa
         require_same(about, path, variant=variant, activation=activation)
         variant = about.variant
     elif not variant:
-        raise UserError(f"{path}: neither card nor recipe beside it says what it is: add --variant twba or bwba, and "
+        raise UserError(f"{path}: no card or recipe beside it says what it is: add --variant twba or bwba, and "
                         "--activation")
     values = read(source, about.architecture if about else PAPER, allow_pickle)
     npz.check_variant(values, variant, path)
@@ -57,21 +56,21 @@ def open_model(source: Union[str, Source], variant: Optional[str] = None, activa
 
 
 def require_same(recorded: Union[recipes.Recipe, About], path: Path, **asked) -> None:
-    """Raise UserError if something else than None is asked for (field=value) that stands otherwise beside a checkpoint."""
+    """Raise UserError if a requested value (field=value, None for any) differs from the one recorded beside a checkpoint."""
     for name, value in asked.items():
         found = getattr(recorded, name)
         if value is None or value == found:
             continue
         if name == "architecture":
-            raise UserError(f"{path}: is of another network, which has {found.difference(value)}: name its table with --network, "
+            raise UserError(f"{path}: belongs to another network, with {found.difference(value)}: name its table with --network, "
                             "or another file or folder")
         raise UserError(f"{path}: its {name} is {found}, not {value}: ask for {found}, or name another file or folder")
 
 
 def require_activation(path: Path, activation: Optional[str]) -> str:
-    """The activation. Raises UserError unless the command line says what nothing beside a checkpoint does."""
+    """The requested activation. Raises UserError if it is None, as a checkpoint without card or recipe needs it."""
     if activation is None:
-        raise UserError(f"{path}: neither card nor recipe beside it says with which activations it was trained: add "
-                        "--activation binary ({0, 1}) or --activation three-level ({0, 0.5, 1}, which the published code "
-                        "computes)")
+        raise UserError(f"{path}: no card or recipe beside it says with which activations it was trained: add "
+                        "--activation binary ({0, 1}) or --activation three-level ({0, 0.5, 1}, as in the published "
+                        "code)")
     return activation

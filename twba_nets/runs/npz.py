@@ -1,8 +1,8 @@
 """The project's two npz files, which every framework reads.
 
-model.npz: the model as it is evaluated, the original's `all_params`: quantised weights as int8, batch norm and float
-layers as float32, one plain array a variable (the paper's network has 270). training.npz: all variables of a training run (latent
-weights, batch norm, Adam's; the paper's: 596) and `epoch`, the number of finished epochs.
+model.npz: the model for evaluation, the original's `all_params`: quantised weights as int8, batch norm and float
+layers as float32, one plain array per variable (270 in the paper's network). training.npz: all variables of a training run
+(latent weights, batch norm, Adam's; 596 in the paper's network) and `epoch`, the number of finished epochs.
 """
 import contextlib
 from pathlib import Path
@@ -20,7 +20,10 @@ REMEDY = "use a copy of it"
 
 
 def save_model(path: Path, values: Dict[str, np.ndarray], architecture: Architecture) -> str:
-    """Write the evaluated variables, name -> array; quantised weights become int8. Returns the file's sha256."""
+    """Write the evaluated variables, name -> array; quantised weights become int8. Returns the file's sha256.
+
+    Raises UserError if the file cannot be written.
+    """
     return sha256(write_npz(path, {name: values[name].astype(np.int8) if is_quantised(name) else values[name]
                                    for name in architecture.variable_shapes}))
 
@@ -29,8 +32,8 @@ def save_model(path: Path, values: Dict[str, np.ndarray], architecture: Architec
 def read_model(source: Source, architecture: Architecture, allow_pickle: bool = False) -> Dict[str, np.ndarray]:
     """The model's variables, name -> array, of a model.npz, a training.npz or the original's pickled model.npz.
 
-    Floating values are float32. allow_pickle: read the original's, too. Loading a pickle can run any code.
-    Raises UserError if the file is damaged, of another network or holds values that no training gives.
+    Floating values are float32. allow_pickle: also read the original's; loading a pickle can run any code.
+    Raises UserError if the file is damaged, of another network or holds invalid values (check_numbers).
     """
     path = path_of(source)
     with _open(source) as archive:
@@ -43,15 +46,15 @@ def read_model(source: Source, architecture: Architecture, allow_pickle: bool = 
 
 
 def save_training(path: Path, values: Dict[str, np.ndarray], epoch: int) -> None:
-    """Write all variables of a training run and the number of finished epochs."""
+    """Write all variables of a training run, name -> array, and the number of finished epochs. Raises UserError."""
     write_npz(path, dict(values, epoch=np.array(epoch, np.int64)), np.savez)
 
 
 @reads
 def read_training(source: Source, architecture: Architecture) -> Dict[str, np.ndarray]:
-    """All variables, name -> array, of a training.npz. Raises UserError if it is no such file, or as read_model."""
+    """All variables, name -> array, of a training.npz. Raises UserError if it is not one, or as read_model."""
     path, source = path_of(source), read_npz(source, REMEDY)
-    read_epoch(source)  # without one it is a model.npz
+    read_epoch(source)  # a model.npz has none
     with _open(source) as archive:
         values = _read(path, archive, architecture.training_variable_shapes)
     check_values(path, values, architecture)
@@ -60,9 +63,9 @@ def read_training(source: Source, architecture: Architecture) -> Dict[str, np.nd
 
 @reads
 def read_latent(path: Path, architecture: Architecture) -> Tuple[Dict[str, np.ndarray], str]:
-    """The model's variables before they are quantised, name -> array, of a training.npz; and the sha256 of that file.
+    """The model's latent variables, name -> array, of a training.npz, and the file's sha256.
 
-    Raises UserError as read_training.
+    Raises UserError as read_training does.
     """
     content = read_npz(path, REMEDY)
     values = read_training(content, architecture)
@@ -71,15 +74,15 @@ def read_latent(path: Path, architecture: Architecture) -> Tuple[Dict[str, np.nd
 
 @reads
 def read_epoch(source: Source) -> int:
-    """The number of finished epochs in a training.npz. Raises UserError if it is no such file, or damaged."""
+    """The number of finished epochs in a training.npz. Raises UserError if it is not one, or damaged."""
     path = path_of(source)
     with _open(source) as archive:
         if "epoch" not in archive.names:
-            raise UserError(f"{path}: holds quantised weights only: it can be evaluated; to go on training name a "
+            raise UserError(f"{path}: holds quantised weights only, for evaluation: to continue training, name a "
                             "checkpoint of a training run")
         dtype, shape = archive.type("epoch")
         if dtype.kind not in "iu" or shape != ():
-            raise ValueError("epoch is no whole number")
+            raise ValueError("epoch is not a whole number")
         epoch = int(archive.read("epoch"))
     if epoch < 0:
         raise UserError(f"{path}: its epoch is {epoch}: {REMEDY}")
@@ -87,24 +90,25 @@ def read_epoch(source: Source) -> int:
 
 
 def check_types(source: Path, found: Dict[str, Tuple[np.dtype, Shape]], shapes: Dict[str, Shape]) -> None:
-    """Raise UserError unless there are variables of these shapes (name -> shape), and of numbers.
+    """Raise UserError unless there are variables of these shapes (name -> shape) with numeric dtypes.
 
-    found: name -> (dtype, shape). Numbers are floating; quantised weights can be integers.
+    found: name -> (dtype, shape). Dtypes are floating; quantised weights may also be integers.
     """
     for name, shape in shapes.items():
         if name not in found:
             raise UserError(f"{source}: lacks {name} (and holds {len(found)} arrays): it is not a checkpoint of this network, "
-                            "or not one to go on training from")
+                            "or not one for training: name another")
         dtype, found_shape = found[name]
         if tuple(found_shape) != tuple(shape):
             raise UserError(f"{source}: {name} has shape {tuple(found_shape)}, not {tuple(shape)}: it is a checkpoint of "
-                            "another network")
+                            "another network: name another")
         if dtype.kind not in ("fi" if is_quantised(name) else "f") or dtype.itemsize > 8 or not dtype.isnative:
-            raise UserError(f"{source}: {name} has type {dtype}, not float32: it is not a checkpoint of this network")
+            raise UserError(f"{source}: {name} has type {dtype}, not float32: it is not a checkpoint of this network: name "
+                            "another")
 
 
 def check_values(source: Path, values: Dict[str, np.ndarray], architecture: Architecture) -> None:
-    """Raise UserError if a variable (name -> array) holds what no training gives, so that a result would be wrong."""
+    """Raise UserError if a variable (name -> array) holds invalid values (check_numbers)."""
     try:
         check_numbers(values, architecture)
     except ValueError as error:
@@ -112,15 +116,15 @@ def check_values(source: Path, values: Dict[str, np.ndarray], architecture: Arch
 
 
 def check_numbers(values: Dict[str, np.ndarray], architecture: Architecture) -> None:
-    """Raise ValueError if a variable (name -> array) holds what no training gives.
+    """Raise ValueError if a variable (name -> array) holds values that no training gives.
 
-    That is what is not finite in float32, negative variances and second moments, powers of Adam's betas outside [0, 1),
-    and values so large that a sum overflows.
+    These are values that are not finite in float32, negative variances and second moments, powers of Adam's betas outside
+    [0, 1), and values so large that a sum overflows.
     """
     for name, value in values.items():
         check_finite(name, value)
         if name.endswith(("/moving_variance", "/" + arch.ADAM_SLOTS[1])) and (value < 0).any():
-            raise ValueError(f"{name} holds negative values, and is a mean of squares")
+            raise ValueError(f"{name} holds negative values, but is a mean of squares")
         if name.endswith("_power") and not 0 <= value < 1:
             raise ValueError(f"{name} is {float(value):g}, not between 0 and 1")
     _check_sums(values, architecture)
@@ -131,7 +135,7 @@ def _check_sums(values: Dict[str, np.ndarray], architecture: Architecture) -> No
     for stage in architecture.stages:
         for (conv, _), (kernel, bn) in zip(stage.group_names, stage.variable_names):
             if stage.quantised:
-                # quantised they are at most 1; the ternary threshold is taken from the sum over all filters
+                # quantised weights are at most 1; the ternary threshold comes from the sum over all filters
                 weights = np.maximum(np.abs(values[kernel].astype(np.float64)), 1)
                 _check_layer(values, conv, weights, bn, np.full(weights.shape[2], stage.filters))
             else:
@@ -141,7 +145,7 @@ def _check_sums(values: Dict[str, np.ndarray], architecture: Architecture) -> No
 
 
 def _check_layer(values: Dict[str, np.ndarray], name: str, kernel: np.ndarray, bn: str, inputs: np.ndarray) -> np.ndarray:
-    """The largest absolute outputs of a layer and its batch norm (bn: the scope), given the inputs' (arrays.check_affine)."""
+    """Bounds on the absolute outputs of a layer with its batch norm (bn: the scope), from the inputs' (arrays.check_affine)."""
     beta, gamma, mean, variance = (values[f"{bn}/{part}"].astype(np.float64)
                                    for part in ("beta", "gamma", "moving_mean", "moving_variance"))
     scale = gamma / np.sqrt(variance + arch.BN_EPSILON)
@@ -149,7 +153,7 @@ def _check_layer(values: Dict[str, np.ndarray], name: str, kernel: np.ndarray, b
 
 
 def check_variant(values: Dict[str, np.ndarray], variant: str, source: Path) -> None:
-    """Raise UserError if quantised weights are those of the other variant, or of none; latent weights do not tell."""
+    """Raise UserError if quantised weights belong to the other variant, or to none. Latent weights fit both."""
     weights = {name: value for name, value in values.items() if is_quantised(name)}
     quantised = [np.isin(value, (-1, 0, 1)) for value in weights.values()]
     latent = all(value.dtype.kind == "f" for value in weights.values())
@@ -161,16 +165,16 @@ def check_variant(values: Dict[str, np.ndarray], variant: str, source: Path) -> 
     zeros = [name for name, value in weights.items() if (value == 0).any()]
     found, kind = ("twba", f"ternary ({zeros[0]} holds 0)") if zeros else ("bwba", "binary")
     if found != variant:
-        raise UserError(f"{source}: its weights are {kind}, so it is a {found} checkpoint, not {variant}: name it as "
-                        "that, or another file")
+        raise UserError(f"{source}: its weights are {kind}, so it is a {found} checkpoint, not {variant}: name that "
+                        "variant, or another file")
 
 
 @contextlib.contextmanager
 def _open(source: Source) -> Iterator[Npz]:
     with open_npz(source, REMEDY) as archive:
-        if "meta" in archive.names:  # as twba_chip/spiking/file.py writes it
-            raise UserError(f"{path_of(source)}: is an exported network, whose batch norm is folded into thresholds, as "
-                            "twba_chip.load and twba-nets take it: name the model that it was made of")
+        if "meta" in archive.names:  # twba_chip/spiking/file.py writes it
+            raise UserError(f"{path_of(source)}: is an exported network, for twba_chip.load and twba-nets; its batch norm is "
+                            "folded into thresholds: name the model that it was made of")
         yield archive
 
 
@@ -180,13 +184,14 @@ def _read(path: Path, archive: Npz, shapes: Dict[str, Shape]) -> Dict[str, np.nd
 
 
 def _read_original(path: Path, archive: Npz, architecture: Architecture, allow_pickle: bool) -> Dict[str, np.ndarray]:
-    """The original's: one array of arrays, in the graph's order."""
+    """The original's model.npz: one array of arrays, in graph order."""
     if archive.type("params")[0].hasobject and not allow_pickle:
-        raise UserError(f"{path}: is pickled, as the original's model.npz is, and loading a pickle can run any code: if you "
+        raise UserError(f"{path}: is pickled, like the original's model.npz; loading a pickle can run any code: if you "
                         "trust it, allow it (--allow-pickle, allow_pickle=True)")
     params, shapes = archive.read("params", allow_pickle), architecture.variable_shapes
     if len(params) != len(shapes):
-        raise UserError(f"{path}: holds {len(params)} arrays, not {len(shapes)}: it is a checkpoint of another network")
+        raise UserError(f"{path}: holds {len(params)} arrays, not {len(shapes)}: it is a checkpoint of another network: name "
+                        "another")
     values = {name: np.asarray(value) for name, value in zip(shapes, params)}
     check_types(path, {name: (value.dtype, value.shape) for name, value in values.items()}, shapes)
     return values

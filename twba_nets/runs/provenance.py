@@ -1,8 +1,8 @@
-"""Which epochs of a run were trained where: provenance.json, kept as the run goes on.
+"""Which epochs of a run were trained where: provenance.json, updated after each epoch.
 
-A list of spans, one after the other, as {"epochs": [first, last], "device": the processor's name, "versions": name -> version of
-what computed, "commit": the code's}. Epochs that are in no span were trained by code that kept no such record: nothing is
-claimed of them, unless who knows it writes it down here.
+A list of consecutive spans, {"epochs": [first, last], "device": the processor's name, "versions": package -> version,
+"commit": the code's}. Epochs outside all spans were trained by older code without this record, so nothing is known of them.
+You may add such a span by hand.
 """
 import platform
 from pathlib import Path
@@ -17,12 +17,12 @@ FACTS = ("device", "versions", "commit")
 
 
 def of_this_process(device: str, versions: Mapping[str, object]) -> Dict[str, object]:
-    """The facts of the epochs that this process trains. To be asked for as it begins: the checkout may change meanwhile."""
+    """The facts of the epochs that this process trains. Call it at the start: the checkout may change later."""
     return dict(zip(FACTS, (device, dict(versions, python=platform.python_version()), card.commit())))
 
 
 def read(folder: Path) -> List[Dict]:
-    """The spans of a run's folder; none where there is no such file. Raises UserError if it is damaged."""
+    """The spans of a run's folder; [] if there is no such file. Raises UserError if it is damaged."""
     path, last = folder / FILE_NAME, 0
     try:
         spans = read_json(path) if path.exists() else []
@@ -33,12 +33,12 @@ def read(folder: Path) -> List[Dict]:
             if not before < first <= last:
                 raise ValueError(f"epochs {first} to {last} come after {before}")
     except (ValueError, TypeError, OSError) as error:
-        raise UserError(f"{path}: damaged ({error}): restore it, or move it away: then nothing is known of the epochs before")
+        raise UserError(f"{path}: damaged ({error}): restore it, or move it away and lose the record of the earlier epochs")
     return spans
 
 
 def carry(source: Path, folder: Path, epochs: int) -> None:
-    """Have the folder know what `source` does of a run's first epochs."""
+    """Copy the spans of a run's first `epochs` epochs from the folder `source` to `folder`."""
     spans = [dict(span, epochs=[span["epochs"][0], min(span["epochs"][1], epochs)])
              for span in read(source) if span["epochs"][0] <= epochs]
     if spans != read(folder):
@@ -46,7 +46,7 @@ def carry(source: Path, folder: Path, epochs: int) -> None:
 
 
 def record(folder: Path, epoch: int, facts: Dict[str, object]) -> None:
-    """Write down that this epoch, the latest, was trained so."""
+    """Record the facts of the latest epoch, counted from 1."""
     spans = read(folder)
     if spans and spans[-1] == dict(facts, epochs=[spans[-1]["epochs"][0], epoch - 1]):
         spans[-1]["epochs"][1] = epoch
@@ -56,8 +56,9 @@ def record(folder: Path, epoch: int, facts: Dict[str, object]) -> None:
 
 
 def whole(folder: Path, epochs: int, rows: Sequence[Dict[str, str]]) -> List[Dict]:
-    """The spans of all epochs, as a card has them: nulls where nothing is known; and `seconds`, null where the log's rows
-    (journal.read_log) lack one of its epochs.
+    """The spans of all epochs for a card: unknown facts are None, and `seconds` is None if the log lacks one of the epochs.
+
+    rows: of the log (journal.read_log).
     """
     spans: List[Dict[str, Any]] = []
     last = 0
@@ -70,13 +71,13 @@ def whole(folder: Path, epochs: int, rows: Sequence[Dict[str, str]]) -> List[Dic
 
 
 def seconds(rows: Sequence[Dict[str, str]], first: int, last: int) -> Optional[float]:
-    """How long these epochs took, by a log's rows; None where one is missing."""
+    """Duration of the epochs first to last, from the log's rows; None if one is missing."""
     found = [float(row["seconds"]) for row in rows if first <= int(row["epoch"]) <= last]
     return sum(found) if len(found) == last - first + 1 else None
 
 
 def of_card(recorded: Dict) -> List[Dict]:
-    """The spans in a card; of a card from before there were any, the one that it names for all epochs."""
+    """The spans in a card; an older card without spans gives one for all its epochs."""
     facts = {fact: recorded.get(fact) for fact in FACTS}
     return recorded.get("provenance") or [
         dict(epochs=[1, recorded["epochs"]], **facts, seconds=recorded["training_seconds"])]

@@ -1,4 +1,4 @@
-"""How a network is trained, in one object."""
+"""The training recipe, in one object."""
 import dataclasses
 from pathlib import Path
 from typing import Any, Dict, Optional, Set, Tuple
@@ -17,35 +17,36 @@ from twba_nets.runs.run_folder import data_file
 
 FILE_NAME = "recipe.json"
 REPORTED = {"twba": 0.8819, "bwba": 0.8650}  # test accuracy on CIFAR-10, by the paper, after 600 epochs
-WRITTEN = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}  # data sets' names in titles
-LARGEST = 2 ** 31 - 1  # of every whole number in a recipe: what an int32 holds
+WRITTEN = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}  # the data sets' names in titles
+LARGEST = 2 ** 31 - 1  # the largest whole number in a recipe: int32's
 MOST_EPOCHS = 100000  # twice the published code's
-MOST_IMAGES = 50000  # in a batch, and to be limited to: as many as CIFAR-10 has
-MAX_BRIGHTNESS = 63.0  # training images: added, between plus and minus this, of 255
-CONTRAST = (0.2, 1.8)  # training images: the range of factors about each channel's mean
+MOST_IMAGES = 50000  # the largest batch, limit and hold-out: CIFAR-10's training images
+MAX_BRIGHTNESS = 63.0  # training images: a random addend between minus and plus this, of 255
+CONTRAST = (0.2, 1.8)  # training images: range of the random factor about each channel's mean
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """A training recipe; its defaults are the paper's, for its network and CIFAR-10.
+    """A training recipe. The defaults are the paper's, for its network and CIFAR-10.
 
-    The published code starts at learning rate 0.01; every 200 epochs its user divides that by ten by hand
+    The published code starts at learning rate 0.01; every 200 epochs its user divides the rate by ten by hand
     and restarts from the checkpoint. Here the same schedule is `learning_rate_steps`: (epoch, rate) pairs,
-    each rate in force from its epoch (counted from 0) until the next pair's. with_learning_rate and
+    each rate used from its epoch (counted from 0) until the next pair's. with_learning_rate and
     with_linear_decay make other schedules.
 
-    initial_weights: None for fresh weights, else the checkpoint whose model variables training began with, as
-    {"file": its folder and name, "sha256": its digest}. limit_train: None for all training images, else only the first
-    so many, at least a batch. limit_test: None for all test images, else the test after each epoch takes the first so many.
-    hold_out: None, else so many training images, the last ones, are not trained on; the run is tested on them, and not on the
-    test images. mirror: whether training mirrors images; None: as the data set has it.
+    initial_weights: None for fresh weights, else the checkpoint that training started from, as {"file": its folder and name,
+    "sha256": its digest}. limit_train: train only on the first N images, N at least one batch. limit_test: test only on the
+    first N images. hold_out: hold out the last N training images and test on them instead of the test images. None for each
+    of these three means no limit. mirror: whether training mirrors images; None: as the data set says (Dataset.flip).
 
-    dataset: a name of datasets.NAMES; or that of one's own data, and then data says which: {"path": where they were, "sha256":
-    their digest}. class_names: of the labels 0, 1, ...; None: those of that name.
+    dataset: a name of datasets.NAMES, or the name of your own data. data: None, or of your own data {"path": where they were,
+    "sha256": their digest}. class_names: of the labels 0, 1, ...; None: those of the named data set.
 
-    PyTorch's trainer alone has the following. teacher: None, else the checkpoint from whose logits the network learns beside
-    the labels, as initial_weights. precise_batch_norm: whether batch norm's statistics are estimated once more after the last
-    epoch, over all training images. Source: Hinton, Vinyals and Dean, 2015; Wu and Johnson, 2021, section 3.
+    Only PyTorch's trainer has the following. teacher: None, else a checkpoint, as in initial_weights; the network learns from
+    its logits and from the labels (Hinton, Vinyals and Dean, 2015). precise_batch_norm: whether batch norm's statistics are
+    re-estimated over all training images after the last epoch (Wu and Johnson, 2021, section 3).
+
+    Raises UserError, naming the field, if a value is invalid.
     """
     variant: str
     activation: str = "binary"
@@ -67,7 +68,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "activation", canonical(self.activation))
-        # JSON knows no tuples
+        # JSON has lists in place of tuples
         object.__setattr__(self, "learning_rate_steps", tuple(sorted((epoch, rate) for epoch, rate in
                                                                      self.learning_rate_steps)))
         if self.class_names is not None:
@@ -81,15 +82,15 @@ class Recipe:
         self._check_data()
         for name, least, most in (("epochs", 1, MOST_EPOCHS), ("batch_size", 1, MOST_IMAGES), ("seed", 0, LARGEST)):
             if not _is_integer(getattr(self, name), least, most):
-                raise UserError(f"{name} {getattr(self, name)!r} is no whole number from {least} to {most}")
+                raise UserError(f"{name} {getattr(self, name)!r} is not a whole number from {least} to {most}")
         limit = self.limit_train
         if limit is not None and not _is_integer(limit, self.batch_size, MOST_IMAGES):
-            raise UserError(f"limit_train {limit!r} is no whole number from the batch size, {self.batch_size}, to {MOST_IMAGES}: "
-                            "take more images or smaller batches")
+            raise UserError(f"limit_train {limit!r} is not a whole number from the batch size, {self.batch_size}, to "
+                            f"{MOST_IMAGES}: take more images or smaller batches")
         for name in ("limit_test", "hold_out"):
             value = getattr(self, name)
             if value is not None and not _is_integer(value, 1, MOST_IMAGES):
-                raise UserError(f"{name} {value!r} is no whole number from 1 to {MOST_IMAGES}")
+                raise UserError(f"{name} {value!r} is not a whole number from 1 to {MOST_IMAGES}")
         if not isinstance(self.precise_batch_norm, bool):
             raise UserError(f"precise_batch_norm {self.precise_batch_norm!r} is neither true nor false")
         self._check_rates()
@@ -105,53 +106,53 @@ class Recipe:
             raise UserError(f"data {self.data!r} is not {{path, sha256}}")
         names = self.class_names
         if names is not None and not (len(names) == self.architecture.classes and all(isinstance(name, str) for name in names)):
-            raise UserError(f"class_names {names!r:.80} are not {self.architecture.classes} texts")
+            raise UserError(f"class_names {names!r:.80} are not {self.architecture.classes} strings")
         if not isinstance(self.mirror, (bool, type(None))):
             raise UserError(f"mirror {self.mirror!r} is neither true nor false")
 
     def _check_rates(self) -> None:
         epochs = [epoch for epoch, _ in self.learning_rate_steps]
         if not all(_is_integer(epoch, 0) for epoch in epochs) or epochs[:1] != [0] or len(set(epochs)) < len(epochs):
-            raise UserError("the learning rate's steps must begin at epoch 0 and name each epoch once, as in 0:0.01 "
+            raise UserError("the learning rate's steps must start at epoch 0 and name each epoch once, as in 0:0.01 "
                             "200:0.001")
         for _, rate in self.learning_rate_steps:
-            # what float32 can hold; a NaN lies in no range
+            # within float32's range; the comparison is false for a NaN
             if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 1e-37 < rate < 1e38:
-                raise UserError(f"learning rate {rate!r} is no number above 0")
+                raise UserError(f"learning rate {rate!r} is not a number above 0")
 
     @property
     def source(self) -> str:
-        """What datasets.load takes: the data set's name, or where one's own data were."""
+        """The source for datasets.load: the data set's name, or the path of your own data."""
         return self.data["path"] if self.data else self.dataset
 
     @property
     def names(self) -> Tuple[str, ...]:
-        """Of the classes; their numbers where nothing names them."""
+        """Names of the classes; their numbers if they have none."""
         return self.class_names or NAMES.get(self.dataset) or tuple(map(str, range(self.architecture.classes)))
 
     @property
     def about(self) -> About:
-        """What a network of this recipe is."""
+        """The description of a network trained with this recipe."""
         return About(self.variant, self.activation, self.architecture, self.source, self.names)
 
     def with_data(self, path: Path) -> "Recipe":
-        """The same recipe for one's own data, which are not read yet."""
+        """The same recipe for your own data, before they are read."""
         return dataclasses.replace(self, dataset=path.stem, data={"path": str(path), "sha256": ""}, class_names=None)
 
     def with_loaded(self, data: Dataset, source: str) -> "Recipe":
-        """The same recipe once its data are read, from this source. Raises UserError if they are others than they were."""
+        """The same recipe after its data are read from this source. Raises UserError if the data have changed."""
         if not self.data:
             known = NAMES.get(self.dataset) == data.class_names
             return self if known else dataclasses.replace(self, class_names=data.class_names)
         sha256 = data.sha256
         if self.data["sha256"] not in ("", sha256):
-            raise UserError(f"{source}: holds other data than this run was begun with: name those with --data, or begin "
+            raise UserError(f"{source}: its data differ from those that this run started with: name those with --data, or start "
                             "another run")
         return dataclasses.replace(self, dataset=data.name, data={"path": source, "sha256": sha256}, class_names=data.class_names)
 
     @property
     def title(self) -> str:
-        """What is trained on what, to be read."""
+        """A text that says what is trained on what."""
         limits = [text for text, limit in ((f"first {self.limit_train} training images", self.limit_train),
                                            (f"tested on {self.hold_out} held-out training images", self.hold_out),
                                            (f"first {self.limit_test} test images", self.limit_test)) if limit]
@@ -172,30 +173,30 @@ class Recipe:
         return [rate for start, rate in self.learning_rate_steps if start <= epoch][-1]
 
     def estimates_statistics_after(self, epoch: int) -> bool:
-        """Whether batch norm's statistics are estimated once more between this epoch, counted from 0, and its test."""
+        """Whether batch norm's statistics are re-estimated between this epoch, counted from 0, and its test."""
         return self.precise_batch_norm and epoch + 1 == self.epochs
 
     def with_learning_rate(self, rate: float, epoch: int) -> "Recipe":
-        """The same recipe with a constant rate from that epoch on: what the original's users edit by hand."""
+        """The same recipe with a constant rate from that epoch on. Users of the original edit it by hand."""
         return self._from_epoch(epoch, ((epoch, rate),))
 
     def with_linear_decay(self, rate: float, epoch: int = 0) -> "Recipe":
-        """The same recipe with a rate that falls in a line: `rate` in that epoch, and 0 after the last one.
+        """The same recipe with a rate that falls linearly from `rate` in that epoch to 0 after the last one.
 
-        The rates are rounded to 12 digits, to be read: 0.0081 in place of 0.008100000000000001.
+        Rates are rounded to 12 digits for readability: 0.0081, not 0.008100000000000001.
         """
         left = self.epochs - epoch
         return self._from_epoch(epoch, tuple((epoch + i, float(f"{rate * (1 - i / left):.12g}")) for i in range(left)))
 
     def with_initial_weights(self, path: Path, sha256: str) -> "Recipe":
-        """The same recipe, begun with the weights of this checkpoint: a training.npz or a TensorFlow checkpoint's prefix.
+        """The same recipe, started from the weights of a checkpoint: a training.npz or a TensorFlow checkpoint's prefix.
 
         sha256: of the bytes that the weights were read from.
         """
         return dataclasses.replace(self, initial_weights=_source(path, sha256))
 
     def with_teacher(self, path: Path, sha256: str) -> "Recipe":
-        """The same recipe with the teacher of this npz. sha256: of the bytes that it was read from."""
+        """The same recipe with the teacher in this npz. sha256: of the bytes that it was read from."""
         return dataclasses.replace(self, teacher=_source(path, sha256))
 
     def _from_epoch(self, epoch: int, steps: Tuple) -> "Recipe":
@@ -207,22 +208,22 @@ class Recipe:
         write_json(folder / FILE_NAME, self.to_json())
 
     def to_json(self) -> Dict[str, Any]:
-        """What from_json takes."""
+        """The dictionary that from_json takes."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return dict(fields, architecture=self.architecture.to_json())
 
 
 def from_json(found: Dict[str, Any]) -> Recipe:
-    """The recipe that a JSON object describes; its network is the paper's where it names none, as earlier ones.
+    """The recipe in a JSON object. Older ones name no architecture: theirs is the paper's.
 
-    Raises ValueError, TypeError or UserError where it is none.
+    Raises ValueError, TypeError or UserError if it is invalid.
     """
     architecture = found.get("architecture")
     return Recipe(**dict(found, architecture=PAPER if architecture is None else arch.from_json(architecture)))
 
 
 def _source(path: Path, sha256: str) -> Dict[str, str]:
-    """How a recipe names a checkpoint: an npz, or a TensorFlow checkpoint's prefix."""
+    """A recipe's record of a checkpoint: an npz, or a TensorFlow checkpoint's prefix."""
     file = path if path.suffix == ".npz" else data_file(path)
     return {"file": f"{file.resolve().parent.name}/{file.name}", "sha256": sha256}
 
@@ -236,28 +237,28 @@ def _is_integer(value: object, least: int, most: int = LARGEST) -> bool:
 
 
 def epoch_order(images: int, seed: int, epoch: int) -> np.ndarray:
-    """The order in which an epoch (counted from 0) sees the training images, int64 [images]: from seed and epoch alone."""
+    """The order of the training images in an epoch (counted from 0), int64 [images]. It depends on seed and epoch only."""
     return np.random.RandomState([seed, epoch]).permutation(images)
 
 
 def paper(variant: str) -> Recipe:
     """The paper's recipe: CIFAR-10, 600 epochs.
 
-    Reported: TWBA 88.19 %, BWBA 86.50 %. What a released network has shown, and by which recipe, is in its card
-    (TWBA/model.json); REPRODUCTION.md has the whole story.
+    Reported: TWBA 88.19 %, BWBA 86.50 %. A released network's accuracy and recipe are in its card (TWBA/model.json), and
+    details in REPRODUCTION.md.
     """
     return Recipe(variant)
 
 
 def digits(variant: str) -> Recipe:
-    """A recipe for scikit-learn's handwritten digits: minutes on a CPU, to try everything out.
+    """A recipe for scikit-learn's handwritten digits, for a first try in minutes on a CPU.
 
-    Shown: TWBA 98.6 % of the held-out digits (two cores of an AMD EPYC, TensorFlow 1.15, 100 seconds).
+    Measured: TWBA 98.6 % of the held-out digits (two cores of an AMD EPYC, TensorFlow 1.15, 100 seconds).
     """
     return Recipe(variant, dataset="digits", epochs=6, batch_size=50,
                   learning_rate_steps=((0, 0.005), (3, 0.0025), (5, 0.0005)))
 
 
 def of(variant: str, dataset: str) -> Recipe:
-    """The recipe for a data set: digits has one of its own, others have the paper's."""
+    """The recipe for a data set: digits has its own, others have the paper's."""
     return digits(variant) if dataset == "digits" else Recipe(variant, dataset=dataset)

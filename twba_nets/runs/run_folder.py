@@ -1,14 +1,14 @@
 """A run's folder: the names of its files, and its checkpoints.
 
-    model.npz, model.json                the model as it is evaluated (npz.py), the card of a finished run (card.py)
-    training.npz                         all 596 variables and the epoch: PyTorch's checkpoint, which TensorFlow reads too
+    model.npz, model.json                the model for evaluation (npz.py), the card of a finished run (card.py)
+    training.npz                         all 596 variables and the epoch: PyTorch's checkpoint, which TensorFlow also reads
     model_cifar10_advanced.ckpt-EPOCH    TensorFlow's newest two checkpoints, each an .index and a .data file
-    checkpoint                           the text in which TensorFlow names the newest of them
-    recipe.json, provenance.json         how it is trained, and which epochs were trained where (provenance.py)
+    checkpoint                           TensorFlow's text file with the name of the newest
+    recipe.json, provenance.json         the recipe, and which epochs were trained where (provenance.py)
     log.csv, learning_curve.png, events.out.tfevents.* for TensorBoard
 
-EPOCH is the number of finished epochs. The published code's checkpoints have no such ending: they hold no epoch.
-A checkpoint is named by a path: that of an npz, or TensorFlow's prefix, the path without ".index".
+EPOCH is the number of finished epochs. The published code's checkpoints lack this ending and hold no epoch.
+A checkpoint's path is that of an npz, or TensorFlow's prefix: the path without ".index".
 """
 import ast
 import os
@@ -23,20 +23,20 @@ from twba_nets.system.errors import UserError, reads
 MODEL_NAME = "model.npz"
 TRAINING_NAME = "training.npz"
 CHECKPOINT_NAME = "model_cifar10_advanced.ckpt"
-STATE_NAME = "checkpoint"  # the file that names TensorFlow's newest
-# its lines, `name: value`; the first names the newest
+STATE_NAME = "checkpoint"  # the file that names TensorFlow's newest checkpoint
+# names of its lines, `name: value`; the first names the newest
 STATE_FIELDS = ("model_checkpoint_path", "all_model_checkpoint_paths", "all_model_checkpoint_timestamps",
                 "last_preserved_timestamp")
-# a text or a number: ast.literal_eval takes more, and all the memory for a file of brackets or signs
+# a string or a number; ast.literal_eval takes more, and exhausts the memory on a file of brackets or signs
 _VALUE = re.compile(r"""("([^"\\]|\\.)*"|'([^'\\]|\\.)*'|[-+]?\d[\d.]*(e[-+]?\d+)?)$""", re.ASCII)
-_PART = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")  # what TensorFlow's files have after a checkpoint's name
+_PART = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")  # endings of TensorFlow's files
 
 
 @reads
 def locate(source: Union[str, Path]) -> Path:
-    """The checkpoint that `source` names: an npz, a prefix, one of the prefix's files, or a folder with its newest.
+    """The checkpoint that `source` names: an npz, a prefix, one of the prefix's files, or a folder, for its newest.
 
-    The file `checkpoint` stands for TensorFlow's newest. Raises UserError if nothing is there.
+    The file `checkpoint` stands for TensorFlow's newest. Raises UserError if there is no checkpoint.
     """
     path = Path(source)
     path = path if path.is_dir() else path.with_name(_PART.sub("", path.name))
@@ -54,25 +54,25 @@ def locate(source: Union[str, Path]) -> Path:
 
 @reads
 def locate_npz(source: Union[str, Path]) -> Path:
-    """The npz of the model that `source` names: itself, or a folder's model.npz, which both trainers write.
+    """The npz of the model that `source` names: the file itself, or a folder's model.npz, which both trainers write.
 
     Raises UserError if there is none, or if it is a TensorFlow checkpoint.
     """
     path = Path(source)
     path = path / MODEL_NAME if path.is_dir() else path.with_name(_PART.sub("", path.name))
     if os.path.exists(index_file(path)):  # False where that name would be too long
-        raise UserError(f"{path}: is a TensorFlow checkpoint, which TensorFlow alone reads: name the run's folder, or its "
+        raise UserError(f"{path}: is a TensorFlow checkpoint, which only TensorFlow reads: name the run's folder, or its "
                         f"{MODEL_NAME}")
-    if not path.is_file():  # to open a pipe would wait for ever
+    if not path.is_file():  # opening a named pipe blocks
         raise UserError(f"{path}: no such model: name {', '.join(places.RELEASED)}, a run's folder, a {MODEL_NAME} or an "
                         "exported file")
     return path
 
 
 def newest(folder: Path) -> Optional[Path]:
-    """The checkpoint of a folder with most epochs behind it, or None if there is none to go on training from.
+    """The checkpoint of a folder with the most finished epochs, or None if there is none to continue from.
 
-    Both frameworks' are there where one went on from the other's. Raises UserError if one is damaged.
+    A folder may hold both frameworks' checkpoints. Raises UserError if one is damaged.
     """
     training = folder / TRAINING_NAME
     found = [path for path in (newest_prefix(folder), training if training.exists() else None) if path]
@@ -80,9 +80,9 @@ def newest(folder: Path) -> Optional[Path]:
 
 
 def newest_prefix(folder: Path) -> Optional[Path]:
-    """The newest of TensorFlow's checkpoints in a folder, or None: the one that the file `checkpoint` names.
+    """TensorFlow's newest checkpoint in a folder, or None: the one that the file `checkpoint` names.
 
-    Where there is no such file, it is the one with most epochs. Raises UserError if that file is damaged.
+    Without that file, it is the one with the most epochs. Raises UserError if the file is damaged.
     """
     state = folder / STATE_NAME
     if not state.exists():
@@ -96,16 +96,16 @@ def newest_prefix(folder: Path) -> Optional[Path]:
 def read_state(path: Path) -> str:
     """The name of the newest checkpoint in TensorFlow's file `checkpoint`, without the folder.
 
-    The original wrote paths of its own machine. Raises OSError, ValueError or SyntaxError if the file is damaged.
+    The original's file holds paths of its own machine. Raises OSError, ValueError or SyntaxError if the file is damaged.
     """
     fields = {}
     for line in filter(str.strip, path.read_text(encoding="utf-8").splitlines()):
         name, _, value = (part.strip() for part in line.partition(":"))
         if name not in STATE_FIELDS or not _VALUE.match(value):
-            raise ValueError("it is no text of TensorFlow's")
+            raise ValueError("it was not written by TensorFlow")
         fields[name] = ast.literal_eval(value)
     newest_path = fields.get("model_checkpoint_path")
-    # other letters than ASCII's are there as \ and a byte
+    # TensorFlow escapes the bytes of letters outside ASCII
     name = os.path.basename(newest_path.encode("latin-1").decode("utf-8")) if isinstance(newest_path, str) else ""
     if not name or "\0" in name:
         raise ValueError("it names no checkpoint")
@@ -113,7 +113,7 @@ def read_state(path: Path) -> str:
 
 
 def epoch_of(path: Path) -> Optional[int]:
-    """The number of finished epochs: in a prefix's name, or in a training.npz; None for the original's checkpoint."""
+    """The number of finished epochs, from a prefix's name or a training.npz; None for the original's checkpoint."""
     if path.suffix == ".npz":
         return npz.read_epoch(path)
     match = re.search(r"\.ckpt-(\d+)$", path.name)
@@ -125,17 +125,17 @@ def _finished_epochs(path: Path) -> int:
 
 
 def prefixes(folder: Path) -> List[Path]:
-    """The prefixes of TensorFlow's checkpoints in a folder, in the order of their epochs."""
+    """The prefixes of TensorFlow's checkpoints in a folder, sorted by epoch."""
     return sorted((prefix_of(path) for path in folder.glob(CHECKPOINT_NAME + "*.index")), key=_finished_epochs)
 
 
 def prefix_of(file: Path) -> Path:
-    """The prefix of a checkpoint's .index or .data file, or of what an interrupted save left of them."""
+    """The prefix of a checkpoint's .index or .data file, or of an interrupted save's temporary one."""
     return file.with_name(re.sub(r"\.(index|data-).*$", "", file.name))
 
 
 def index_file(prefix: Path) -> Path:
-    """A TensorFlow checkpoint's smaller file: its variables' names, types and places in the other."""
+    """A TensorFlow checkpoint's smaller file: its variables' names, dtypes and offsets in the other."""
     return prefix.with_name(prefix.name + ".index")
 
 

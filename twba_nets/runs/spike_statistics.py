@@ -9,14 +9,14 @@ from twba_nets.network.architecture import Architecture
 from twba_nets.network.quantisers import is_binary
 from twba_nets.system.files import write_json
 
-HALVES = "note: with three-level activations the sums add halves: they are sums of activations, not spike counts"
-# tests/test_released.py has the figure
-ROUNDING = ("note: TensorFlow, PyTorch and the engine round the float convolutions differently: a few input spikes differ, and "
-            "the accuracy a little (0.02 points on CIFAR-10)")
+HALVES = "note: with three-level activations, which include 0.5, these are sums of activations, not spike counts"
+# tests/test_released.py checks the figure
+ROUNDING = ("note: TensorFlow, PyTorch and the engine round the float convolutions differently: a few input spikes and the "
+            "accuracy differ slightly (0.02 points on CIFAR-10)")
 
 
 class Result(NamedTuple):
-    """What an evaluation gives. loss: mean cross entropy. accuracy: share of images classified rightly.
+    """The result of an evaluation. loss: mean cross entropy. accuracy: fraction of images classified correctly.
 
     spikes: float64 [images, maps], the sum of activations of each counted map (Architecture.counted_maps) for each image.
     """
@@ -29,7 +29,7 @@ def summarise(result: Result, architecture: Architecture, batch_size: int) -> di
     """Statistics of a Result as a dictionary for JSON.
 
     batch_sums: for each batch the sum of activations over all counted maps, as the published script prints it.
-    maps: neurons; spikes an image (mean, and standard deviation over the images); firing rate, the mean share
+    maps: neurons; spikes per image (mean and standard deviation over the images); firing rate, the mean fraction
     of the map's neurons that fire for an image. total: the same over all maps.
     """
     neurons = [int(np.prod(architecture.map_shapes[name])) for name in architecture.counted_maps]
@@ -53,9 +53,9 @@ def _statistics(name: str, neurons: int, spikes: np.ndarray) -> dict:
 
 def report(summary: dict, path: Path, variant: str, activation: str, dataset: str, by: str, json_file: Path = None,
            with_sums: bool = False) -> None:
-    """Print what an evaluation of the checkpoint `path` gave (summarise), and write it to a file.
+    """Print the summary (summarise) of an evaluation of the checkpoint `path`, and write it to json_file, if given.
 
-    by: what computed it. with_sums: also print the batches' sums, first, as the published script does.
+    by: what computed it. with_sums: first print the batches' sums, as the published script does.
     """
     if json_file:
         write_json(json_file, dict(summary, checkpoint=places.recorded(path), variant=variant, activation=activation,
@@ -71,7 +71,7 @@ def report(summary: dict, path: Path, variant: str, activation: str, dataset: st
 
 
 def table(summary: dict) -> str:
-    """The statistics as text, a line a map and one for the total."""
+    """The statistics as text: a line per map, and one for the total."""
     lines = [f"{'map':8} {'neurons':>9} {'spikes/image':>14} {'sd':>9} {'firing rate':>12} {'spikes in all':>16}"]
     for row in summary["maps"] + [summary["total"]]:
         lines.append(f"{row['map']:8} {row['neurons']:9d} {row['spikes_mean']:14.1f} {row['spikes_sd']:9.1f} "

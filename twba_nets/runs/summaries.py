@@ -1,4 +1,4 @@
-"""TensorBoard's summaries of a run, made of its log."""
+"""TensorBoard summaries of a run, made from its log."""
 import abc
 import calendar
 import contextlib
@@ -11,10 +11,10 @@ from twba_nets.system import streams
 
 
 class Summaries(abc.ABC):
-    """A context manager that writes them: at first those of all epochs in log.csv, since a kill may have left some out.
+    """A context manager that writes them. It starts with all epochs in log.csv, as a kill may have left some out.
 
-    A run does without them where a package is missing or something else fails. It says so once; the next run makes up for it.
-    first_epoch: where the run begins, counted from 0.
+    They are optional: if a package is missing or writing fails, one warning says so, and the next run writes them.
+    first_epoch: the run's first epoch, counted from 0.
     """
 
     def __init__(self, folder: Path, first_epoch: int):
@@ -24,14 +24,14 @@ class Summaries(abc.ABC):
 
     @abc.abstractmethod
     def open(self, epoch: int) -> Any:
-        """A framework's writer, which has flush() and close(). What the folder's other files say from this epoch on is void."""
+        """A framework's writer with flush() and close(). It makes TensorBoard drop older files' entries from this epoch on."""
 
     @abc.abstractmethod
     def add(self, epoch: int, seconds: float, scalars: Dict[str, float]) -> None:
-        """Write an epoch's figures, tag -> figure. seconds: since 1970, when it was finished."""
+        """Write an epoch's figures, tag -> figure. seconds: time of its end, since 1970."""
 
     def update(self) -> None:
-        """Write what the log has gained."""
+        """Write the log's new rows."""
         if self.failed:
             return
         self.failed = True
@@ -50,5 +50,5 @@ class Summaries(abc.ABC):
 
     def __exit__(self, *_) -> None:
         if self.writer:
-            with contextlib.suppress(Exception):  # all is written, or it is said that it is not
+            with contextlib.suppress(Exception):  # everything is written, or a warning has said otherwise
                 self.writer.close()

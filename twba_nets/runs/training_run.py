@@ -1,6 +1,6 @@
-"""How both trainers begin a run, go on with one, refuse to, and end.
+"""How both trainers start, resume and end a run.
 
-A trainer makes a TrainingRun of its command line. Then it either calls end_without_training(), if is_done, or trains:
+A trainer makes a TrainingRun from its command line. If is_done, it calls end_without_training(), else it trains:
 
     data = run.load_data()
     with run.claimed():
@@ -25,10 +25,10 @@ from twba_nets.runs.recipe import Recipe
 
 
 class Found(NamedTuple):
-    """What a trainer finds when it looks for a place to start.
+    """The checkpoints that a trainer finds at its start.
 
-    start: the checkpoint to go on from, None for a fresh start. epoch: its number of finished epochs, None where it holds
-    none, as the original's. newest: the newest checkpoint in the output folder, None if there is none.
+    start: the checkpoint to continue from, None for a fresh start. epoch: its number of finished epochs, None if it does not
+    say, as the original's. newest: the newest checkpoint in the output folder, None if there is none.
     """
     start: Optional[Path]
     epoch: Optional[int]
@@ -36,21 +36,20 @@ class Found(NamedTuple):
 
 
 class TrainingRun:
-    """A run, from the flags that both trainers have to its folder.
+    """A run, made from the flags that both trainers share.
 
-    folder: where it is written. start: the checkpoint that it goes on from, or None. first_epoch: the first to train,
-    counted from 0. initial: the model's variables that it begins with, name -> array, of the checkpoint that
-    --initial-weights names, or None. teacher: the model that --teacher names, or None. recipe: the run's. chief: whether this
-    is the one of several processes that writes and prints.
+    folder: the run's. start: the checkpoint that it continues from, or None. first_epoch: the first to train, counted from 0.
+    initial: the variables of the checkpoint that --initial-weights names, name -> array, or None. teacher: the model that
+    --teacher names, or None. recipe: the run's. chief: whether this process, of several, writes and prints.
     """
 
     def __init__(self, recipe: Recipe, args: argparse.Namespace, read_latent: Callable[[Path, Architecture], Tuple[Arrays, str]],
                  locate: Callable[[Path], Path] = run_folder.locate, chief: bool = True):
-        """recipe: where neither the checkpoint nor the command line (args) says otherwise.
+        """recipe: the default, which the checkpoint and the command line (args) override.
 
-        read_latent: a checkpoint's variables, and the sha256 of their file (npz.read_latent).
-        locate: the checkpoint that a path names, in a form from which this framework can go on; raises UserError.
-        Raises UserError if the run cannot be begun, or gone on with, in this folder.
+        read_latent: returns a checkpoint's variables and the sha256 of their file (npz.read_latent).
+        locate: returns the checkpoint that a path names, in a form that this framework can resume; raises UserError.
+        Raises UserError if the run cannot be started or resumed in this folder.
         """
         self.args, self.folder, self.locate, self.chief = args, args.output, locate, chief
         self.found = self._look()
@@ -62,7 +61,7 @@ class TrainingRun:
             self.initial, sha256 = read_latent(weights, self.recipe.architecture)
             self.recipe = self.recipe.with_initial_weights(weights, sha256)
         self.teacher = self._open_teacher()
-        journal.read_log(self.folder)  # damage is better found now
+        journal.read_log(self.folder)  # finds damage before training
         for folder in (self.folder, self.start.parent if self.start else self.folder):
             provenance.read(folder)
 
@@ -75,12 +74,12 @@ class TrainingRun:
         resume = self.args.resume  # True, False or a path
         if resume is True:
             if newest is None:
-                raise UserError(f"{self.folder}: no checkpoint to go on from: leave --resume out to begin")
+                raise UserError(f"{self.folder}: has no checkpoint to resume: leave --resume out to start a run")
             return self.locate(self.folder)
         start = self.locate(resume) if resume else None
         if newest and not (start and self._is_in_folder(start)):
-            raise UserError(f"{self.folder}: holds a run already ({newest.name}): go on with --resume, or name another folder "
-                            "with --output")
+            raise UserError(f"{self.folder}: holds a run already ({newest.name}): continue it with --resume, or name another "
+                            "folder with --output")
         if not newest and (self.folder / run_folder.MODEL_NAME).exists():
             raise UserError(f"{self.folder}: holds a model already ({run_folder.MODEL_NAME}): name another folder with "
                             "--output")
@@ -95,14 +94,14 @@ class TrainingRun:
         if self.found.epoch is not None:
             return self.found.epoch
         if self.chief:
-            print(f"note: {self.start} holds no epoch, as the original's checkpoints: going on from epoch "
+            print(f"note: {self.start} holds no epoch, like the original's checkpoints: continuing from epoch "
                   f"{self.args.initial_epoch} (--initial-epoch)")
         return self.args.initial_epoch
 
     def _open_teacher(self) -> Optional[Model]:
-        """The model that --teacher, a flag of PyTorch's trainer, names, which the recipe then names too.
+        """The model that --teacher names, a flag of PyTorch's trainer, or None. Adds it to the recipe.
 
-        Raises UserError if it is not the one of the run that goes on.
+        Raises UserError if a resumed run had another teacher, or if it does not fit the network.
         """
         named, stored = getattr(self.args, "teacher", None), self.recipe.teacher
         if not named:
@@ -111,18 +110,18 @@ class TrainingRun:
         sha256 = files.sha256(content)
         self.recipe = self.recipe.with_teacher(content.path, sha256)
         if self.start and (stored or {}).get("sha256") != sha256:
-            raise UserError(f"{content.path}: is not the teacher of {self.start}, a run that goes on: name the same one, or "
-                            "begin another run")
+            raise UserError(f"{content.path}: is not the teacher of the resumed run, {self.start}: name the same one, or "
+                            "start another run")
         model = open_model(content)
         for name in ("image_size", "channels", "classes"):
             theirs, ours = (getattr(recipe.architecture, name) for recipe in (model.about, self.recipe))
             if theirs != ours:
-                raise UserError(f"{content.path}: is no teacher of this network: its {name} is {theirs}, not {ours}: "
+                raise UserError(f"{content.path}: cannot teach this network: its {name} is {theirs}, not {ours}: "
                                 "name another")
         return model
 
     def require_teacher(self) -> None:
-        """Raise UserError where the recipe has a teacher and the command line names none."""
+        """Raise UserError if the recipe has a teacher and the command line names none."""
         if self.recipe.teacher and not self.teacher:
             raise UserError(f"{self.start}: learns from a teacher ({self.recipe.teacher['file']}): name it with --teacher")
 
@@ -132,9 +131,9 @@ class TrainingRun:
         return self.first_epoch >= self.recipe.epochs
 
     def end_without_training(self, complete: Callable[[Recipe], None]) -> None:
-        """End a run that is done, after what a kill during its last save left undone has been completed.
+        """End a run that is done; first complete it if it was killed during its last save.
 
-        complete(recipe) writes model.npz, the learning curve and the card of a run of that recipe.
+        complete(recipe) writes model.npz, the learning curve and the card of a run with that recipe.
         """
         if not self.chief:
             return
@@ -146,7 +145,7 @@ class TrainingRun:
         print(f"{epochs_done(self.start, self.first_epoch, self.recipe)}; to train longer, give a higher --epochs")
 
     def _cut_short(self) -> Optional[Recipe]:
-        """The recipe of a run whose last save was cut short, else None. Its own: flags change no run that is trained."""
+        """The stored recipe of a run whose last save was cut short, else None. Flags do not change a finished run."""
         recipe, newest = card.load_recipe(self.start) if self.start else None, self.found.newest
         if not self.start or not recipe or recipe.epochs != self.first_epoch or not newest or not self._is_in_folder(self.start):
             return None
@@ -154,7 +153,7 @@ class TrainingRun:
         return recipe if is_newest and journal.is_cut_short(self.folder, self.first_epoch) else None
 
     def load_data(self) -> Dataset:
-        """The recipe's data set, with those images that the recipe trains and tests on. Raises UserError if it has fewer."""
+        """The recipe's data set, reduced to the images that it trains and tests on. Raises UserError if there are too few."""
         source = str(self.args.data or self.recipe.source)
         data = datasets.load(source, self.recipe.architecture, self.args.data_dir)
         self.recipe = recipe = self.recipe.with_loaded(data, source)
@@ -164,7 +163,7 @@ class TrainingRun:
             left = len(data.x_train) - recipe.hold_out
             if left < recipe.batch_size:
                 raise UserError(f"--hold-out {recipe.hold_out}: {recipe.dataset} has {len(data.x_train)} training images, and a "
-                                f"batch has {recipe.batch_size}: hold out fewer")
+                                f"batch needs {recipe.batch_size}: hold out fewer")
             data = data._replace(x_train=data.x_train[:left], y_train=data.y_train[:left],
                                  x_test=data.x_train[left:], y_test=data.y_train[left:])
         limits = {"train": recipe.limit_train, "test": recipe.limit_test}
@@ -177,14 +176,14 @@ class TrainingRun:
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
-        """Keep the folder from other processes that train. Raises UserError where one has trained into it until now."""
+        """Lock the run's folder (files.claimed). Raises UserError if another process has just trained into it."""
         with files.claimed(self.folder):
             if self._look() != self.found:
-                raise UserError(f"{self.folder}: another process has trained into this folder just now: start again")
+                raise UserError(f"{self.folder}: another process has just trained into this folder: start again")
             yield
 
     def begin(self, *details: object) -> None:
-        """Write the recipe, and print how the run is trained. details: what else there is to say of it."""
+        """Write the recipe and print how the run is trained. details: printed at the end."""
         recipe = self.recipe
         recipe.save(self.folder)
         if self.start:
@@ -194,15 +193,15 @@ class TrainingRun:
 
 
 def epochs_done(path: Optional[Path], epochs: int, recipe: Recipe) -> str:
-    """What is said at the end of a run, or of a part of it."""
+    """The last line of a run, or of a part of it."""
     return f"{path}: {epochs} of {recipe.epochs} epochs are done"
 
 
 def choose_recipe(recipe: Recipe, start: Optional[Path], args: argparse.Namespace, first_epoch: int,
                   weights: Optional[Path] = None) -> Recipe:
-    """The recipe of the run that goes on, else the data set's, else the script's; with the command line's changes.
+    """The recipe of the resumed run, else the data set's, else the script's; with the command line's changes.
 
-    start: the checkpoint of the run that goes on, or None. weights: the checkpoint that --initial-weights names, or None.
+    start: the checkpoint of the resumed run, or None. weights: the checkpoint that --initial-weights names, or None.
     Raises UserError if the command line contradicts the checkpoint's recipe.
     """
     variant, stored = recipe.variant, card.load_recipe(start) if start else None
@@ -219,7 +218,7 @@ def choose_recipe(recipe: Recipe, start: Optional[Path], args: argparse.Namespac
              if field.name not in ("variant", "dataset", "data", "initial_weights", "teacher")}
     recipe = dataclasses.replace(recipe, **{name: value for name, value in given.items() if value is not None})
     if args.data and stored and not stored.data:
-        raise UserError(f"{start}: was trained on {stored.dataset}, not on data of one's own: leave --data out, or begin another "
+        raise UserError(f"{start}: was trained on {stored.dataset}, not on your own data: leave --data out, or start another "
                         "run")
     if args.data and not stored:
         recipe = recipe.with_data(args.data)
@@ -233,10 +232,10 @@ def choose_recipe(recipe: Recipe, start: Optional[Path], args: argparse.Namespac
 
 
 def _check_weights(weights: Path, recipe: Recipe, start: Optional[Path]) -> None:
-    """Raise UserError where a run cannot begin with the weights of this checkpoint."""
+    """Raise UserError if a run cannot start from the weights of this checkpoint."""
     if start:
-        raise UserError(f"{weights}: --initial-weights begins a run, and {start} is one that goes on: leave out one of the "
-                        "two, or name another folder with --output")
+        raise UserError(f"{weights}: --initial-weights begins a run, but {start} resumes one: leave out one of the two, or "
+                        "name another folder with --output")
     stored = card.load_recipe(weights)
     if stored:
         require_same(stored, weights, variant=recipe.variant, architecture=recipe.architecture)

@@ -1,1 +1,1 @@
-"""What all programs need of the system: files, streams, signals, memory."""
+"""System helpers of all programs: files, streams, signals, memory."""

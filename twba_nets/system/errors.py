@@ -1,13 +1,13 @@
-"""The one exception that a user should ever see."""
+"""UserError, the only exception that a user should see."""
 import functools
 
 
 class UserError(Exception):
-    """Something that the user can mend. Its text is one line that names the file and the remedy."""
+    """An error that the user can fix. Its text is one line with the file's name and the remedy."""
 
 
 def reads(function):
-    """A function that reads what a user names. What the system says of a path, as that it is too long, is a UserError then."""
+    """Decorate a function that reads a path from the user: an OSError, such as a name too long, becomes a UserError."""
     @functools.wraps(function)
     def reading(*arguments, **named):
         try:

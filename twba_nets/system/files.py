@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all, and a run's folder by one process alone."""
+"""Atomic writes, and a lock on a run's folder."""
 import contextlib
 import errno
 import fcntl
@@ -16,38 +16,38 @@ import numpy as np
 from twba_nets.system import streams
 from twba_nets.system.errors import UserError
 
-# what a killed process leaves; until now the names had no number
+# temporary files that a killed process leaves; older versions' names have no number
 _TEMPORARY = re.compile(r"^\.((model|training)\.npz|(model|recipe|provenance)\.json|log\.csv|learning_curve\.png)"
                         r"(\.[0-9a-f]{16})?\.tmp$")
 DEVICES = Path("/dev")
-# what flock answers where there is none; EBADF and EINVAL: where a lock takes a file that is open for writing
+# flock's errors on a file system without locks; EBADF and EINVAL: where a lock needs a file open for writing
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF, errno.EINVAL)
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
-    """Open a file that takes the place of `path` only once it is complete and on the disk.
+    """Open a file that replaces `path` once it is complete and on the disk.
 
-    A kill, an error or a full disk leaves what was at `path` before. A device or a pipe, as /dev/null, is written to as
-    it is; a symbolic link is replaced, and what it stands for left alone. Raises UserError if it cannot be written.
+    A kill, an error or a full disk leaves the old file. A device or a pipe, such as /dev/null, is written to directly.
+    A symbolic link is replaced, not its target. Raises UserError if it cannot be written.
     """
     try:
         if path.exists() and not path.is_file():
             with open(path, mode) as file:
                 yield file
-        elif path.is_symlink() and path.absolute().parent == DEVICES:  # /dev/stdout, where it is a file
-            raise UserError(f"{path}: is the system's: name a file")
+        elif path.is_symlink() and path.absolute().parent == DEVICES:  # /dev/stdout, redirected to a file
+            raise UserError(f"{path}: belongs to the system: name a file")
         else:
             with _replacing(path, mode) as file:
                 yield file
     except OSError as error:
-        raise UserError(f"{path}: could not be written ({error.strerror or error}); what was there before is intact: make room, "
+        raise UserError(f"{path}: could not be written ({error.strerror or error}); the old file is intact: make room, "
                         "or choose another place")
 
 
 @contextlib.contextmanager
 def _replacing(path: Path, mode: str) -> Iterator[IO]:
-    # a name that nobody can foresee, of a file that does not exist yet: no link that somebody laid there is followed
+    # an unpredictable name, opened with mode "x": no link planted there is followed
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, mode.replace("w", "x")) as file:
@@ -59,12 +59,12 @@ def _replacing(path: Path, mode: str) -> Iterator[IO]:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    with contextlib.suppress(OSError):  # not every file system can do this, and the file is in its place
+    with contextlib.suppress(OSError):  # not every file system can do this, and the file is already in place
         sync(path.parent)
 
 
 def sync(path: Path) -> None:
-    """Bring a file, or a folder's names, to the disk, so that no loss of power undoes a replacement."""
+    """Flush a file, or a folder's entries, to the disk, so that a power failure cannot undo a replacement."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -73,7 +73,7 @@ def sync(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left half-written, in a folder that no other process writes to."""
+    """Remove temporary files of killed processes from a folder that no other process writes to."""
     for path in folder.glob(".*.tmp"):
         if _TEMPORARY.search(path.name):
             with contextlib.suppress(OSError):
@@ -81,15 +81,15 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder unless it is there. Raises UserError if it cannot be."""
+    """Make a folder unless it exists. Raises UserError if it cannot be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder}: no folder can be made there ({error.strerror}): name another")
+        raise UserError(f"{folder}: the folder cannot be made ({error.strerror}): name another")
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file. Raises ValueError or OSError if there is none."""
+    """The value in a JSON file. Raises OSError if it cannot be read, ValueError if it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:
@@ -97,12 +97,12 @@ def read_json(path: Path) -> Any:
 
 
 class Content(NamedTuple):
-    """A file, read once. What is made of `data` and its digest belong together, whatever becomes of the file meanwhile."""
+    """A file, read once, so that its values and its digest match even if the file changes meanwhile."""
     path: Path
     data: Union[bytes, memoryview]
 
 
-Source = Union[Path, Content]  # a file that is to be read, or that has been
+Source = Union[Path, Content]  # a file to read, or one already read
 
 
 def path_of(source: Source) -> Path:
@@ -115,16 +115,16 @@ def sha256(source: Source) -> str:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a JSON file, atomically. A list of numbers or texts is one line."""
-    text = json.dumps(value, indent=2)  # a line break is never within a text
+    """Write a JSON file atomically. A list of numbers or strings is one line."""
+    text = json.dumps(value, indent=2)  # strings never hold a line break
     text = re.sub(r"\[\n\s+([^][{}]*?)\n\s+\]", lambda found: "[" + re.sub(r",\n\s+", ", ", found.group(1)) + "]", text)
     with atomic_write(path, "w") as file:
         file.write(text + "\n")
 
 
 def write_npz(path: Path, arrays: Dict[str, np.ndarray], save: Callable = np.savez_compressed) -> Content:
-    """Write an npz file, atomically. arrays: name -> array. save: np.savez or np.savez_compressed. Returns what it holds."""
-    buffer = io.BytesIO()  # on a full disk NumPy's own writer complains a second time, when it is thrown away
+    """Write an npz file atomically. arrays: name -> array. save: np.savez or np.savez_compressed. Returns its bytes."""
+    buffer = io.BytesIO()  # on a full disk NumPy's own writer fails a second time, when it is deleted
     save(buffer, **arrays)
     with atomic_write(path) as file:
         file.write(buffer.getbuffer())
@@ -133,9 +133,9 @@ def write_npz(path: Path, arrays: Dict[str, np.ndarray], save: Callable = np.sav
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Make the folder of a run, and keep it from other processes that train. Raises UserError where one does already.
+    """Make a run's folder and lock it. Raises UserError if another process is training into it.
 
-    The claim ends with the process, however that ends. What killed processes left half-written is removed.
+    The lock ends with the process, even after a kill. Temporary files of killed processes are removed.
     """
     make_folder(folder)
     descriptor = os.open(folder, os.O_RDONLY)
@@ -148,15 +148,16 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def _lock(descriptor: int, folder: Path) -> bool:
-    """Whether the folder is this process's alone: some network file systems have no locks."""
+    """Lock a folder. Returns False with a warning on a file system without locks, as some network file systems are."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UserError(f"{folder}: another process trains into this folder: wait for its end, or name another folder with "
+        raise UserError(f"{folder}: another process is training into this folder: wait for it, or name another folder with "
                         "--output")
     except OSError as error:
         if error.errno not in WITHOUT_LOCKS:
             raise
-        streams.tell(f"warning: {folder}: its file system has no locks ({error.strerror}): let no other process train into it")
+        streams.tell(f"warning: {folder}: its file system has no locks ({error.strerror}): make sure that no other process "
+                     "trains into it")
         return False
     return True

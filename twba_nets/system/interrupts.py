@@ -1,6 +1,6 @@
-"""One line for Ctrl-C, SIGTERM and what the user can mend. No package is imported here.
+"""One line for Ctrl-C, SIGTERM and errors the user can fix.
 
-Nor is what takes long: until exit_at_once() is called, Ctrl-C is a traceback.
+Ctrl-C is a traceback until exit_at_once() is called, so this module imports no third-party package and nothing slow.
 """
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
     from typing import Any, Callable, Dict, Iterator, List, Optional, Type, Union
 
-PATIENCE = 2  # seconds that an interruption has to end the program
+PATIENCE = 2  # seconds before an interruption is repeated
 _at_once: List[bool] = []
 
 
 def exit_at_once(target: str = "setup") -> None:
-    """From now on end the program in one line on Ctrl-C or SIGTERM: for its imports, which leave nothing half done.
+    """From now on Ctrl-C or SIGTERM ends the program at once with one line. For its imports, which can stop anywhere.
 
-    A package that is missing also gets one line. target: make's, for the environment that the program needs. The standard
-    streams are prepared, too (streams.prepare).
+    A missing package also gets one line. target: make's target for the program's environment. Also prepares the standard
+    streams (streams.prepare).
     """
     _handle(lambda number, frame: _leave("stopped"))
     streams.prepare()
@@ -34,7 +34,7 @@ def exit_at_once(target: str = "setup") -> None:
         package = (getattr(error, "name", None) or "").partition(".")[0]
         if isinstance(error, ModuleNotFoundError) and not package.startswith("twba"):
             streams.tell(f"error: {package} is not installed for {sys.executable}: {_remedy(target)}")
-        elif isinstance(error, OSError):  # as of a help that a full disk has no room for
+        elif isinstance(error, OSError):  # such as --help redirected to a full disk
             streams.tell(f"error: {error}")
         else:
             sys.__excepthook__(kind, error, traceback)
@@ -46,14 +46,14 @@ def _remedy(target: str) -> str:
     from twba_nets.system import places
     if not places.IS_CHECKOUT:
         return "install it"
-    return f"run `make {target}`, then the same command by {target.replace('setup', '.venv')}/bin/python"
+    return f"run `make {target}`, then the same command with {target.replace('setup', '.venv')}/bin/python"
 
 
 @contextlib.contextmanager
 def exiting_at_once() -> Iterator[None]:
-    """The same within one_line_for_mistakes: for imports and TensorFlow's graphs, which leave nothing half done either.
+    """The same within one_line_for_mistakes, for imports and for building TensorFlow's graphs, which can also stop anywhere.
 
-    An exception would be swallowed, or shown with its traceback, by what is imported; TensorFlow's C code crashes of it.
+    An imported package may swallow an exception or print its traceback, and TensorFlow's C code crashes on one.
     """
     _at_once.append(True)
     try:
@@ -64,9 +64,9 @@ def exiting_at_once() -> Iterator[None]:
 
 @contextlib.contextmanager
 def one_line_for_mistakes(stopped: Union[str, Callable[[], str]]) -> Iterator[None]:
-    """One line on stderr and a non-zero exit for what the user can mend.
+    """One line on stderr and a non-zero exit for UserError, OSError, Ctrl-C and SIGTERM.
 
-    stopped: what Ctrl-C gets, or a function that says it then.
+    stopped: the line for an interruption, or a function that returns it.
     """
     interrupts = []
 
@@ -77,7 +77,7 @@ def one_line_for_mistakes(stopped: Union[str, Callable[[], str]]) -> Iterator[No
         if _at_once:
             _leave(say())
         interrupts.append(number)
-        signal.alarm(PATIENCE)  # once more, should this one get lost: in a destructor, in C code, in a bare `except`
+        signal.alarm(PATIENCE)  # repeats it if it gets lost in a destructor, in C code or in a bare `except`
         raise KeyboardInterrupt
 
     before = _handle(interrupt)
@@ -85,13 +85,13 @@ def one_line_for_mistakes(stopped: Union[str, Callable[[], str]]) -> Iterator[No
         try:
             yield
             if sys.stdout is not None:
-                sys.stdout.flush()  # here what cannot be written gets its line
-            if interrupts:  # this one got lost
+                sys.stdout.flush()  # an error in writing gets its line here
+            if interrupts:  # one got lost
                 raise KeyboardInterrupt
         finally:
             signal.alarm(0)
     except BaseException as error:
-        if interrupts:  # whatever came of it: TensorFlow's C code makes a SystemError of a KeyboardInterrupt
+        if interrupts:  # of whatever type: TensorFlow's C code turns a KeyboardInterrupt into a SystemError
             streams.tell("\n" + say())
             sys.exit(130)
         if isinstance(error, (UserError, OSError)):
@@ -110,8 +110,8 @@ def _leave(line: str) -> None:
 
 
 def _handle(handler: Callable[[int, Optional[FrameType]], None]) -> Dict[int, Any]:
-    """Set the signals' handler; returns those before, by signal. `docker stop` ends a run as Ctrl-C does."""
+    """Set the signals' handler. Returns the previous ones, by signal. `docker stop` sends SIGTERM."""
     numbers = [signal.SIGTERM, signal.SIGALRM]
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as it is in the background of a shell script
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a shell script's background jobs ignore it
         numbers.append(signal.SIGINT)
     return {number: signal.signal(number, handler) for number in numbers}

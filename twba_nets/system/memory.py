@@ -1,4 +1,4 @@
-"""glibc's allocator, set for programs that allocate large arrays again and again."""
+"""Settings of glibc's allocator for programs that allocate large arrays repeatedly."""
 import contextlib
 import ctypes
 
@@ -7,7 +7,7 @@ MALLOC = {-4: 0, -1: -1, -8: 1, -2: 1 << 28}
 
 
 def keep_freed() -> None:
-    """Have glibc keep freed memory for the next step: fetching it anew, zeroed, costs a third of a step."""
+    """Make glibc keep freed memory for the next step: getting it from the system, zeroed, costs a third of a step."""
     with contextlib.suppress(AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
         for parameter, value in MALLOC.items():

@@ -1,4 +1,4 @@
-"""How far a long computation is: a bar on a terminal, a line every half minute in a log."""
+"""Progress of a long computation: a bar on a terminal, a line every half minute in a log."""
 import time
 from typing import Union
 
@@ -10,7 +10,7 @@ EVERY = 30  # seconds between two lines of a log
 
 
 class Lines:
-    """What a log gets instead of tqdm's bar: how many images are done, how fast, how long the rest takes, on stderr."""
+    """Replaces tqdm's bar in a log: prints images done, speed and time left to stderr."""
 
     def __init__(self, total: int, what: str):
         self.total, self.what, self.n, self.postfix = total, what, 0, ""
@@ -33,14 +33,14 @@ class Lines:
                          f"{duration((self.total - self.n) / rate)} left{self.postfix}")
 
     def set_postfix(self, **figures: object) -> None:
-        """Figures that the next lines end with."""
+        """Set the figures at the end of the next lines."""
         self.postfix = "".join(f", {name} {figure}" for name, figure in figures.items())
 
 
 def bar(total: int, what: str, shown: bool = True) -> Union[tqdm, Lines]:
-    """A context manager with update(n) and set_postfix(**figures), for so many images.
+    """A context manager with update(n) and set_postfix(**figures). total: number of images.
 
-    what: what is done with them. shown: whether this is the one of several processes that tells of it.
+    what: the description. shown: whether this process shows it, one of several processes.
     """
     if streams.is_terminal() or not shown:
         return tqdm(total=total, desc=what, unit=" images", leave=False, disable=not shown)
@@ -48,7 +48,7 @@ def bar(total: int, what: str, shown: bool = True) -> Union[tqdm, Lines]:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: 45 s, 12 min, 3 h 20 min, 2 d 4 h."""
+    """Seconds as text: 45 s, 12 min, 3 h 20 min, 2 d 4 h."""
     minutes = int(seconds) // 60
     if minutes < 1:
         return f"{int(seconds)} s"

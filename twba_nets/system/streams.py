@@ -1,4 +1,4 @@
-"""stdout and stderr, which end no program: closed ones, pipes that nobody reads, narrow encodings. No package is imported."""
+"""stdout and stderr that never end a program, even if closed, unread or of a narrow encoding."""
 from __future__ import annotations
 
 import contextlib
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class _File(io.FileIO):
-    """The file of a standard stream. Once nobody reads it, what is written there is dropped, and the program goes on."""
+    """The file of a standard stream. Once its reader is gone, it drops what is written, and the program continues."""
 
     def __init__(self, file, name):
         super().__init__(file, "w", closefd=False)
@@ -23,17 +23,17 @@ class _File(io.FileIO):
             return super().write(data)
         except OSError as error:
             _to_null(self.fileno())
-            # a pipe's reader or a terminal is gone; stderr has nowhere to complain
+            # a pipe's reader or a terminal is gone; stderr has nowhere to report it
             if isinstance(error, ConnectionError) or self.terminal or self.spoken == "stderr":
                 return len(data)
             raise OSError(error.errno, error.strerror, self.spoken) from None
 
 
 def prepare() -> None:
-    """Make a program's own stdout and stderr such that they end it by no mistake of theirs.
+    """Make stdout and stderr safe to write to.
 
-    A closed one is the null device, so that no other file gets its number. What cannot be encoded is escaped. What nobody
-    reads any more is dropped. A full disk under stdout is an OSError, once.
+    A closed one becomes the null device, so that no other file gets its number. Characters that cannot be encoded are
+    escaped. Output without a reader is dropped. A full disk under stdout raises one OSError.
     """
     null = os.open(os.devnull, os.O_RDWR)
     while null <= 2:
@@ -42,7 +42,7 @@ def prepare() -> None:
     os.close(null)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is getattr(sys, f"__{name}__"):  # else somebody has put another there
+        if stream is getattr(sys, f"__{name}__"):  # else it has been replaced, as pytest does
             setattr(sys, name, _writer(stream, name))
 
 
@@ -59,7 +59,7 @@ def _to_null(descriptor):
 
 
 def is_terminal() -> bool:
-    """Whether stderr is a terminal. A daemon may have none, a closed one, or something else in its place."""
+    """Whether stderr is a terminal. A daemon may have no stderr, a closed one, or another object in its place."""
     try:
         return sys.stderr.isatty()
     except (AttributeError, ValueError):
@@ -67,17 +67,17 @@ def is_terminal() -> bool:
 
 
 def tell(line: str) -> None:
-    """A line on stderr, where there is one."""
+    """Print a line to stderr, if there is one."""
     if sys.stderr is not None:
-        with contextlib.suppress(AttributeError, OSError, ValueError):  # it has no flush(), a full disk, or is closed
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # it has no flush(), its disk is full, it is closed
             print(line, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def optional(what: str) -> Iterator[None]:
-    """Something that a program can do without: its failure is a warning."""
+    """Run an optional step: an exception in it becomes a warning. what: the warning's text."""
     try:
         yield
     except Exception as error:
         first = (str(error).splitlines() or [""])[0][:200]
-        tell(f"warning: {what} ({type(error).__name__}: {first}): all else goes on")
+        tell(f"warning: {what} ({type(error).__name__}: {first}); everything else continues")
