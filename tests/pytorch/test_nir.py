@@ -38,7 +38,7 @@ def exported(network, folder, *flags):
 
 def simulate(simulator, graph, spikes, architecture=PAPER):
     """One time step: input spikes bool [N, H, W, C] -> the later maps, name -> bool [N, H, W, C], channels as in the network."""
-    graph, maps = nir.read(graph, type_check=False), {}  # which has no idea of groups
+    graph, maps = nir.read(graph, type_check=False), {}  # the check takes one group's channels for all
     network, channels = simulator(graph), json.loads(graph.metadata.get("channels", "{}"))
 
     def record(module, inputs, outputs):
