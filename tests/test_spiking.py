@@ -1,11 +1,13 @@
 """The exported network's file, and its NumPy reference."""
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
-from helpers import integrate_events, random_architecture, random_network
+from helpers import SEEDS, integrate_events, random_architecture, random_network
 from twba_chip.spiking import file as spiking_file, reference
+from twba_chip.spiking.order import in_readers_order
 from twba_nets.network.architecture import PAPER
 from twba_nets.system.errors import UserError
 
@@ -204,3 +206,26 @@ def test_shapes_that_do_not_fit():
 def test_images_that_are_not_standardised(x):
     with pytest.raises(ValueError, match="finite float32"):
         reference.encode(random_network(), x)
+
+
+@pytest.mark.parametrize("seed", [None, *SEEDS])
+def test_a_network_in_its_readers_order_spikes_the_same(seed):
+    """Each group reads a block of neighbours there."""
+    network = random_network("twba", 3, PAPER if seed is None else random_architecture(seed))
+    architecture, (ordered, orders) = network.architecture, in_readers_order(network)
+    assert list(orders) == list(architecture.map_shapes) and (np.diff(orders[architecture.stages[-1].map]) == 1).all()
+    x = np.random.RandomState(4).normal(0, 1, (2, architecture.image_size, architecture.image_size, architecture.channels))
+    x = x.astype(np.float32)
+    spikes, expected = reference.encode(network, x), reference.encode(ordered, x)
+    np.testing.assert_array_equal(spikes[..., orders[architecture.encoder.map]], expected)
+    maps, spikes = reference.forward(network, spikes), spikes[..., orders[architecture.encoder.map]]
+    for stage in architecture.hidden:
+        order, weights, thresholds = orders[stage.map], *(ordered.arrays[f"{stage.conv}/{part}"] for part in (
+            "weights", "thresholds"))
+        alone = dataclasses.replace(stage, groups=1, channels=stage.channels // stage.groups)
+        found = np.zeros((2,) + stage.map_shape, bool)
+        for group, block in enumerate(np.split(spikes, stage.groups, axis=3)):
+            own = order // stage.filters == group
+            found[..., own] = reference.fire(reference.integrate(block, weights[..., own], alone), thresholds[own])
+        np.testing.assert_array_equal(found[..., np.argsort(order)], maps[stage.map], stage.map)
+        spikes = found

@@ -1,4 +1,5 @@
 """The NIR export, run in two simulators that others wrote, spikes as the NumPy reference does."""
+import json
 import subprocess
 import sys
 
@@ -20,21 +21,25 @@ from twba_nets.network.architecture import PAPER
 simulators = pytest.mark.parametrize("simulator", [norse.torch.from_nir, import_from_nir], ids=["Norse", "snnTorch"])
 
 
+flags = pytest.mark.parametrize("flags", [[], ["--groups"]], ids=["zeros", "groups"])
+
+
 @pytest.fixture(scope="module")
 def random_graph(random_export, tmp_path_factory):
     return exported(random_export, tmp_path_factory.mktemp("nir"))
 
 
-def exported(network, folder):
+def exported(network, folder, *flags):
     """The path of a network's graph, as the command writes it."""
     path = folder / "graph.nir"
-    export_nir.main([str(network), str(path)])
+    export_nir.main([str(network), str(path), *flags])
     return path
 
 
 def simulate(simulator, graph, spikes, architecture=PAPER):
-    """One time step: input spikes bool [N, H, W, C] -> the later maps, name -> bool [N, H, W, C]."""
-    network, maps = simulator(nir.read(graph)), {}
+    """One time step: input spikes bool [N, H, W, C] -> the later maps, name -> bool [N, H, W, C], channels as in the network."""
+    graph, maps = nir.read(graph, type_check=False), {}  # the check takes one group's channels for all
+    network, channels = simulator(graph), json.loads(graph.metadata.get("channels", "{}"))
 
     def record(module, inputs, outputs):
         spikes, state = outputs
@@ -47,7 +52,8 @@ def simulate(simulator, graph, spikes, architecture=PAPER):
         last, state = network(torch.from_numpy(spikes).permute(0, 3, 1, 2).float())
     assert torch.equal(last, maps[architecture.stages[-1].map])
     assert all(torch.equal(spikes, (spikes > 0).float()) for spikes in maps.values())
-    return {name: spikes.permute(0, 2, 3, 1).numpy() > 0 for name, spikes in maps.items()}
+    maps = {name: spikes.permute(0, 2, 3, 1).numpy() > 0 for name, spikes in maps.items()}
+    return {name: spikes[..., np.argsort(channels[name])] if name in channels else spikes for name, spikes in maps.items()}
 
 
 def assert_equal_ours(simulated, network, spikes):
@@ -74,11 +80,12 @@ def test_a_random_network_on_spikes_of_all_densities(simulator, random_export, r
     assert_equal_ours(simulate(simulator, random_graph, spikes), spiking_file.load(random_export), spikes)
 
 
+@flags
 @simulators
-def test_the_released_network_on_cifar10(simulator, released_export, cifar10_images, tmp_path):
+def test_the_released_network_on_cifar10(simulator, flags, released_export, cifar10_images, tmp_path):
     network = spiking_file.load(released_export)
     spikes = reference.encode(network, reference.central_crop(cifar10_images, PAPER))
-    assert_equal_ours(simulate(simulator, exported(released_export, tmp_path), spikes), network, spikes)
+    assert_equal_ours(simulate(simulator, exported(released_export, tmp_path, *flags), spikes), network, spikes)
 
 
 def test_the_form_is_the_one_that_all_can_read(random_graph):
@@ -95,6 +102,19 @@ def test_the_form_is_the_one_that_all_can_read(random_graph):
         for stage in PAPER.hidden:
             assert set(file[f"node/nodes/{stage.conv}_spikes"]) - {"metadata"} == {"type", "r", "v_threshold"}
     assert graph.metadata == {"variant": "twba", "source": '{"checkpoint": "none"}'}
+
+
+@simulators
+def test_groups_in_place_of_zeros(simulator, random_export, tmp_path):
+    path, network, spikes = exported(random_export, tmp_path, "--groups"), spiking_file.load(random_export), random_spikes(20)
+    assert_equal_ours(simulate(simulator, path, spikes), network, spikes)
+    graph = nir.read(path, type_check=False)
+    convolutions = {stage.conv: graph.nodes[stage.conv] for stage in PAPER.hidden}
+    assert {name: node.groups for name, node in convolutions.items() if node.groups > 1} == {"cnn2": 8, "cnn6": 16, "cnn8": 8}
+    assert sum(node.weight.size for node in convolutions.values()) == 9_388_032
+    assert set(json.loads(graph.metadata["channels"])) == {"cnn1", "cnn4", "cnn7"}
+    with pytest.raises(ValueError, match="cnn2"):
+        nir.read(path)  # when this reads, docs/readers.md is to say so
 
 
 def test_a_bad_file_gets_one_line(bad_export, tmp_path):

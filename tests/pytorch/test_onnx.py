@@ -146,11 +146,17 @@ def test_qonnx_annotates_the_weights_of_every_group(variant, datatype, tmp_path)
     kernels = {constant.name: onnx.numpy_helper.to_array(constant) for constant in graph.initializer}
     annotated = {entry.tensor_name: [(pair.key, pair.value) for pair in entry.quant_parameter_tensor_names]
                  for entry in graph.quantization_annotation}
+    assert annotated.pop("bn0") == [("finn_datatype", "BINARY"), ("tensor_layout", "['N', 'H', 'W', 'C']")]
+    for node in graph.node:
+        if node.op_type == "Split":
+            assert [annotated.pop(part) for part in node.output] == len(node.output) * [[("finn_datatype", "BINARY")]]
     assert len(annotated) == sum(stage.groups for stage in PAPER.hidden)
     assert all(pairs == [("finn_datatype", datatype)] for pairs in annotated.values())
     for stage in PAPER.hidden:
-        weights = np.concatenate([kernels[f"{conv}/1"] for conv, _ in stage.group_names])
-        np.testing.assert_array_equal(weights, network.arrays[f"{stage.conv}/weights"].transpose(3, 2, 0, 1))
+        weights = network.arrays[f"{stage.conv}/weights"].transpose(3, 2, 0, 1)
+        for (conv, _), own in zip(stage.group_names, np.split(weights, stage.groups)):
+            by_reader = np.concatenate([own[reader::stage.reader.groups] for reader in range(stage.reader.groups)])
+            np.testing.assert_array_equal(kernels[f"{conv}/1"], by_reader)
 
 
 @pytest.mark.parametrize("main", [export_onnx.main, export_qonnx.main], ids=["ONNX", "QONNX"])

@@ -85,8 +85,8 @@ class MultiThreshold(OpRun):
     op_domain = qonnx_model.DOMAIN
 
     def _run(self, x, thresholds, out_dtype=None, data_layout=None):
-        assert (out_dtype, data_layout, thresholds.shape) == ("BINARY", "NCHW", (x.shape[1], 1))
-        return ((x >= thresholds[:, :, None]).astype(np.float32),)
+        assert (out_dtype, data_layout, thresholds.shape) == ("BINARY", "NHWC", (x.shape[3], 1))
+        return ((x >= thresholds[:, 0]).astype(np.float32),)
 
 
 class Run:
@@ -201,15 +201,18 @@ def encoded(run):
     return network, reference.encode(network, reference.central_crop(run.dataset.x_test, network.architecture))
 
 
-def test_nir(run):
+@pytest.mark.parametrize("flags", [[], ["--groups"]], ids=["zeros", "groups"])
+def test_nir(run, flags):
     network, spikes = encoded(run)
-    nir_graph.main([str(run.exported), str(run.out / "own.nir")])
+    nir_graph.main([str(run.exported), str(run.out / "own.nir"), *flags])
     maps = simulate(norse.torch.from_nir, run.out / "own.nir", spikes, run.architecture)
     expected = reference.forward(network, spikes)
     assert list(maps) == list(expected) == ["conv2", "conv3", "conv4"]
     for name in maps:
         np.testing.assert_array_equal(maps[name], expected[name], name)
-    assert nir.read(run.out / "own.nir").metadata["variant"] == run.variant
+    graph = nir.read(run.out / "own.nir", type_check=not flags)
+    assert graph.metadata["variant"] == run.variant
+    assert [graph.nodes[name].groups for name in maps] == [1, 4 if flags else 1, 1]
 
 
 @pytest.mark.parametrize("flags", [[], ["--float"]], ids=["integers", "floats"])
@@ -221,19 +224,37 @@ def test_onnx(run, flags):
     assert_whole_network_equals_ours(model, Level.ORT_ENABLE_ALL, network, run.dataset.x_test)
 
 
+def qonnx_maps(path, source, values):
+    """What a QONNX file makes of values [N, ...]: its outputs, and its maps in the network's order of channels, an image each."""
+    model = onnx.load(path)
+    channels = json.loads({entry.key: entry.value for entry in model.metadata_props}["channels"])
+    assert list(channels) == ["norm1", "conv2"]
+    model.graph.output.extend(info for info in model.graph.value_info if info.name in ("norm1", "conv2", "conv3", "conv4"))
+    session = ReferenceEvaluator(model, new_ops=[MultiThreshold])
+    for value in values:
+        value = value[..., channels[source]] if source in channels else value
+        found = dict(zip(session.output_names, session.run(None, {source: value[np.newaxis]})))
+        yield {name: x[0][..., np.argsort(channels[name])] if name in channels else x[0] for name, x in found.items()}
+
+
 def test_qonnx(run):
     """By ONNX's own reference, with QONNX's operator."""
     network, spikes = encoded(run)
     qonnx_model.main([str(run.exported), str(run.out / "own.qonnx")])
-    model = onnx.load(run.out / "own.qonnx")
-    annotated = [pair.value for entry in model.graph.quantization_annotation for pair in entry.quant_parameter_tensor_names]
-    assert annotated == [{"twba": "TERNARY", "bwba": "BIPOLAR"}[run.variant]] * (2 + 4 + 1)
     maps = reference.forward(network, spikes)
     expected = {"norm1": spikes, **maps, "logits": reference.classify(network, maps["conv4"])}
-    model.graph.output.extend(model.graph.value_info)
-    session = ReferenceEvaluator(model, new_ops=[MultiThreshold])
-    for index in range(3):
-        found = dict(zip(session.output_names, session.run(None, {"images": run.dataset.x_test[index:index + 1]})))
-        np.testing.assert_allclose(found["logits"][0], expected["logits"][index], rtol=1e-4, atol=1e-4)
-        for name in run.architecture.map_shapes:
-            np.testing.assert_array_equal(found[name][0].transpose(1, 2, 0), expected[name][index], name)
+    for index, found in enumerate(qonnx_maps(run.out / "own.qonnx", "images", run.dataset.x_test[:3])):
+        np.testing.assert_allclose(found.pop("logits"), expected["logits"][index], rtol=1e-4, atol=1e-4)
+        assert set(found) == set(run.architecture.map_shapes)
+        for name in found:
+            np.testing.assert_array_equal(found[name], expected[name][index], name)
+
+
+def test_qonnx_of_the_hidden_stages(run):
+    network, spikes = encoded(run)
+    qonnx_model.main([str(run.exported), str(run.out / "hidden.qonnx"), "--hidden"])
+    maps = reference.forward(network, spikes)
+    for index, found in enumerate(qonnx_maps(run.out / "hidden.qonnx", "norm1", spikes[:3].astype(np.float32))):
+        assert set(found) == set(maps)
+        for name in found:
+            np.testing.assert_array_equal(found[name], maps[name][index], name)

@@ -25,6 +25,10 @@ READERS = {
     "tvm": (".venv-torch", "apache-tvm==0.27.0.post1 apache-tvm-ffi==0.1.15.post2"),
     "ncnn": (".venv-torch", "ncnn==1.0.20261020 pnnx==20261020"),
     "qonnx": (".venv-torch", "qonnx==1.0.0 toposort==1.10"),
+    "finn": (".venv-torch", "finn-plus==1.6.1 qonnx==1.0.0 toposort==1.10 annotated-types==0.8.0 attrs==26.1.0 bitarray==3.12.3 "
+             "bitstring==4.3.1 cffi==2.1.1 click==8.1.8 clize==5.0.2 mashumaro==3.23 mip==1.17.0 onnx-ir==1.1.0 "
+             "onnx-passes==0.4.1 onnxscript==0.7.2 pandas==2.3.3 psutil==7.2.2 pycparser==3.12 pydantic==2.14.4 "
+             "pydantic-core==2.50.5 pytz==2026.6 PyYAML==6.0.4 rich==13.9.4 sigtools==4.0.1 typing-inspection==0.4.5"),
     "litert": (".venv-torch", "ai-edge-litert==2.3.0"),
     "paibox": (".venv-torch", "paibox==1.2.2 paicorelib==1.4.1 pydantic==2.14.4 pydantic-core==2.50.5 annotated-types==0.8.0 "
                "typing-inspection==0.4.5"),

@@ -1,4 +1,6 @@
 """qonnx infers the data types of the QONNX file, runs it, and lowers its convolutions to matrix products."""
+import json
+
 import numpy as np
 import pytest
 from qonnx.core.modelwrapper import ModelWrapper
@@ -21,11 +23,13 @@ def lowered(model):
 
 
 def assert_equal(network, model, images):
-    """All nine maps and the predictions, an image at a time."""
+    """All nine maps, which the model has as NHWC in the readers' order, and the predictions, an image at a time."""
+    channels = json.loads({entry.key: entry.value for entry in model.model.metadata_props}["channels"])
     for index in range(images):
         results = execute_onnx(model, {"images": network.images[index:index + 1]}, return_full_exec_context=True)
         for name, spikes in network.maps.items():
-            np.testing.assert_array_equal(results[name], spikes[index:index + 1], name)
+            order = channels.get(name, slice(None))
+            np.testing.assert_array_equal(results[name], np.moveaxis(spikes[index:index + 1, order], 1, 3), name)
         assert results["logits"].argmax() == network.predictions[index]
 
 

@@ -1,10 +1,18 @@
 """The maps that a network in PyTorch's modules makes of a network's input spikes."""
+import json
 from typing import Dict
 
+import nir
 import numpy as np
 import torch
 
 from conftest import HIDDEN
+
+
+def in_network_order(maps: Dict[str, np.ndarray], graph: nir.NIRGraph) -> Dict[str, np.ndarray]:
+    """Maps [N, C, H, W] of a graph with groups, whose metadata name those that are in another order."""
+    channels = json.loads(graph.metadata["channels"])
+    return {name: spikes[:, np.argsort(channels[name])] if name in channels else spikes for name, spikes in maps.items()}
 
 
 def simulate(module: torch.nn.Module, spikes: np.ndarray) -> Dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ from typing import Tuple
 
 import numpy as np
 
+from twba_chip.spiking.order import by_reader
 from twba_nets.network.architecture import Stage
 
 # the points of Winograd's F(4x4, 3x3), by which floats.c computes the second float stage, but for infinity
@@ -16,7 +17,7 @@ PLANE_BYTES = 32  # of planes.c: a bit of 256 images
 
 def bit_order(stage: Stage) -> np.ndarray:
     """A group's filters in the order of their bits, int [filters]."""
-    return np.arange(stage.filters).reshape(-1, stage.reader.groups).T.ravel()
+    return by_reader(stage.filters, stage.reader.groups)
 
 
 def channel_places(stage: Stage) -> np.ndarray:
@@ -28,9 +29,7 @@ def channel_places(stage: Stage) -> np.ndarray:
 
 def channel_order(stage: Stage) -> np.ndarray:
     """The channel that each bit of a position is, int [C]."""
-    order = np.empty(stage.output_channels, int)
-    order[channel_places(stage)] = np.arange(stage.groups)[:, None] * stage.filters + bit_order(stage)
-    return order
+    return by_reader(stage.output_channels, stage.reader.groups)
 
 
 def winograd(kernel: np.ndarray) -> np.ndarray:

@@ -30,6 +30,7 @@ from twba_nets.network import architecture as arch
 from twba_nets.system import places
 from twba_nets.network.architecture import Architecture, Stage
 from twba_chip.spiking.file import SpikingNetwork
+from twba_chip.spiking.order import by_reader
 from twba_nets.system.arrays import Arrays
 from twba_nets.system.files import atomic_write, make_folder
 
@@ -78,11 +79,20 @@ class Graph:
         self.nodes.append(helper.make_node(operator, names, [output], name=output, **attributes))
         return output
 
+    def split(self, name: str, value: str, parts: int, size: int) -> Sequence[str]:
+        """Cut the last of four axes, of this size, into equal parts; returns their names."""
+        if parts == 1:
+            return [value]
+        self.add("Split", f"{name}/split", value, np.full(parts, size // parts), axis=3)
+        self.nodes[-1].output[:] = [f"{name}/part{part + 1}" for part in range(parts)]
+        return self.nodes[-1].output
+
 
 class Form(abc.ABC):
     """What a spike is, and how a model computes it. Each method adds nodes and returns the name of their output."""
     spike_type: type
     batch: Union[str, int] = "N"
+    channels_last = False
     domains: Sequence[str] = ("",)  # of its operators
 
     @abc.abstractmethod
@@ -152,8 +162,8 @@ def build(network: SpikingNetwork, form: Form = Integers()) -> onnx.ModelProto:
     for stage in architecture.stages:
         x = _hidden(graph, arrays, stage, x, form) if stage.quantised else _float_stage(graph, arrays, stage, x, form)
     _classify(graph, arrays, architecture, form.as_float(graph, x))
-    maps = [_value(name, form.spike_type, form.batch, channels, height, width)
-            for name, (height, width, channels) in architecture.map_shapes.items()]
+    maps = [_value(name, form.spike_type, form.batch, *(shape if form.channels_last else shape[2:] + shape[:2]))
+            for name, shape in architecture.map_shapes.items()]
     proto = helper.make_graph(
         graph.nodes, "twba_nets", [_value("images", np.uint8, form.batch, *architecture.picture_shape)],
         [_value("logits", np.float32, form.batch, architecture.classes)], graph.constants, value_info=maps)
@@ -167,8 +177,7 @@ def _gather_groups(graph: Graph, stage: Stage, spikes: str) -> str:
     """ONNX's groups read adjacent channels: bring i, i + groups, i + 2 groups, ... together."""
     if stage.groups == 1:
         return spikes
-    order = np.arange(stage.channels).reshape(-1, stage.groups).T.ravel()
-    return graph.add("Gather", f"{stage.conv}/groups", spikes, order, axis=1)
+    return graph.add("Gather", f"{stage.conv}/groups", spikes, by_reader(stage.channels, stage.groups), axis=1)
 
 
 def _shuffle_groups(graph: Graph, stage: Stage, spikes: str) -> str:

@@ -3,10 +3,15 @@
 QONNX is ONNX with operators and annotations for few bits, https://github.com/fastmachinelearning/qonnx. The model is
 export_onnx's but for the spikes:
 
-- A hidden stage is a Conv whose weights are annotated as TERNARY or BIPOLAR, then a MultiThreshold of one integer threshold
-  a neuron. qonnx's InferDataTypes thus finds that all nine maps are BINARY.
-- Groups are a Conv each, between a Gather of the channels that it reads and a Concat: qonnx lowers no convolution with
-  groups to a matrix product (but for depthwise ones), and zeros in dense kernels, ten times the weights, are not BIPOLAR.
+- A hidden stage's weights are annotated as TERNARY or BIPOLAR, and a MultiThreshold of one integer threshold a neuron makes
+  its spikes. qonnx's InferDataTypes thus finds that all nine maps are BINARY.
+- Groups are a Conv and a MultiThreshold each: qonnx lowers no convolution with groups to a matrix product (but for depthwise
+  ones), and zeros in dense kernels, ten times the weights, are not BIPOLAR.
+- Maps are NHWC and in their reader's order (order.in_readers_order). So a Split gives each group the neighbours that it
+  reads. FINN has layers for Split and Concat of the last axis, and none for a Gather of channels. It drops the Transposes
+  about a Conv.
+- The property `channels` (JSON) says which of the exported network's channels is at each place of a map that is not in its
+  order: bn0 and hidden ones, but not the last.
 - The batch is 1, as qonnx's transformations want it.
 """
 from twba_nets.system import interrupts
@@ -15,18 +20,23 @@ if __name__ == "__main__":
     interrupts.exit_at_once("setup-torch")  # the imports below take seconds
 
 import argparse
-from typing import Sequence
+import itertools
+import json
+from typing import Optional, Sequence
 
 import numpy as np
 import onnx
+import onnx.utils
+from onnx import helper
 
 from twba_chip.formats.onnx_model import Form, Graph, build as build_onnx, geometry, write
 from twba_nets import command_line
-from twba_nets.network.architecture import Stage
 from twba_nets.network.quantisers import WEIGHTS
 from twba_chip.spiking.file import SpikingNetwork
+from twba_chip.spiking.order import by_reader, in_readers_order
 
 DOMAIN = "qonnx.custom_op.general"
+CHANNELS_FIRST, CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
 def main(argv: Sequence[str] = None) -> None:
@@ -36,52 +46,87 @@ def main(argv: Sequence[str] = None) -> None:
         "standardisation are in the model) to logits (float32 [1, classes]). Weights are TERNARY or BIPOLAR, all spikes BINARY.")
     command_line.add_network(parser)
     parser.add_argument("out", type=command_line.path, help="the file to write, as in twba.qonnx")
+    parser.add_argument("--hidden", action="store_true",
+                        help="the hidden stages alone, of which FINN makes hardware: from the input spikes (of the paper's "
+                        "network bn0's map, NHWC 1x24x24x64, its channels in the order that the property `channels` has) to the "
+                        "last map")
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):
-        write(args.network, args.out, build)
+        write(args.network, args.out, _hidden if args.hidden else build)
+
+
+def _hidden(network: SpikingNetwork) -> onnx.ModelProto:
+    return build(network, network.architecture.encoder.map)
 
 
 class MultiThresholds(Form):
-    """A spike is the float32 1, which a MultiThreshold gives where a potential reaches the threshold."""
+    """A spike is the float32 1, which a MultiThreshold gives where a potential reaches the threshold. Maps are NHWC."""
     spike_type = np.float32
     batch = 1
+    channels_last = True
     domains = ("", DOMAIN)
 
     def encode(self, graph, stage, potentials):
-        return _threshold(graph, stage, potentials, np.zeros(stage.output_channels))
+        return _threshold(graph, stage.map, potentials, np.zeros(stage.output_channels))
 
     def fire(self, graph, stage, spikes, weights, thresholds):
-        potentials = [_group(graph, stage, spikes, weights, group) for group in range(stage.groups)]
-        if stage.groups > 1:
-            potentials = [graph.add("Concat", f"{stage.conv}/potentials", *potentials, axis=1)]
-        return _threshold(graph, stage, potentials[0], thresholds)
+        owners = by_reader(stage.output_channels, stage.reader.groups) // stage.filters
+        parts = []  # [group][reader]
+        for group, seen in enumerate(graph.split(stage.conv, spikes, stage.groups, stage.channels)):
+            name, _ = stage.group_names[group]
+            seen = graph.add("Transpose", f"{name}/seen", seen, perm=CHANNELS_FIRST)
+            kernel = weights[owners == group].astype(np.float32)
+            potentials = graph.add("Conv", name, seen, kernel, **dict(geometry(stage), group=1))
+            own = _threshold(graph, f"{name}/spikes" if stage.groups > 1 else stage.map, potentials, thresholds[owners == group])
+            if stage.groups == 1:  # already in the reader's order
+                return own
+            parts.append(graph.split(f"{name}/spikes", own, stage.reader.groups, stage.filters))
+        return graph.add("Concat", stage.map, *itertools.chain(*zip(*parts)), axis=3)
 
     def as_float(self, graph, spikes):
-        return spikes
+        return graph.add("Transpose", "spikes", spikes, perm=CHANNELS_FIRST)
 
 
-def _group(graph: Graph, stage: Stage, spikes: str, weights: np.ndarray, group: int) -> str:
-    """The potentials of one group's neurons."""
-    name, _ = stage.group_names[group]
-    if stage.groups > 1:
-        spikes = graph.add("Gather", f"{name}/spikes", spikes, np.arange(group, stage.channels, stage.groups), axis=1)
-    neurons = slice(group * stage.filters, (group + 1) * stage.filters)
-    return graph.add("Conv", name, spikes, weights[neurons].astype(np.float32), **dict(geometry(stage), group=1))
+def _threshold(graph: Graph, output: str, potentials: str, thresholds: np.ndarray) -> str:
+    """Spikes NHWC. potentials: NCHW."""
+    potentials = graph.add("Transpose", f"{output}/potentials", potentials, perm=CHANNELS_LAST)
+    return graph.add("MultiThreshold", output, potentials, thresholds.astype(np.float32)[:, np.newaxis], domain=DOMAIN,
+                     out_dtype="BINARY", data_layout="NHWC")
 
 
-def _threshold(graph: Graph, stage: Stage, potentials: str, thresholds: np.ndarray) -> str:
-    return graph.add("MultiThreshold", stage.map, potentials, thresholds.astype(np.float32)[:, np.newaxis], domain=DOMAIN,
-                     out_dtype="BINARY", data_layout="NCHW")
-
-
-def build(network: SpikingNetwork) -> onnx.ModelProto:
-    """The model of a network. Its properties are the variant and the source (JSON)."""
-    model = build_onnx(network, MultiThresholds())
+def build(network: SpikingNetwork, first: Optional[str] = None) -> onnx.ModelProto:
+    """The model of a network, or of the part from this map of spikes to the last. Its properties are the variant, the source and
+    the channels (both JSON).
+    """
+    ordered, orders = in_readers_order(network)
+    model = build_onnx(ordered, MultiThresholds())
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    if first:
+        model = _from_to(model, first, network.architecture.stages[-1].map)
+    channels = {name: order.tolist() for name, order in orders.items() if (np.diff(order) != 1).any()}
+    helper.set_model_props(model, dict(properties, channels=json.dumps(channels)))
+    _annotate(model, first or network.architecture.encoder.map, finn_datatype="BINARY", tensor_layout=str(list("NHWC")))
     for node in model.graph.node:
         if node.op_type == "Conv" and len(node.input) == 2:  # the float stages' have biases
-            datatype = onnx.StringStringEntryProto(key="finn_datatype", value=WEIGHTS[network.variant].datatype)
-            model.graph.quantization_annotation.add(tensor_name=node.input[1], quant_parameter_tensor_names=[datatype])
+            _annotate(model, node.input[1], finn_datatype=WEIGHTS[network.variant].datatype)
+        elif node.op_type == "Split":  # of which InferDataTypes does not know
+            for part in node.output:
+                _annotate(model, part, finn_datatype="BINARY")
     return model
+
+
+def _from_to(model: onnx.ModelProto, first: str, last: str) -> onnx.ModelProto:
+    """The part of a model from one value to another."""
+    part = onnx.utils.Extractor(model).extract_model([first], [last])
+    inner = [info for info in part.graph.value_info if info.name not in (first, last)]  # qonnx wants each value described once
+    del part.graph.value_info[:]
+    part.graph.value_info.extend(inner)
+    return part
+
+
+def _annotate(model: onnx.ModelProto, tensor: str, **values: str) -> None:
+    pairs = [onnx.StringStringEntryProto(key=key, value=value) for key, value in values.items()]
+    model.graph.quantization_annotation.add(tensor_name=tensor, quant_parameter_tensor_names=pairs)
 
 
 if __name__ == "__main__":
