@@ -1,7 +1,5 @@
 """Exported networks for the tests of NIR and ONNX: a random one, the released one, and files that are damaged."""
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,14 +31,6 @@ def random_export(tmp_path_factory):
 @pytest.fixture(scope="session")
 def digit_images():
     return digits.load().x_test[:IMAGES]
-
-
-@pytest.fixture(scope="session")
-def cifar10_dir():
-    folder = os.environ.get(cifar10.ENVIRONMENT_VARIABLE)
-    if not folder:
-        pytest.skip(f"set {cifar10.ENVIRONMENT_VARIABLE} to the folder of cifar-10-batches-py to run this test")
-    return Path(folder)
 
 
 @pytest.fixture(scope="session")

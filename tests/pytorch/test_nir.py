@@ -1,5 +1,6 @@
 """The NIR export, run in two simulators that others wrote, spikes as the NumPy reference does."""
 import json
+import re
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import torch
 from snntorch.import_nir import import_from_nir
 
 from exports import (  # noqa: F401 (fixtures)
-    assert_refused, bad_export, cifar10_dir, cifar10_images, digit_images, random_export, random_spikes, released_export)
+    assert_refused, bad_export, cifar10_images, digit_images, random_export, random_spikes, released_export)
 from helpers import REPOSITORY, process_error
 from twba_chip.formats import nir_graph as export_nir
 from twba_chip.spiking import file as spiking_file, reference
@@ -136,3 +137,13 @@ def test_a_full_disk(random_export, tmp_path):
                           text=True)
     assert process_error(done.returncode, done.stderr).startswith(f"{out}: could not be written (File too large)")
     assert not list(out.parent.iterdir())
+
+
+def test_the_example_of_docs(cifar10_dir, monkeypatch):
+    """docs/readers.md's block, as it stands, from the checkout."""
+    monkeypatch.chdir(REPOSITORY)
+    variables, page = {}, (REPOSITORY / "docs" / "readers.md").read_text()
+    exec(re.search("```python\n(.*?)```", page, re.DOTALL).group(1), variables)
+    maps = reference.forward(variables["network"], variables["x"])
+    np.testing.assert_array_equal(variables["spikes"].detach().permute(0, 2, 3, 1).numpy(), maps["cnn11"])
+    np.testing.assert_array_equal(variables["logits"], reference.classify(variables["network"], maps["cnn11"]))

@@ -5,7 +5,7 @@ import onnxruntime
 import pytest
 
 from exports import (  # noqa: F401 (fixtures)
-    assert_refused, bad_export, cifar10_dir, cifar10_images, digit_images, random_export, random_spikes, released_export)
+    assert_refused, bad_export, cifar10_images, digit_images, random_export, random_spikes, released_export)
 from helpers import random_network
 from twba_chip.formats import onnx_model as export_onnx, qonnx_model as export_qonnx
 from twba_chip.spiking import file as spiking_file, reference

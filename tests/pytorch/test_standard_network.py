@@ -12,7 +12,6 @@ from torch import nn
 import twba_chip
 import twba_torch
 from conftest import in_tensorflow
-from exports import cifar10_dir  # noqa: F401 (a fixture)
 from helpers import REPOSITORY, SEEDS, random_architecture, random_variables
 from twba_nets.datasets import cifar10
 from twba_nets.network.architecture import PAPER
