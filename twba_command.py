@@ -20,6 +20,7 @@ COMMANDS = {
     "to-onnx": ("twba_chip.formats.onnx_model", "a network as an ONNX model"),
     "to-qonnx": ("twba_chip.formats.qonnx_model", "a network as a QONNX model, for FINN's front end"),
     "to-c": ("twba_chip.formats.c_source", "a network as C99, for a microcontroller"),
+    "to-page": ("twba_chip.formats.web_page", "a page that classifies a dropped picture in the browser"),
     "to-paicore": ("twba_chip.paicore.command", "a network's hidden stages as frames for a chip PAICORE 2.0"),
     "train": ("twba_torch.train", "train a network, in PyTorch"),
 }
