@@ -20,6 +20,7 @@ COMMANDS = {
     "to-onnx": ("twba_chip.formats.onnx_model", "export a network as an ONNX model"),
     "to-qonnx": ("twba_chip.formats.qonnx_model", "export a network as a QONNX model, for FINN's front end"),
     "to-c": ("twba_chip.formats.c_source", "export a network as C99, for a microcontroller"),
+    "to-page": ("twba_chip.formats.web_page", "export a network as a web page that classifies a dropped picture"),
     "to-paicore": ("twba_chip.paicore.command", "export a network's hidden stages as frames for a PAICORE 2.0 chip"),
     "to-safetensors": ("twba_torch.to_safetensors", "export a trained network as safetensors, for model hubs"),
     "train": ("twba_torch.train", "train a network with PyTorch"),

@@ -1,7 +1,14 @@
 /* The forward pass of an exported network in C99. It allocates nothing and calls no library.
 
    A map of spikes is bits, [row][column][reader][word]. A reader is a group of the stage that reads the map, and its bit i is
-   channel reader + i * readers: what a group reads lies together. Of a float map the last few rows are kept, not all. */
+   channel reader + i * readers: what a group reads lies together. Of a float map the last few rows are kept, not all.
+
+   Who wants to see the spikes defines AFTER_STAGE(s), a statement: then spikes[s % 2] is the map that hidden stage s reads, and
+   at the end the classifier. */
+
+#ifndef AFTER_STAGE
+#define AFTER_STAGE(s) (void)0
+#endif
 
 static float float_rows[FLOAT_ROWS];     /* the rows that each float stage reads */
 static uint32_t spikes[2][SPIKE_WORDS];  /* the maps before and after a hidden stage */
@@ -188,9 +195,11 @@ int NAME_classify(const uint8_t image[IMAGE * IMAGE * CHANNELS], float logits[CL
     measure();
     clear(spikes[0]);
     encode(spikes[0]);
+    AFTER_STAGE(0);
     for (int s = 0; s < HIDDEN_STAGES; s++) {
         clear(spikes[(s + 1) % 2]);
         hidden(hidden_stages + s, spikes[s % 2], spikes[(s + 1) % 2]);
+        AFTER_STAGE(s + 1);
     }
     return classify(spikes[HIDDEN_STAGES % 2], logits);
 }
