@@ -9,8 +9,8 @@ import pytest
 
 from helpers import OWN, SEEDS, command_error, integrate_events, random_architecture, random_network, user_error
 from twba_chip.paicore import check, command, frames as fr, placement, tiles
+from twba_chip.paicore.tiles import Core
 from twba_chip.paicore.chip_model import Chip, _multicast
-from twba_chip.report.cores import Core
 from twba_chip.spiking import file as spiking_file, reference
 from twba_nets.network.architecture import PAPER, Architecture, Row
 from twba_nets.system.errors import UserError

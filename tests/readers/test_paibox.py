@@ -19,8 +19,8 @@ from paicorelib.framelib import OfflineFrameGen
 
 from conftest import Network
 from twba_chip.paicore import check, command, frames as fr, placement, tiles
+from twba_chip.paicore.tiles import Core
 from twba_chip.paicore.chip_model import Chip
-from twba_chip.report.cores import Core
 from twba_chip.spiking import file as spiking_file, reference
 from twba_nets.network.architecture import Architecture, Row
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Sequence
 
 import twba_nets
-from twba_chip import report
 from twba_chip.formats import c_source
 from twba_chip.spiking import opening
 from twba_chip.spiking.file import SpikingNetwork
@@ -28,7 +27,8 @@ from twba_nets.system.errors import UserError
 from twba_nets.system.files import atomic_write, make_folder
 
 NAME = "network"  # of the C: the page calls network_classify
-HERE, STYLE = Path(__file__).parent, Path(report.__file__).with_name("page.css")
+HERE = Path(__file__).parent
+STYLE = HERE.parent / "report" / "page.css"
 BEGINNING = "<!DOCTYPE html>\n<!-- Written by twba-nets to-page"
 # freestanding WebAssembly of 32 bits: no library, no main; the browser sees these four and the memory
 FLAGS = ["--target=wasm32-freestanding", "-std=c99", "-O2", "-fno-builtin", "-nostdlib", "-Wl,--no-entry",

@@ -9,8 +9,7 @@ from typing import Iterator, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
-from twba_chip.paicore.tiles import Tile, block_size
-from twba_chip.report.cores import Core
+from twba_chip.paicore.tiles import Core, Tile, block_size
 from twba_nets.network.architecture import Stage
 from twba_nets.system.errors import UserError
 

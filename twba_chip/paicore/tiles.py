@@ -16,10 +16,16 @@ import numpy as np
 
 from twba_nets.network.architecture import Stage
 from twba_nets.system.errors import UserError
-from twba_chip.report.cores import Core
 
 PLANS = 5  # that are followed at a time; 50 save 0.05 % of the cores of 60 random networks, and take ten times as long
 Side = Tuple[Tuple[int, int], ...]  # (a row or column of a stage's map, the block of its reader's tiles) of neurons in order
+
+
+class Core(NamedTuple):
+    """A core's inputs and neurons. weights: how many it stores, if it shares kernels; None: one at each crossing."""
+    axons: int
+    neurons: int
+    weights: Optional[int] = None
 
 
 class Tile(NamedTuple):

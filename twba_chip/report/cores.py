@@ -16,15 +16,9 @@ Neurons that copy a spike for several cores are not counted: chips differ in how
 """
 from typing import NamedTuple, Optional, Tuple
 
+from twba_chip.paicore.tiles import Core
 from twba_nets.network.architecture import Stage
 from twba_nets.system.errors import UserError
-
-
-class Core(NamedTuple):
-    """A core's inputs and neurons. weights: how many it stores, if it shares kernels; None: one at each crossing."""
-    axons: int
-    neurons: int
-    weights: Optional[int] = None
 
 
 class Placement(NamedTuple):
