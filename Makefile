@@ -1,12 +1,12 @@
 # setup   prepare .venv (the other targets do it themselves)     setup-torch  prepare .venv-torch, for twba_torch
 # demo    train, resume, evaluate on digits: 2 minutes           train        CIFAR-10: make train VARIANT=bwba ARGS=--resume
-# test    the tests of the TensorFlow side                       train-torch  the same, by PyTorch, on a GPU if there is one
-# bench   inference speed: the engine and its peers              test-torch   the tests of the PyTorch side, against TensorFlow
+# test    the tests of the TensorFlow side                       train-torch  the same in PyTorch, on a GPU if there is one
+# bench   inference speed: the engine and others                 test-torch   the tests of the PyTorch side, against TensorFlow
 # bench-train  training speed: this graph, the original's        bench-torch  PyTorch's training speed, by its parts
-# test-gpu  a GPU's arithmetic and speed, where there is one     test-lowest  with the lowest PyTorch that will do
-# test-readers  the exported files in other people's readers     test-tour  docs/tour.ipynb: it runs, and gives what it shows
-# tour    run docs/tour.ipynb anew and keep its outputs
-# lint    ruff, mypy, shellcheck, hadolint, zizmor               lock         resolve the requirements anew (needs uv)
+# test-gpu  a GPU's arithmetic and speed, if there is one        test-lowest  tests with the lowest supported PyTorch
+# test-readers  the exported files in other projects' readers    test-tour  docs/tour.ipynb runs and reproduces its outputs
+# tour    run docs/tour.ipynb again and save its outputs
+# lint    ruff, mypy, shellcheck, hadolint, zizmor               lock         resolve the requirements again (needs uv)
 PYTHON := .venv/bin/python
 TORCH_PYTHON := .venv-torch/bin/python
 VARIANT := twba

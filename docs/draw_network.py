@@ -8,8 +8,8 @@ sys.path.insert(0, str(HERE.parent))
 
 from twba_nets.network.architecture import PAPER, Stage
 
-COLUMNS, WIDTH = 4, 150  # maps in a row and pixels of each: few and large, so that a phone's reader can read the letters
-PIXEL = 5  # of a position in a map
+COLUMNS, WIDTH = 4, 150  # maps per row and pixels of each: few and large, so that the letters are readable on a phone
+PIXEL = 5  # pixels per position of a map
 STYLE = """
 text { font: 20px system-ui, sans-serif; fill: #1f2328 } .cell { text-anchor: middle }
 .name { font-weight: 600 } .small { font-size: 19px; fill: #59636e }
@@ -24,7 +24,7 @@ LEGEND = [("float", 1, "float numbers"), ("spikes", 1, "spikes: 0 or 1"), ("spik
 
 
 class Map(NamedTuple):
-    """A map to draw. kind: "float" or "spikes". on_chip: where it is computed. lines: its name, its shape, what computes it."""
+    """A map to draw. kind: "float" or "spikes". on_chip: whether the chip computes it. lines: its name, shape and convolution."""
     size: int
     channels: int
     groups: int
@@ -38,7 +38,7 @@ class Map(NamedTuple):
 
 
 def draw() -> str:
-    """The picture as SVG: the maps in rows, then a legend. A map's height is its size, its width grows with its channels."""
+    """The picture as SVG: the maps in rows, then a legend. A map's height shows its size, its width the number of channels."""
     size, channels = PAPER.image_size, PAPER.channels
     maps = [Map(size, channels, 1, "float", False, ["image", _shape(size, channels), "cropped"]),
             *(Map(stage.output_size, stage.output_channels, stage.groups, "spikes" if stage.fires else "float", stage.quantised,
@@ -69,16 +69,16 @@ def _shape(size: int, channels: int) -> str:
 
 
 def _reading(stage: Stage) -> List[str]:
-    """What a stage's convolution is: its kernel, and its groups where there are several."""
+    """A stage's convolution: its kernel, and its groups if there are several."""
     lines = [f"{stage.kernel}×{stage.kernel}" + (f", stride {stage.stride}" if stage.stride > 1 else "")]
     return lines + [f"{stage.groups} groups"] * (stage.groups > 1)
 
 
 def _cell(left: int, top: int, middle: int, bottom: int, drawn: Map) -> List[str]:
-    """A map with what is written below it."""
+    """A map with its text below."""
     parts = [f'<rect class="chip" x="{left}" y="{top}" width="{WIDTH}" height="{bottom - top}"/>'] * drawn.on_chip
     parts += _strips(left + (WIDTH - drawn.width) / 2, middle, drawn.width, PIXEL * drawn.size, drawn.groups, drawn.kind)
-    first = 2 * middle - top + 12  # the name's line: further below the middle than the row's top is above it
+    first = 2 * middle - top + 12  # the name's line, further from the middle than the row's top is
     for line, text in enumerate(drawn.lines):
         kind = "small" if line else "name"
         parts.append(f'<text class="cell {kind}" x="{left + WIDTH // 2}" y="{first + 24 * line}">{text}</text>')
@@ -92,7 +92,7 @@ def _strips(left: float, middle: float, width: float, height: float, groups: int
 
 
 def _entry(left: int, middle: int, kind: str, groups: int, text: str) -> List[str]:
-    """Of the legend."""
+    """An entry of the legend."""
     return [*_strips(left, middle, 28, 22, groups, kind), f'<text x="{left + 38}" y="{middle + 6}">{text}</text>']
 
 

@@ -1,6 +1,6 @@
-"""Draw a picture and what the released TWBA network makes of it: python docs/draw_spikes.py, in .venv-torch.
+"""Draw a picture and the released TWBA network's response to it: python docs/draw_spikes.py, in .venv-torch.
 
-Writes docs/airplane.png, a drawing of 32 x 32 pixels, and docs/spikes.png, spikes in some maps, and its classes.
+Writes docs/airplane.png, a drawing of 32 x 32 pixels, and docs/spikes.png, its spikes in some maps and its logits.
 """
 import sys
 from pathlib import Path
@@ -17,8 +17,8 @@ from twba_chip.report import examples
 from twba_nets.datasets.dataset import CIFAR10
 from twba_nets.system import drawing
 
-SIZE, FINER = 32, 8  # pixels of the picture's side; it is drawn larger and made smaller, which smooths its edges
-SKY = (95, 150, 215), (190, 215, 240)  # above and below
+SIZE, FINER = 32, 8  # pixels of the picture's side; it is drawn larger and reduced, which smooths its edges
+SKY = (95, 150, 215), (190, 215, 240)  # at the top and at the bottom
 PARTS = [  # colour, corners in pixels
     ((235, 235, 238), [(4, 17), (7, 14.5), (24, 14), (28, 15.5), (24, 18), (8, 18.5)]),  # body
     ((150, 155, 165), [(13, 16.5), (18, 16.5), (10, 25), (8, 25)]),  # wings
@@ -44,7 +44,7 @@ def airplane() -> np.ndarray:
 
 
 def draw_spikes(picture: np.ndarray, maps: Dict[str, np.ndarray], logits: np.ndarray, path: Path) -> None:
-    """Draw the picture, some maps, bool [H, W, C], with a pixel a neuron, and the logits [classes]."""
+    """Draw the picture, some maps, bool [H, W, C], with a pixel per neuron, and the logits [classes]."""
     with drawing.figure(11, 2.6, SETTINGS) as figure:
         grid = figure.add_gridspec(1, len(SHOWN) + 2, left=0.01, right=0.99, top=0.82, bottom=0.12, wspace=0.12)
         pictures = [("the picture", picture)] + [

@@ -1,4 +1,4 @@
-"""The released networks' model cards, from the files beside them: python docs/model_cards.py writes each MODEL_CARD.md."""
+"""Write the released networks' model cards from the files beside them: python docs/model_cards.py writes each MODEL_CARD.md."""
 import json
 import sys
 from pathlib import Path
@@ -27,7 +27,7 @@ def path_of(name: str) -> Path:
 
 
 def text(name: str) -> str:
-    """The card of a released network."""
+    """The text of a released network's card."""
     folder = places.RELEASED[name]
     model = ROOT / folder / "model.npz"
     recorded, recipe = card.read(model), card.load_recipe(model)

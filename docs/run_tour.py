@@ -1,4 +1,4 @@
-"""Run the tour anew and keep its outputs: make tour writes docs/tour.ipynb."""
+"""Run the tour again and save its outputs: make tour writes docs/tour.ipynb."""
 from pathlib import Path
 
 import nbformat

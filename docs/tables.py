@@ -1,6 +1,6 @@
-"""The tables of README and docs, from the files that hold their figures: .venv/bin/python docs/tables.py writes them anew.
+"""Rewrite the tables of README and docs from the files that hold their figures: .venv/bin/python docs/tables.py.
 
-A table stands between two comments, <!-- table: NAME --> and <!-- end -->. NAME is a function below, one of TABLES.
+A table is between two comments, <!-- table: NAME --> and <!-- end -->. NAME is a function below, one of TABLES.
 """
 import json
 import re
@@ -21,7 +21,7 @@ from twba_nets.system import places
 from twba_nets.runs.recipe import REPORTED
 
 PAGES = [ROOT / "README.md", ROOT / "REPRODUCTION.md", *sorted((ROOT / "docs").glob("*.md"))]
-RUNS = [*places.RELEASED.values(), "TWBA/scratch"]  # the last is kept to compare with, not released by name
+RUNS = [*places.RELEASED.values(), "TWBA/scratch"]  # the last is kept for comparison, not released by name
 SIDES = {"engine": "engine", "engine_avx2": "engine, built for AVX2", "onnxruntime": "ONNX Runtime",
          "openvino": "OpenVINO, float32", "openvino_bf16": "OpenVINO, its default (bfloat16)",
          "litert": "LiteRT (XNNPACK, int8)", "pytorch": "PyTorch, plain", "pytorch_int8": "PyTorch, our int8",
@@ -34,14 +34,14 @@ def main() -> None:
 
 
 def filled(text: str) -> str:
-    """A page with its tables as they should be."""
+    """A page with its tables filled in."""
     def table(found: "re.Match") -> str:
         return f"{found.group(1)}\n{TABLES[found.group(2)]()}\n<!-- end -->"
     return re.sub(r"(<!-- table: (\w+) -->)\n.*?<!-- end -->", table, text, flags=re.DOTALL)
 
 
 def results() -> str:
-    """The released networks: their cards, and TensorFlow 1.15's evaluation (spikes.json) of each."""
+    """The released networks, from their cards and TensorFlow 1.15's evaluation (spikes.json) of each."""
     rows = [["variant", "activations", "reported", "here", "gap", "spikes an image", "zero weights", "training", "model"]]
     for folder, recorded, _ in _kept(places.RELEASED.values()):
         figures, recipe = _json(f"{folder}/spikes.json"), recorded["recipe"]
@@ -57,13 +57,13 @@ def results() -> str:
 
 
 def runs() -> str:
-    """The runs that are kept, and what three implementations make of the last epoch's weights."""
+    """The recorded runs, and the accuracy of their last epoch's weights by three implementations."""
     rows = [["network", "reported", "PyTorch, `log.csv`", "TensorFlow 1.15, `spikes.json`", "engine, `report.json`", "epochs",
              "training", "commit", "finished"]]
     for folder, recorded, log in _kept(RUNS):
         variant, activation = recorded["recipe"]["variant"], quantisers.canonical(recorded["recipe"]["activation"])
         by_tensorflow = _percent(_json(f"{folder}/spikes.json")["accuracy"])
-        by_engine = "" if quantisers.is_binary(activation) else "refused"  # where no report is kept, nothing is said
+        by_engine = "" if quantisers.is_binary(activation) else "refused"  # empty if there is no report
         if (ROOT / folder / "report.json").exists():
             by_engine = _percent(_json(f"{folder}/report.json")["accuracy"])
         rows.append([f"[`{folder}/`]({folder}): {variant.upper()}, {activation}", _percent(REPORTED[variant]),
@@ -73,7 +73,7 @@ def runs() -> str:
 
 
 def along_the_way() -> str:
-    """Training and test accuracy of the runs that are kept, while they went on."""
+    """Training and test accuracy of the recorded runs after some epochs."""
     epochs = [1, 5, 10, 20, 30, 40, 60, 80, 90, 100]
     rows = [["after epoch", *map(str, epochs)]]
     for folder, _, log in _kept(RUNS):
@@ -84,7 +84,7 @@ def along_the_way() -> str:
 
 
 def _kept(folders: Iterable[str]) -> Iterator[Tuple[str, dict, List[Dict[str, str]]]]:
-    """Of the run in each folder: the folder, its card, the rows of its log."""
+    """For the run in each folder: the folder, its card, the rows of its log."""
     for folder in folders:
         yield folder, card.read(ROOT / folder / "model.npz"), journal.read_log(ROOT / folder)
 
@@ -95,7 +95,7 @@ def _minutes(recorded: dict) -> str:
 
 
 def _devices(recorded: dict) -> str:
-    """The processor that a run was trained on; of several, each with its epochs."""
+    """The processor that a run was trained on; if there are several, each with its number of epochs."""
     epochs = {}
     for span in provenance.of_card(recorded):
         first, last = span["epochs"]
@@ -121,7 +121,7 @@ def _zeros(model: Path) -> str:
 
 
 def spikes() -> str:
-    """What TWBA/cifar10_twba_spikes.py prints of the released network, but for most of its 50 sums and 8 maps."""
+    """The output of TWBA/cifar10_twba_spikes.py for the released network, without most of its 50 sums and 8 maps."""
     figures = _json("TWBA/spikes.json")
     accuracy = f"test loss {figures['loss']:.6f}, test accuracy {100 * figures['accuracy']:.2f}%"
     head, first, *_, total = spike_statistics.table(figures).splitlines()
@@ -132,7 +132,7 @@ def report() -> str:
     """TWBA's cost on a chip (twba-nets report), then its energy and robustness in words."""
     found = _json("TWBA/report.json")
     core = _on_chip(found, found["chip"])
-    rows = [["map", "neurons", "fan-in (nonzero)", "fan-out", "zeros", "spikes an image", "firing rate", "SOPs an image",
+    rows = [["map", "neurons", "fan-in (nonzero)", "fan-out", "zeros", "spikes per image", "firing rate", "SOPs per image",
              "of dense MACs", f"{core['axons']} x {core['neurons']} cores (parts)"]]
     for row in found["maps"] + [found["total"]]:
         rows.append([row["map"], f"{row['neurons']:,}", _cell("{fan_in:,} ({fan_in_nonzero:.0f})", row),
@@ -144,17 +144,17 @@ def report() -> str:
     drops = ", ".join(f"{100 * accuracy:.1f} % ({100 * dropped:.0f} %)" for dropped, accuracy
                       in zip(curve["dropped"], curve["accuracy"]))
     return _table(rows) + (
-        f"\n\nArithmetic alone, in 45 nm, an image: {int32['microjoule']:.2f} uJ by int32 additions ({int32['picojoule']:g} pJ a "
-        f"SOP), {float32['microjoule']:.1f} uJ by the literature's {float32['picojoule']:g} pJ, a float32 addition's. Computed "
-        f"densely: {dense_int8['microjoule']:.1f} uJ in int8 ({dense_int8['picojoule']:g} pJ a MAC), "
+        f"\n\nArithmetic only, in 45 nm, per image: {int32['microjoule']:.2f} uJ with int32 additions ({int32['picojoule']:g} pJ "
+        f"per SOP), {float32['microjoule']:.1f} uJ with the literature's {float32['picojoule']:g} pJ, a float32 addition's. "
+        f"Computed densely: {dense_int8['microjoule']:.1f} uJ in int8 ({dense_int8['picojoule']:g} pJ per MAC), "
         f"{dense_float32['microjoule']:.0f} uJ in float32 ({dense_float32['picojoule']:g} pJ).\n\nAccuracy on the first "
         f"{curve['images']:,} images with this share of spikes dropped at random in every map: {drops}.")
 
 
 def who_fits() -> str:
     """Which chips TWBA fits, and its energy by their published figures."""
-    rows = [["chip", "axons", "neurons of a core", "weight bits", "fits", "cores needed", "of", "time steps", "pJ a SOP",
-             "uJ an image"]]
+    rows = [["chip", "axons", "neurons per core", "weight bits", "fits", "cores needed", "of", "time steps", "pJ per SOP",
+             "uJ per image"]]
     found = _json("TWBA/report.json")["chips"]
     for row in found:
         cells = report_tables.chip_cells(row)[:-1]
@@ -182,7 +182,7 @@ def chip() -> str:
 
 def stages() -> str:
     """The network's table."""
-    rows = [["stage", "input map", "groups", "filters of a group", "kernel", "stride", "zeros around", "output map", "weights"]]
+    rows = [["stage", "input map", "groups", "filters per group", "kernel", "stride", "padding", "output map", "weights"]]
     for stage in PAPER.stages:
         kernel = stage.kernel_shape
         rows.append([stage.conv, f"{stage.size} x {stage.size} x {stage.channels}", str(stage.groups), str(stage.filters),
@@ -209,7 +209,7 @@ def inference() -> str:
 
 
 def inference_sides() -> str:
-    """What each side is, and how many of its predictions are right."""
+    """Each side's version and accuracy."""
     rows = [["", "version", "predictions as the engine's", "accuracy on the first 1,000 test images"]]
     for side, found in _json("benchmarks/inference.json")["sides"].items():
         rows.append([SIDES[side], found["version"].split("-22")[0], f"{100 * found['predictions_as_the_engines']:.1f} %",
@@ -237,7 +237,7 @@ def _named(side: str, threads: int, found: dict) -> str:
 def roofline() -> str:
     """The engine's stages against the processor's limit."""
     batches = _json("benchmarks/inference.json")["roofline"]
-    rows = [["stage", *(cell for batch in batches for cell in (f"batch {batch}: us an image", "of the limit"))]]
+    rows = [["stage", *(cell for batch in batches for cell in (f"batch {batch}: us per image", "of the limit"))]]
     rows += [["cnn1 to cnn11 together" if name == "hidden" else name, *(cell for found in batches.values() for cell in (
         f"{found[name]['microseconds']:.1f}", f"{100 * found[name]['share_of_limit']:.0f} %"))] for name in batches["1"]]
     return _table(rows)
@@ -276,13 +276,13 @@ def _conditions(found: dict, record: str) -> str:
 
 
 def _cell(text: str, row: Dict) -> str:
-    """A cell, empty where a figure that it needs is null."""
+    """A cell's text; empty if a figure that it needs is null."""
     needed = re.findall(r"{(\w+)", text)
     return "" if any(row[name] is None for name in needed) else text.format(**row)
 
 
 def _table(rows: List[List[str]]) -> str:
-    """Rows of cells as a table in Markdown, the first its head."""
+    """Rows of cells as a Markdown table. The first row is its head."""
     head, *lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([head, "|" + "---|" * len(rows[0]), *lines])
 

@@ -1,4 +1,4 @@
-"""Shared by the tests of both frameworks: data sets, and one short training run that several tests look at."""
+"""Shared by the tests of both frameworks: data sets, and one short training run for several tests."""
 import logging
 import os
 from pathlib import Path
@@ -16,10 +16,10 @@ ORACLE_VARIABLE = "TWBA_ORACLE_DIR"
 
 
 def folder_from(variable: str, what: str) -> Path:
-    """The folder that an environment variable names; without it the test is skipped."""
+    """The folder that an environment variable names. Skips the test if it is not set."""
     folder = os.environ.get(variable)
     if not folder:
-        pytest.skip(f"set {variable} to the folder of {what} to run this test")
+        pytest.skip(f"set {variable} to the folder with {what} to run this test")
     return Path(folder)
 
 
@@ -30,14 +30,14 @@ def cifar10_dir():
 
 @pytest.fixture(scope="session")
 def oracle_dir():
-    return folder_from(ORACLE_VARIABLE, "what the published code computed (twba_binary.npz)")
+    return folder_from(ORACLE_VARIABLE, "the published code's results (twba_binary.npz)")
 
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory):
-    """The folder of a run of two epochs on few_digits, single-threaded. Not to be changed by a test.
+    """The folder of a run of two epochs on few_digits, single-threaded. Tests must not change it.
 
-    By a process of its own: TensorFlow has one pool of threads in a process, which the first session of all sizes.
+    It runs in a separate process, because the first session determines the size of TensorFlow's only thread pool.
     """
     folder = tmp_path_factory.mktemp("finished_run")
     process = start_training(folder, "--dataset", "digits", "--epochs", "2")

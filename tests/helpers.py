@@ -1,4 +1,4 @@
-"""Helpers of both sides' tests: no framework is imported here."""
+"""Helpers for both frameworks' tests."""
 import contextlib
 import dataclasses
 import os
@@ -60,7 +60,7 @@ def drawn(monkeypatch) -> list:
 
 
 def scalars(folder: Path) -> dict:
-    """What TensorBoard shows of a run: for each tag the epochs and their figures."""
+    """A run's scalars in TensorBoard: tag -> [(epoch, figure)]."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     found = EventAccumulator(str(folder)).Reload()
     return {tag: [(event.step, pytest.approx(event.value, rel=1e-6)) for event in found.Scalars(tag)]
@@ -68,7 +68,7 @@ def scalars(folder: Path) -> dict:
 
 
 def logged(folder: Path) -> dict:
-    """The same of its log."""
+    """The same from its log."""
     rows = journal.read_log(folder)
     return {tag: [(int(row["epoch"]), float(row[tag])) for row in rows] for tag in journal.SCALARS}
 
@@ -77,7 +77,7 @@ def logged(folder: Path) -> dict:
 
 
 def user_error(function: Callable, *arguments) -> str:
-    """The message of the UserError that this call must raise: one line."""
+    """The message, one line, of the UserError that this call must raise."""
     with pytest.raises(UserError) as info:
         function(*arguments)
     line = str(info.value)
@@ -86,7 +86,7 @@ def user_error(function: Callable, *arguments) -> str:
 
 
 def command_error(main: Callable, *arguments) -> str:
-    """The message, after "error: ", with which a command's main must stop: one line. arguments: its flags, of any type."""
+    """The message, one line, after "error: " with which a command's main must stop. arguments: its flags, of any type."""
     with pytest.raises(SystemExit) as info:
         main([str(argument) for argument in arguments])
     line = info.value.code
@@ -95,7 +95,7 @@ def command_error(main: Callable, *arguments) -> str:
 
 
 def process_error(status: int, stderr: str) -> str:
-    """The message, after "error: ", that a failed process's stderr must consist of: one line."""
+    """The message, one line, after "error: " that must be all of a failed process's stderr."""
     assert status == 1 and stderr.startswith("error: ") and stderr.count("\n") == 1 and stderr.endswith("\n"), stderr
     return stderr[len("error: "):-1]
 
@@ -103,8 +103,8 @@ def process_error(status: int, stderr: str) -> str:
 # random networks
 
 
-SEEDS = (37, 60, 112)  # of random_architecture: groups, strides, padding, classes, float stages and last maps of several kinds
-RANDOM = (("twba", "binary"), ("bwba", "three-level"), ("bwba", "binary"))  # of a random network for each seed
+SEEDS = (37, 60, 112)  # for random_architecture: various groups, strides, padding, classes, float stages and last maps
+RANDOM = (("twba", "binary"), ("bwba", "three-level"), ("bwba", "binary"))  # weights and activations for each seed
 FORMS = [(1, 1, "SAME"), (2, 2, "SAME"), (4, 2, "SAME"), (3, 1, "SAME"), (2, 1, "VALID"), (3, 1, "VALID")]  # kernel, stride
 
 
@@ -126,13 +126,13 @@ def random_architecture(seed: int) -> Architecture:
                 return architecture
 
 
-# a network of one's own for the digits, under names of its own: an epoch takes seconds
+# a small network for the digits with names other than the paper's; an epoch takes seconds
 OWN = Architecture((Row("conv1", "norm1", 1, 8, 3, 1, "SAME"), Row("conv2", "norm2", 1, 16, 4, 4, "SAME"),
                     Row("conv3", "norm3", 2, 16, 3, 1, "SAME"), Row("conv4", "norm4", 4, 8, 2, 2, "SAME")), 32, 24, 3, 10, 2)
 
 
 def random_variables(seed: int = 0, architecture: Architecture = PAPER) -> Arrays:
-    """Values for the model variables, 270 in the paper's network, by which neurons fire about half of the time."""
+    """Values for the model variables, 270 in the paper's network. Neurons fire about half of the time."""
     random, values = np.random.RandomState(seed), {}
     for name, shape in architecture.variable_shapes.items():
         if name.endswith("moving_variance"):
@@ -145,9 +145,9 @@ def random_variables(seed: int = 0, architecture: Architecture = PAPER) -> Array
 
 
 def random_network(variant: str = "twba", seed: int = 0, architecture: Architecture = PAPER, **source) -> SpikingNetwork:
-    """A random exported network. Thresholds lie about 0, where half of the sums are; some filters fire always or never.
+    """A random exported network. Thresholds are around 0, the median of the sums; some filters always or never fire.
 
-    source: where it says it comes from.
+    source: entries of meta's source.
     """
     random, arrays = np.random.RandomState(seed), {}
     for name, (dtype, shape) in spiking_file.array_types(architecture).items():
@@ -166,9 +166,9 @@ def random_network(variant: str = "twba", seed: int = 0, architecture: Architect
 
 
 def network_and_data(images: int, **source) -> Tuple[SpikingNetwork, Dataset]:
-    """A random exported network that takes the digits for several classes, and the first test digits.
+    """A random exported network that predicts several classes for the digits, and the first test digits.
 
-    Their labels are what it takes them for, but every third: so its accuracy is neither 0 nor 1.
+    Their labels are its predictions, except every third: so its accuracy is neither 0 nor 1.
     """
     network, data = random_network(), digits.load()
     x = data.x_test[:images]
@@ -182,7 +182,7 @@ def network_and_data(images: int, **source) -> Tuple[SpikingNetwork, Dataset]:
 
 
 def integrate_events(spikes: np.ndarray, weights: np.ndarray, stage: Stage) -> np.ndarray:
-    """The potentials of a stage's neurons after each spike of one image has arrived, one at a time, as on a chip.
+    """The potentials of a stage's neurons after all spikes of one image have arrived, one at a time, as on a chip.
 
     spikes: bool [H, W, C]. weights: int8 [k, k, C / groups, groups * filters]. Returns int32 [H', W', groups * filters].
     """
@@ -192,7 +192,7 @@ def integrate_events(spikes: np.ndarray, weights: np.ndarray, stage: Stage) -> n
         neurons = slice(group * stage.filters, (group + 1) * stage.filters)
         for y in range(stage.kernel):
             for x in range(stage.kernel):
-                # the neuron at (top, left) sees this spike through the synapse (y, x) of its kernel
+                # the neuron at (top, left) receives this spike through the synapse (y, x) of its kernel
                 top, skipped_rows = divmod(row + stage.margin - y, stage.stride)
                 left, skipped_columns = divmod(column + stage.margin - x, stage.stride)
                 if not skipped_rows and not skipped_columns and 0 <= top < size and 0 <= left < size:
@@ -204,14 +204,14 @@ def integrate_events(spikes: np.ndarray, weights: np.ndarray, stage: Stage) -> n
 
 
 def start_process(*arguments, **named) -> subprocess.Popen:
-    """Start Python, its stdout and stderr as text. Ctrl-C reaches it even where the tests run in the background."""
+    """Start Python, with stdout and stderr as text. Ctrl-C reaches it even if the tests run in the background."""
     return subprocess.Popen([sys.executable, "-W", "ignore", *map(str, arguments)], stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, universal_newlines=True,
                             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **named)
 
 
 def start_python(code: str, *arguments) -> subprocess.Popen:
-    """Start Python code in a process of its own."""
+    """Start Python code in a separate process."""
     return start_process("-c", code, *arguments)
 
 
@@ -236,7 +236,7 @@ def start_training(folder: Path, *flags) -> subprocess.Popen:
     return start_python(TRAIN, "--output", folder, "--threads", 1, *flags)
 
 
-# stands in for a module: it tells that it is being imported, and goes on with that for ever
+# a stand-in for a module: it signals the start of its import, which never ends
 SLOW = """
 import os, time
 open(os.path.join(os.path.dirname(__file__), "started"), "w").close()
@@ -248,7 +248,7 @@ while True:
 def interrupt_import(arguments: list, package: str, signal_number: int, folder: Path) -> Tuple[int, str]:
     """(exit status, stderr) of Python with these arguments, interrupted while it imports the package.
 
-    folder: an empty one, for the package's stand-in.
+    folder: an empty folder for the package's stand-in.
     """
     (folder / f"{package}.py").write_text(SLOW)
     process = start_process(*arguments, cwd=REPOSITORY, env=dict(os.environ, PYTHONPATH=str(folder)))
@@ -260,10 +260,10 @@ def interrupt_import(arguments: list, package: str, signal_number: int, folder: 
 
 
 class Clock:
-    """The time module where the date is set back by a day after the first minute."""
+    """A stand-in for the time module whose date is set back by a day after the first minute."""
 
     def __init__(self):
-        self.now, self.set_back = 5.0, 0.0  # seconds since the machine was started
+        self.now, self.set_back = 5.0, 0.0  # seconds since the machine's start
 
     def monotonic(self):
         return self.now
@@ -283,7 +283,7 @@ class Snapshots:
         monkeypatch.setattr(os, "replace", self.before(os.replace))
 
     def before(self, function: Callable) -> Callable:
-        """The function, before each call of which a copy is made."""
+        """The function, with a copy made before each call."""
         def watched(*arguments, **named):
             self.taken.append(self.copies / f"killed_{len(self.taken)}")
             shutil.copytree(str(self.folder), str(self.taken[-1]))

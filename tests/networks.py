@@ -11,7 +11,7 @@ from twba_tensorflow import checkpoint, fast_network
 
 def evaluate(values: Arrays, x: np.ndarray, variant: str, activation: str = "binary", dtype: type = np.float32,
              architecture: Architecture = PAPER) -> Tuple[np.ndarray, List[np.ndarray]]:
-    """Logits [N, classes] and the maps of spikes [N, H, W, C] for the images x [N, size, size, C], by these variables."""
+    """Logits [N, classes] and maps of spikes [N, H, W, C] of the images x [N, size, size, C], with these variables."""
     with tf.Graph().as_default(), tf.Session() as session:
         images = tf.placeholder(dtype, (None,) + x.shape[1:])
         net = fast_network.build(images, variant, architecture, activation)

@@ -114,7 +114,7 @@ def test_several_pictures(picture, tmp_path, capsys):
 
 def test_a_picture_in_the_networks_place(picture):
     line = command_error(predict.main, picture, picture)
-    assert line.startswith(f"{picture}: ") and "no network" in line
+    assert line.startswith(f"{picture}: ") and "not a network" in line
 
 
 def read_picture(path):
@@ -317,7 +317,7 @@ def test_files_that_are_not_overwritten(tmp_path):
     export.main(["bwba", str(tmp_path / "net.npz")])
     assert exported.open_network(tmp_path / "net.npz").variant == "bwba"
     line = command_error(export.main, tmp_path / "net.npz", tmp_path / "again.npz")
-    assert line.startswith(f"{tmp_path / 'net.npz'}: is exported already")
+    assert line.startswith(f"{tmp_path / 'net.npz'}: already exported")
 
 
 @pytest.mark.parametrize("name", ["twba", "bwba"])

@@ -115,7 +115,7 @@ def test_a_network_too_large():
     """24 x 24 x 512 neurons are 1,152 cores."""
     network = Architecture((Row("cnn0", "bn0", 1, 8, 3, 1, "SAME"), Row("cnn1", "bn1", 1, 512, 1, 1, "SAME")), 24, 24, 1, 2, 1)
     line = user_error(placed, network)
-    assert "cnn1 1,152" in line and "144 find no place" in line and "1,008" in line
+    assert "cnn1 1,152" in line and "144 do not fit" in line and "1,008" in line
 
 
 # frames

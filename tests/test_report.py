@@ -383,7 +383,7 @@ def bad_exports(export, folder):
     alter(export, folder / "later.npz", meta=np.array(json.dumps(meta)))
     yield folder / "later.npz", "has version 2"
     np.savez(folder / "foreign.npz", x=np.zeros(3))
-    yield folder / "foreign.npz", "is no exported network"
+    yield folder / "foreign.npz", "is not an exported network"
 
 
 def test_bad_exports(export, tmp_path):

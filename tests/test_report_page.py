@@ -173,13 +173,13 @@ def test_summary(html, found):
         '<div><dt>(.*?)</dt><dd class="value">(.*?)</dd><dd>(.*?)</dd></div>', html)]
     assert shown == [
         ("Accuracy", f"{found['accuracy']:.2%}", "of 60 test images"),
-        ("Spikes an image", f"{spikes:,.0f}", f"\N{PLUS-MINUS SIGN} {total['spikes_sd']:,.0f}; "
+        ("Spikes per image", f"{spikes:,.0f}", f"\N{PLUS-MINUS SIGN} {total['spikes_sd']:,.0f}; "
          f"{total['counted_spikes_mean']:,.0f} without cnn11, which the published code computes off chip"),
         ("Firing rate", f"{spikes / 220672:.1%}", "of 220,672 neurons"),
         ("Zero weights", f"{total['weight_sparsity']:.1%}", "of 3,227,648"),
-        ("Synaptic operations an image", f"{total['sops_mean'] / 1e6:.2f} M",
+        ("Synaptic operations per image", f"{total['sops_mean'] / 1e6:.2f} M",
          f"{total['sops_mean'] / 70516736:.1%} of 70.5 M dense multiply-accumulates"),
-        ("Arithmetic an image", f"{total['sops_mean'] * 0.1e-6:.2f} \N{MICRO SIGN}J", "of int32 additions; computed densely "
+        ("Arithmetic per image", f"{total['sops_mean'] * 0.1e-6:.2f} \N{MICRO SIGN}J", "of int32 additions; computed densely "
          f"{70.516736 * 0.3:.1f} \N{MICRO SIGN}J in int8, {70.516736 * 4.6:.1f} in float32"),
         ("Cores", f"{total['cores']:,}", "generic crossbar: 256 axons and 256 neurons a core"),
         ("With 10% of the spikes lost", f"{found['robustness']['accuracy'][4]:.1%}", "of 20 images")]

@@ -72,7 +72,7 @@ def test_altered_files(file):
         spiking_file.load(file)
 
 
-@pytest.mark.parametrize("change, text", [({"version": 2}, "has version 2"), ({"format": "other"}, "is no exported")])
+@pytest.mark.parametrize("change, text", [({"version": 2}, "has version 2"), ({"format": "other"}, "is not an exported")])
 def test_another_version_or_format(file, change, text):
     meta = spiking_file.load(file).meta
     rewrite(file, meta=np.array(json.dumps(dict(meta, **change))))
@@ -94,7 +94,7 @@ def test_values_of_no_network(file, array, index, value, text):
     arrays = random_network().arrays
     arrays[array][index] = value
     spiking_file.write(file, spiking_file.describe(PAPER, arrays, "twba", {}))
-    with pytest.raises(UserError, match=f"net.npz: {text}.*make it anew"):
+    with pytest.raises(UserError, match=f"net.npz: {text}.*export it again"):
         spiking_file.load(file)
 
 
@@ -117,7 +117,7 @@ def test_meta_of_another_kind(file, meta):
                          ids=["bytes", "two", "number", "long"])
 def test_meta_that_is_no_text(file, meta):
     rewrite(file, meta=meta)
-    with pytest.raises(UserError, match="net.npz: damaged .meta is no text"):
+    with pytest.raises(UserError, match="net.npz: damaged .meta is not text"):
         spiking_file.load(file)
 
 
@@ -127,7 +127,7 @@ def test_meta_that_is_no_text(file, meta):
     ("twba", {"card": {"recipe": {"dataset": "x"}}}, "its source"), ("twba", {"card": {"recipe": []}}, "its source")])
 def test_meta_that_a_report_cannot_use(file, variant, source, text):
     spiking_file.write(file, spiking_file.describe(PAPER, random_network().arrays, variant, source))
-    with pytest.raises(UserError, match=f"net.npz: {text}.*make it anew"):
+    with pytest.raises(UserError, match=f"net.npz: {text}.*export it again"):
         spiking_file.load(file)
 
 
@@ -153,13 +153,13 @@ def test_an_architecture_that_is_none(file, change):
     meta = spiking_file.load(file).meta
     meta["architecture"].update(change)
     rewrite(file, meta=np.array(json.dumps(meta)))
-    with pytest.raises(UserError, match="net.npz: .*architecture.*make it anew"):
+    with pytest.raises(UserError, match="net.npz: .*architecture.*export it again"):
         spiking_file.load(file)
 
 
 def test_another_npz(file):
     np.savez(file, x=np.zeros(3))
-    with pytest.raises(UserError, match="no exported"):
+    with pytest.raises(UserError, match="not an exported"):
         spiking_file.load(file)
 
 

@@ -139,7 +139,7 @@ def test_no_picture(tmp_path):
     page = tmp_path / "page.html"
     web_page.main(["bwba", str(page)])
     text = in_browser(page, tmp_path, b"not a picture", np.zeros((1, 32, 32, 3), np.uint8))
-    assert re.search('role="status">dropped.png: no picture', text) and '<section id="result" hidden' in text
+    assert re.search('role="status">dropped.png: this browser cannot read', text) and '<section id="result" hidden' in text
 
 
 def test_what_is_in_the_way(tmp_path):

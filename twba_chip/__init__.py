@@ -3,15 +3,15 @@
     import twba_chip
     twba_chip.load("twba").run(images)  # uint8 [N, 32, 32, 3] -> logits, spikes
 
-spiking            its file, its reference in NumPy, batch norm folded into thresholds
-engine             the same in C
-formats, paicore   NIR, ONNX, QONNX; PAICORE's frames
-report             what it costs on a chip
-export, evaluate, predict, release: the commands
+spiking            the exported file, the NumPy reference, folding of batch norm into thresholds
+engine             the reference's forward pass in C
+formats, paicore   NIR, ONNX, QONNX; C and a web page; PAICORE's frames
+report             the cost on a chip
+export, evaluate, predict, release: commands
 """
 from __future__ import annotations
 
-TYPE_CHECKING = False  # typing's own takes 30 ms to import, in which Ctrl-C on a command would be a traceback
+TYPE_CHECKING = False  # importing typing takes 30 ms; Ctrl-C on a command would print a traceback meanwhile
 if TYPE_CHECKING:
     from pathlib import Path
     from typing import Union
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def load(model: Union[str, Path] = "twba", threads: int = 0) -> "Engine":
-    """A network, ready to run on the CPU. threads: 0 for all cores.
+    """Load a network to run on the CPU. threads: 0 for all cores.
 
-    model: "twba" or "bwba", which are the released ones; a run's folder; a model.npz; or an exported file.
-    Raises UserError if there is no such model, if its file is damaged, or where there is no C compiler.
+    model: "twba" or "bwba", the released ones; a run's folder; a model.npz; or an exported file.
+    Raises UserError if there is no such model, if its file is damaged, or if there is no C compiler.
     """
     from twba_chip.engine import Engine
     from twba_chip.spiking.opening import open_network

@@ -25,19 +25,19 @@ def main(argv: Sequence[str] = None) -> None:
         "twba-nets export",
         "Fold batch norm, htanh and sign of each hidden neuron into one integer threshold, in float64, and write the network "
         "as int8 weights and int16 thresholds to an npz (its layout: twba_chip/spiking/file.py). The first two convolutions "
-        "and the classifier, off chip in the paper, stay float. (python -m twba_tensorflow.export asks TensorFlow for its "
-        "decisions in float32, and reads its checkpoints.)", "a run's folder or a model.npz").parse_args(argv)
+        "and the classifier, off chip in the paper, stay float. (python -m twba_tensorflow.export takes the decisions that "
+        "TensorFlow makes in float32, and also reads checkpoints.)", "a run's folder or a model.npz").parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):
         export(args, folding.fold, npz.read_model, run_folder.locate_npz)
 
 
 def parser(prog: str, description: str, what: str) -> argparse.ArgumentParser:
-    """The flags of both exports. what: else can be exported."""
+    """Parser of both export commands. what: the other inputs it accepts, for --help."""
     flags = argparse.ArgumentParser(prog=prog, description=description)
     flags.add_argument("checkpoint", metavar="network", type=command_line.model, help=f"twba or bwba, the released ones; {what}")
     flags.add_argument("out", type=command_line.path, help="the file to write")
     flags.add_argument("--variant", choices=quantisers.WEIGHTS, help="default: what the recipe or card beside the "
-                       "checkpoint says; needed where there is none")
+                       "checkpoint says; required if there is none")
     command_line.add_activation(flags, "likewise; only binary ones can be exported")
     command_line.add_allow_pickle(flags)
     return flags
@@ -45,15 +45,15 @@ def parser(prog: str, description: str, what: str) -> argparse.ArgumentParser:
 
 def export(args: argparse.Namespace, fold: Callable[[Arrays, str, Architecture], Arrays],
            read: Callable[[Source, Architecture, bool], Arrays], locate: Callable[[Path], Path]) -> None:
-    """Export what the flags name.
+    """Export the model that the flags name.
 
-    fold: from the model's variables, variant and architecture to the arrays. read, locate: variables and path of a
-    model, as in open_model.
+    fold: (variables, variant, architecture) -> arrays of the exported network. read: a model's variables, as in open_model.
+    locate: the path of a model's file. Raises UserError if the model cannot be read or exported.
     """
     out, path = args.out, locate(places.model(args.checkpoint))
     source = read_npz(path, npz.REMEDY) if path.suffix == ".npz" else path
     if path.suffix == ".npz" and spiking_file.is_exported(source):
-        raise UserError(f"{path}: is exported already: name a model")
+        raise UserError(f"{path}: already exported: name a model")
     command_line.check_out(out, path, run_folder.index_file(path), run_folder.data_file(path))
     command_line.check_kind(out, b"PK")
     model = open_model(source, args.variant, args.activation, args.allow_pickle, read)

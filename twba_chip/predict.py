@@ -1,4 +1,4 @@
-"""What a network sees in pictures: twba-nets predict NETWORK PICTURE ..., or python -m twba_chip.predict."""
+"""Classify pictures: twba-nets predict NETWORK PICTURE ..., or python -m twba_chip.predict."""
 from twba_nets.system import interrupts
 
 if __name__ == "__main__":
@@ -23,21 +23,21 @@ from twba_nets.system.errors import UserError
 from twba_nets.runs.model import Model
 from twba_nets.runs.spike_statistics import HALVES
 
-BAR = 40  # characters of a certain prediction
+BAR = 40  # length of the bar for a probability of 1, in characters
 Runner = Callable[[Path], Tuple[np.ndarray, Dict[str, np.ndarray]]]  # a picture -> its logits [1, classes], its maps
 
 
 def main(argv: Sequence[str] = None) -> None:
     parser = argparse.ArgumentParser(
         prog="twba-nets predict",
-        description="Classify pictures by the compiled engine (a network of three-level activations by PyTorch). "
-        "Of one: the ten classes with their probabilities, and the spikes of each map. Of several: a line each. Of a picture "
-        "the central square is taken and scaled to what the network takes. A second.")
+        description="Classify pictures with the compiled engine (a network with three-level activations: with PyTorch). "
+        "For one picture, print the ten classes with their probabilities, and the spikes of each map. For several, print "
+        "a line each. The central square of a picture is scaled to the network's size. Takes a second.")
     command_line.add_network(parser, places.RELEASED)
     parser.add_argument("pictures", nargs="+", type=command_line.path, metavar="picture",
-                        help="any file that Pillow reads, as a PNG or a JPEG: of up to 89 million pixels; of 16 bits a colour or "
-                        "a grey the upper 8 count, more are refused, and so are floating numbers; what is transparent is white. "
-                        "A folder stands for all in it")
+                        help="any file that Pillow reads, such as PNG or JPEG, of up to 89 million pixels. Of 16-bit channels "
+                        "the upper 8 bits are used; wider and floating-point channels are refused. Transparent pixels become "
+                        "white. A folder stands for all pictures in it")
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):
         _predict(args)
@@ -57,7 +57,7 @@ def _predict(args: argparse.Namespace) -> None:
     else:
         unread = [_tell(path, names, run) for path in paths].count(False)
         if unread:
-            raise UserError(f"{unread} of {len(paths)} pictures could not be read: the lines above name each, and its remedy")
+            raise UserError(f"{unread} of {len(paths)} pictures could not be read: the lines above name each and its remedy")
 
 
 def _runner(network: Union[SpikingNetwork, Model], about: exported.About) -> Runner:
@@ -74,7 +74,7 @@ def _runner(network: Union[SpikingNetwork, Model], about: exported.About) -> Run
 
 
 def _tell(path: Path, names: Sequence[str], run: Runner) -> bool:
-    """A picture's line, or why there is none. Returns whether there is one."""
+    """Print a picture's line, or the error. Returns whether the picture could be read."""
     try:
         logits, maps = run(path)
     except UserError as error:
@@ -87,7 +87,7 @@ def _tell(path: Path, names: Sequence[str], run: Runner) -> bool:
 
 
 def table(names: Sequence[str], logits: np.ndarray, maps: dict) -> str:
-    """The classes, the likeliest first, then each map's spikes, [1, H, W, C]. logits: [10]."""
+    """A table of the classes, the likeliest first, then of the spikes per map. logits: [classes]. maps: name -> [1, H, W, C]."""
     chances = _chances(logits)
     lines = [f"{names[index]:10} {chances[index]:6.1%}  {'#' * int(round(BAR * chances[index]))}".rstrip()
              for index in np.argsort(-chances)]
@@ -98,7 +98,7 @@ def table(names: Sequence[str], logits: np.ndarray, maps: dict) -> str:
 
 
 def _chances(logits: np.ndarray) -> np.ndarray:
-    """The probabilities of the classes, [10], by their logits."""
+    """Softmax in float64: logits [classes] -> probabilities."""
     chances = np.exp(logits.astype(np.float64) - logits.max())
     return chances / chances.sum()
 

@@ -1,7 +1,6 @@
-"""What ships beside a released model, made anew: python -m twba_chip.release TWBA.
+"""Rebuild the files that ship with a released model: python -m twba_chip.release TWBA.
 
-Its export, NIR and ONNX files, whose digests go into its card, its learning curve and its report.json. No framework is
-imported here.
+They are its exported network, NIR and ONNX files, their digests in its card, its learning curve and its report.json.
 """
 from twba_nets.system import interrupts
 
@@ -29,9 +28,9 @@ EXPORTS = {".npz": export, ".nir": export_nir, ".onnx": export_onnx}
 def main(argv: Sequence[str] = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m twba_chip.release",
-        description="Make anew what ships beside a released model: its exported network, NIR and ONNX files (twba.npz, "
-        "twba.nir, twba.onnx), with their digests in its card, its learning_curve.png, and the report.json of all "
-        "test images. A minute. Its spikes.json is TensorFlow's: TWBA/cifar10_twba_spikes.py --json.")
+        description="Rebuild the files that ship with a released model: its exported network, NIR and ONNX files (twba.npz, "
+        "twba.nir, twba.onnx), their digests in its card, its learning_curve.png, and the report.json of all "
+        "test images. Takes a minute. TWBA/cifar10_twba_spikes.py --json writes its spikes.json, with TensorFlow.")
     parser.add_argument("folder", type=command_line.path, help="TWBA or BWBA: a folder with a model.npz and its card")
     folder = parser.parse_args(argv).folder
     with interrupts.one_line_for_mistakes("stopped"):
@@ -39,16 +38,16 @@ def main(argv: Sequence[str] = None) -> None:
 
 
 def release(folder: Path, *report_flags: str) -> None:
-    """Write the files. report_flags: as report.py takes them. Raises UserError where there is no model with its card."""
+    """Write the files. report_flags: of the report's command. Raises UserError if the folder has no model with its card."""
     model = folder / MODEL_NAME
     recorded, recipe = card.read(model), card.load_recipe(model)
     if recorded is None or recipe is None:
-        raise UserError(f"{model}: its card, {card.path_of(model).name}, has no recipe, or is not there: name the folder of a "
+        raise UserError(f"{model}: its card, {card.path_of(model).name}, is missing or has no recipe: name the folder of a "
                         "finished run")
     files = {folder / (recipe.variant + suffix): module for suffix, module in EXPORTS.items()}
     for path, module in files.items():
         module.main([str(model), str(path)])
-    if (folder / journal.LOG_NAME).exists():  # the curve's title says where it lies
+    if (folder / journal.LOG_NAME).exists():  # the curve's title names the folder
         journal.draw_curve(folder, recipe)
     write_json(card.path_of(model), dict(recorded, files={path.name: sha256(path) for path in files}))
     with tempfile.TemporaryDirectory() as scratch:

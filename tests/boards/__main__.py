@@ -1,8 +1,8 @@
-"""What a network's C takes of a Cortex-M: bytes, and instructions an image, by QEMU, which counts no cycles.
+"""Measure a network's C on a Cortex-M in QEMU: bytes, and instructions per image. QEMU does not count cycles.
 
     .venv/bin/python tests/boards [NETWORK ...]
 
-It needs gcc-arm-none-eabi and qemu-system-arm. The pictures are noise; of others the numbers differ by 1 % at most.
+It needs gcc-arm-none-eabi and qemu-system-arm. The pictures are noise; for others the numbers differ by 1 % at most.
 """
 import subprocess
 import sys
@@ -16,7 +16,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).res
 from boards import machines
 from twba_chip.spiking import opening
 
-TICK = 40  # instructions: QEMU makes one a nanosecond (-icount shift=0), and the board's timer runs at 25 MHz
+TICK = 40  # instructions: QEMU runs one per nanosecond (-icount shift=0), and the board's timer runs at 25 MHz
 PICTURES = 2
 
 
@@ -37,7 +37,7 @@ def measure(title, machine, network, images, folder):
     counting = machine._replace(run=[machine.run[0], "-icount", "shift=0", *machine.run[1:]])
     ticks = np.frombuffer(machines.run(counting, program, images), "<u4")
     millions = ticks.mean() * TICK / 1e6
-    print(f"{title}: {text + data:,} bytes of flash, {data + bss:,} of RAM, {millions:,.1f} million instructions an image")
+    print(f"{title}: {text + data:,} bytes of flash, {data + bss:,} of RAM, {millions:,.1f} million instructions per image")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-/* Bare metal on QEMU's MPS2 boards: start-up, and input and output by Arm's semihosting. */
+/* Bare metal on QEMU's MPS2 boards: start-up, and input and output through Arm's semihosting. */
 #include "board.h"
 
 enum { SYS_OPEN = 1, SYS_WRITE = 5, SYS_READ = 6, SYS_EXIT = 0x18, APPLICATION_EXIT = 0x20026, READ_BINARY = 1, WRITE_BINARY = 5 };
@@ -27,7 +27,7 @@ static uintptr_t open_file(const char *name, uintptr_t mode, uintptr_t length) {
     return semihosting(SYS_OPEN, arguments);
 }
 
-/* Both give how many bytes are left. */
+/* SYS_READ and SYS_WRITE return how many bytes are left. */
 int receive(void *bytes, int number) {
     for (uintptr_t left = number, before; left > 0;) {
         uintptr_t arguments[3] = {input, (uintptr_t)bytes + number - left, before = left};
@@ -48,7 +48,7 @@ uint32_t ticks(void) { return ~TIMER[1]; }
 
 void reset(void) {
 #ifdef __ARM_FP
-    CPACR |= 0xf << 20; /* the floating-point unit is off until then */
+    CPACR |= 0xf << 20; /* turn on the floating-point unit */
     __asm__ volatile("dsb\n isb");
 #endif
     TIMER[2] = TIMER[1] = ~0u;

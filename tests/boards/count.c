@@ -1,4 +1,4 @@
-/* Runs the pictures of standard input, and writes how many ticks each took. */
+/* Classifies the pictures on standard input, and writes the ticks that each took. */
 #include "board.h"
 #include "net.c"
 

@@ -1,4 +1,4 @@
-"""Machines, emulated ones too, that run a network's C: how they compile it, and what they make of pictures."""
+"""Machines, also emulated ones, that run a network's C: how to compile and run it, and how to check the results."""
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,11 +12,11 @@ from twba_chip.spiking.file import SpikingNetwork
 
 HERE = Path(__file__).parent
 FLAGS = ["-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-pedantic"]
-SURE = 1e-4  # an input spike of a lower potential depends on how the sums are rounded
+SURE = 1e-4  # below this absolute potential an input spike depends on rounding
 
 
 class Machine(NamedTuple):
-    """compiler: its command. board: the file of this folder that gives input and output. run: what runs the program."""
+    """compiler: its command. board: the file of this folder for input and output. run: the command that runs the program."""
     compiler: List[str]
     board: str
     run: List[str] = []
@@ -24,7 +24,7 @@ class Machine(NamedTuple):
 
 
 def cortex_m(cpu: str, board: str) -> Machine:
-    """Bare metal. A core of floating-point hardware uses it. gcc must not take a loop for memset, which is the C library's."""
+    """Bare metal. Floating-point hardware is used if present. gcc must not replace loops by memset, which needs a C library."""
     return Machine(["arm-none-eabi-gcc", f"-mcpu={cpu}", "-mthumb", "-mfloat-abi=" + ("soft" if cpu == "cortex-m3" else "hard"),
                     "-fno-tree-loop-distribute-patterns", "-nostdlib", "-T", str(HERE / "cortex_m.ld")], "cortex_m.c",
                    ["qemu-system-arm", "-M", board, "-display", "none", "-monitor", "none", "-serial", "null",
@@ -42,13 +42,13 @@ MACHINES = {
 
 
 def missing(machine: Machine) -> List[str]:
-    """Which of its programs are not installed."""
+    """The machine's programs that are not installed."""
     linker = ["ld.lld"] * ("-fuse-ld=lld" in machine.compiler)
     return [name for name in [machine.compiler[0], *machine.run[:1], *linker] if not shutil.which(name)]
 
 
 def build(machine: Machine, network: SpikingNetwork, folder: Path, program: str = "main.c") -> Path:
-    """Compile a program of this folder that runs a network."""
+    """Compile a program of this folder with a network. Returns its path."""
     web_page.write_sources(folder, "net", network)
     subprocess.check_call([*machine.compiler, *FLAGS, "-I.", str(HERE / program), str(HERE / machine.board), "-o", "program",
                            *machine.libraries], cwd=str(folder))
@@ -56,22 +56,22 @@ def build(machine: Machine, network: SpikingNetwork, folder: Path, program: str 
 
 
 def run(machine: Machine, program: Path, images: np.ndarray) -> bytes:
-    """What a program writes of pictures uint8 [N, S, S, C]."""
+    """A program's output for pictures uint8 [N, S, S, C]."""
     done = subprocess.run([*machine.run, str(program)], input=images.tobytes(), stdout=subprocess.PIPE, check=True, timeout=600)
     return done.stdout
 
 
 def records(network: SpikingNetwork, written: bytes) -> np.ndarray:
-    """What main.c writes of each picture: its maps uint8 [H, W, C] by their names, its logits float32 [classes], its class."""
+    """main.c's output for each picture: maps uint8 [H, W, C] by their names, "logits" float32 [classes], "class" int32."""
     stages = (network.architecture.encoder, *network.architecture.hidden)
     maps = [(stage.map, np.uint8, stage.map_shape) for stage in stages]
     return np.frombuffer(written, np.dtype(maps + [("logits", "<f4", (network.architecture.classes,)), ("class", "<i4")]))
 
 
 def assert_as_the_reference(network: SpikingNetwork, images: np.ndarray, written: bytes) -> None:
-    """Whether what main.c writes are the reference's spikes, logits and classes.
+    """Assert that main.c's spikes, logits and classes are the reference's.
 
-    Where rounding decides over an input spike it may be either; what follows has to fit the spike that was taken.
+    If an input spike depends on rounding, both values are allowed; all that follows must match the value that it took.
     """
     architecture, found = network.architecture, records(network, written)
     assert len(found) == len(images)

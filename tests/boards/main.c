@@ -1,4 +1,4 @@
-/* Runs the pictures of standard input, and writes of each the maps, a byte a neuron, the logits, and the class. */
+/* Classifies the pictures on standard input, and writes for each the maps, a byte per neuron, the logits, and the class. */
 #include "board.h"
 #include "maps.c"
 

@@ -1,4 +1,4 @@
-/* RISC-V under qemu-user, without a library: Linux' calls by their numbers. */
+/* RISC-V under qemu-user, without a library: Linux system calls by number. */
 #include "board.h"
 
 enum { READ = 63, WRITE = 64, EXIT = 93 };

@@ -1,6 +1,6 @@
-"""What a GPU computes, tested; then how fast it trains: python tests/gpu, or make test-gpu. --help lists the flags.
+"""Test a GPU's results, then measure its training speed: python tests/gpu, or make test-gpu. --help lists the flags.
 
-It needs PyTorch, NumPy and tqdm, and nothing from outside. With --device cpu it rehearses the same on a CPU.
+It needs only PyTorch, NumPy and tqdm, and no download. With --device cpu it rehearses the same on a CPU.
 """
 import sys
 from pathlib import Path
@@ -29,10 +29,10 @@ from twba_torch import device as devices
 
 def main(argv=None):
     parser = argparse.ArgumentParser(
-        prog="python tests/gpu", description="Test what PyTorch's trainer computes on a GPU, in float64 against the CPU and "
-        "in the trainer's own precision, then measure its speed: three minutes. Without a GPU it says so.")
-    parser.add_argument("--device", help="cuda or cuda:N (default: cuda), or cpu: a rehearsal on few images")
-    parser.add_argument("--no-compile", action="store_true", help="without torch.compile, which on a CPU takes minutes")
+        prog="python tests/gpu", description="Test the results of PyTorch's trainer on a GPU, in float64 against the CPU and "
+        "in the trainer's own precision, then measure its speed. Takes three minutes. Without a GPU it tests nothing.")
+    parser.add_argument("--device", help="cuda or cuda:N (default: cuda), or cpu for a rehearsal on few images")
+    parser.add_argument("--no-compile", action="store_true", help="do without torch.compile, which takes minutes on a CPU")
     parser.add_argument("--json", type=command_line.path, metavar="FILE", help="also write a GPU's figures to this file")
     args = parser.parse_args(argv)
     if args.device is None and not torch.cuda.is_available():
@@ -52,7 +52,7 @@ def main(argv=None):
 
 
 def run(subject):
-    """Run all checks, each told in a line. Returns how many failed."""
+    """Run all checks and print a line for each. Returns how many failed."""
     failed = skipped = 0
     found = [(name, check) for name, check in vars(checks).items() if name.startswith("check_")]
     for name, check in found:

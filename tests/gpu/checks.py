@@ -1,4 +1,4 @@
-"""What is tested on a device, one function each. What one returns says why it is left out."""
+"""The checks on a device. A check that is left out returns the reason."""
 import contextlib
 
 import numpy as np
@@ -38,7 +38,7 @@ def check_a_step_in_float64_is_the_cpus(subject):
 
 
 def _step(device):
-    """name -> array of what a step on 40 images computes."""
+    """The results of a step on 40 images: name -> array."""
     trainer = Trainer(RECIPE, noise(40, 10), device, exact=False, compiled=False)
     order, uniforms = (numbers.to(device) for numbers in pipeline.epoch_numbers(40, 0, 0))
     logits, maps = trainer.network.train()(pipeline.augment(trainer.training.x[order], uniforms[order], True, PAPER.image_size))
@@ -51,7 +51,7 @@ def _step(device):
 
 
 def check_each_stage_forward_is_exact(subject):
-    """Also with the largest sums that there are, and with halves."""
+    """Also with the largest possible sums, and with halves."""
     for stage in HIDDEN:
         for levels, weights in (([1.0], [1.0]), ([0.0, 1.0], [-1.0, 1.0]), ([0.0, 0.5, 1.0], [-1.0, 0.0, 1.0])):
             x, kernel, geometry = _inputs(stage, levels, weights)
@@ -61,7 +61,7 @@ def check_each_stage_forward_is_exact(subject):
 
 
 def check_each_stage_backward(subject):
-    """By the norm, to the rounding of what bfloat16 gives."""
+    """By the norm, to bfloat16's rounding."""
     for stage in HIDDEN:
         x, kernel, geometry = _inputs(stage, [0.0, 0.5, 1.0], [-1.0, 0.0, 1.0])
         ours = [tensor.to(subject.device).requires_grad_() for tensor in (x, kernel)]
@@ -96,7 +96,7 @@ def check_the_exact_network_is_the_float32_one(subject):
 
 
 def check_a_resumed_run_is_the_uninterrupted_one(subject):
-    """To the bit, between two processes: the second goes on after the first one's first epoch."""
+    """To the bit, between two processes: the second resumes after the first one's first epoch."""
     whole, subject.first_step_seconds["cold"] = subject.epochs("whole", "--epochs", 2)
     start = whole / "1" / TRAINING_NAME
     resumed, subject.first_step_seconds["warm"] = subject.epochs("resumed", "--epochs", 2, "--resume", start)
@@ -104,7 +104,7 @@ def check_a_resumed_run_is_the_uninterrupted_one(subject):
 
 
 def check_nothing_is_compiled_or_recorded_after_the_first_epoch(subject):
-    """And an evaluation is one CUDA graph, which its first batches record."""
+    """And an evaluation is one CUDA graph, recorded in its first batches."""
     trainer, recorded = subject.trainer, _Recorded()
     with recorded:
         trainer.train_epoch(0)
@@ -116,11 +116,11 @@ def check_nothing_is_compiled_or_recorded_after_the_first_epoch(subject):
                 trainer.train_and_test(epoch)
     graphs = subject.on_gpu and subject.compiled
     assert in_evaluation == (1 if graphs else 0) and (in_training > 0) == graphs, (in_training, in_evaluation)
-    assert recorded.graphs == in_training + in_evaluation, "recorded anew"
+    assert recorded.graphs == in_training + in_evaluation, "recorded again"
 
 
 class _Recorded:
-    """How many CUDA graphs are recorded while it is entered."""
+    """Counts the CUDA graphs that are recorded in its context."""
     graphs = 0
 
     def __enter__(self):
@@ -137,13 +137,13 @@ class _Recorded:
 
 
 def _no_recompilation():
-    """A context in which a compilation is an error, where this PyTorch has one."""
+    """A context in which a compilation is an error, if this PyTorch has one."""
     set_stance = getattr(torch.compiler, "set_stance", None)
     return set_stance("fail_on_recompile") if set_stance else contextlib.nullcontext()
 
 
 def check_the_same_steps_give_the_same_bits(subject):
-    """All 596 variables after two epochs from the same start, with an evaluation between."""
+    """All 596 variables after two epochs from the same start, with an evaluation in between."""
     trainer, runs = subject.trainer, []
     start = _copy_of_variables(trainer)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Train on noise in a process of its own, or in as many as torchrun starts: python tests/gpu/epochs.py FOLDER. See subject.py."""
+"""Train on noise in a separate process, or in those that torchrun starts: python tests/gpu/epochs.py FOLDER. See subject.py."""
 import time
 
 STARTED = time.time()
@@ -48,7 +48,7 @@ def main():
 
 
 def first_step_seconds(trainer):
-    """A list that gets the seconds from this process's beginning to the end of each step."""
+    """A list that will collect the seconds from this process's start to the end of each step."""
     seconds, step = [], trainer.train_batch
 
     def timed(*arguments):

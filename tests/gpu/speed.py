@@ -1,4 +1,4 @@
-"""How fast a device trains: whole epochs, the first step, memory, and where a step's time goes."""
+"""Measure a device's training speed: whole epochs, the first step, memory, and the parts of a step."""
 import os
 import re
 import resource
@@ -14,7 +14,7 @@ from twba_nets.runs import card
 from twba_torch import convolution, grouped, training
 
 EPOCHS, STEPS, PROFILED, CALLS = 5, 20, 10, 20
-# the parts of a step, by what the names of a GPU's kernels (and of a CPU's operations) hold; the first that fits counts
+# the parts of a step, by patterns in the names of a GPU's kernels (or of a CPU's operations); the first match counts
 PARTS = (("convolutions", r"cudnn|conv|[dfw]prop|[dw]grad|fft|flip_filter|nhwc|nchw|im2col|col2im"),
          ("products of matrices", r"gemm|gemv|nvjet|cutlass|splitk|bmm|\bmm\b"),
          ("fused operations", r"triton|cpp_fused"),
@@ -23,7 +23,7 @@ PARTS = (("convolutions", r"cudnn|conv|[dfw]prop|[dw]grad|fft|flip_filter|nhwc|n
 
 
 def measure(subject):
-    """All figures as a dictionary for JSON. The trainer's steps are compiled, and its graphs recorded, before."""
+    """All figures as a dictionary for JSON. The trainer's steps must be compiled, and its graphs recorded, already."""
     trainer, on_gpu = subject.trainer, subject.on_gpu
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(subject.device)
@@ -46,10 +46,10 @@ def measure(subject):
         "batch_size": RECIPE.batch_size,
         "training_images": images,
         "test_images": len(trainer.test),
-        "images_per_second": images / whole,  # of an epoch, its evaluation included
+        "images_per_second": images / whole,  # over an epoch, including its evaluation
         "training_images_per_second": statistics.median(row.images_per_second for row in rows),
         "epoch_seconds": {"min": min(seconds), "median": whole, "max": max(seconds)},
-        "first_step_seconds": subject.first_step_seconds,  # from a process's beginning; with nothing compiled before, and again
+        "first_step_seconds": subject.first_step_seconds,  # from a process's start, with an empty cache and with a filled one
         "step_milliseconds": 1e3 * step,
         "python_milliseconds_a_step": 1e3 * queued,
         "peak_megabytes": peak / 1e6,
@@ -59,12 +59,12 @@ def measure(subject):
 
 
 def report(figures):
-    """Print what a person wants to know."""
+    """Print the main figures."""
     print("\n{machine}, PyTorch {torch}, batch {batch_size}\n{images_per_second:,.0f} images/s over a whole epoch with its "
           "evaluation, {training_images_per_second:,.0f} in training; a step takes {step_milliseconds:.2f} ms, of which Python "
           "{python_milliseconds_a_step:.2f}; peak memory {peak_megabytes:,.0f} MB".format(**figures))
     if figures["first_step_seconds"]:
-        print("first step after {cold:.0f} s, with what was compiled before {warm:.0f} s".format(**figures["first_step_seconds"]))
+        print("first step after {cold:.0f} s, with a filled cache {warm:.0f} s".format(**figures["first_step_seconds"]))
     print("a step's parts, us: " + ", ".join(f"{name} {us:.0f}" for name, us in figures["kernel_microseconds_a_step"].items()))
     for stage, ways in figures["stage_microseconds"].items():
         print(f"{stage}, us forward / backward: " + ", ".join(
@@ -72,7 +72,7 @@ def report(figures):
 
 
 def _steps(subject, number):
-    """A function that takes so many steps."""
+    """A function that runs this number of steps."""
     trainer, device = subject.trainer, subject.device
     batch = torch.arange(RECIPE.batch_size, device=device)
     uniforms, rate = torch.full((len(trainer.training), 5), 0.3, device=device), torch.tensor(1e-4, device=device)
@@ -87,7 +87,7 @@ def _steps(subject, number):
 
 
 def _step_seconds(subject):
-    """(seconds until a step is queued, seconds until it is done)."""
+    """Seconds until a step is queued, and until it is done."""
     steps = STEPS if subject.on_gpu else 1
     take = _steps(subject, steps)
     started = time.perf_counter()
@@ -98,7 +98,7 @@ def _step_seconds(subject):
 
 
 def _parts(subject):
-    """Microseconds a step, by part: of a GPU's kernels, of a CPU's operations."""
+    """Microseconds per step, by part, in a GPU's kernels or a CPU's operations."""
     steps = PROFILED if subject.on_gpu else 1
     take = _steps(subject, steps)
     with profile(activities=[ProfilerActivity.CUDA if subject.on_gpu else ProfilerActivity.CPU]) as found:
@@ -106,7 +106,7 @@ def _parts(subject):
         subject.wait()
     parts = dict.fromkeys((part for part, _ in PARTS), 0.0)
     for event in found.key_averages():
-        if not event.key.startswith(("##", "Torch-Compiled")):  # marks around others
+        if not event.key.startswith(("##", "Torch-Compiled")):  # annotations around other events
             part = next(part for part, pattern in PARTS if re.search(pattern, event.key, re.IGNORECASE))
             microseconds = event.self_device_time_total if subject.on_gpu else event.self_cpu_time_total
             parts[part] += microseconds / steps
@@ -114,7 +114,7 @@ def _parts(subject):
 
 
 def _stage(subject, stage):
-    """Way -> microseconds of a stage's convolution of a batch, forward and backward, each alone: the trainer's, and others."""
+    """A stage's convolution of a batch in several ways, one of them the trainer's: way -> [forward, backward] in microseconds."""
     device, images = subject.device, RECIPE.batch_size if subject.on_gpu else 2
     halves = torch.randint(0, 3, (images, stage.size, stage.size, stage.channels), dtype=torch.uint8, device=device)
     channels = stage.channels // stage.groups
@@ -133,7 +133,7 @@ def _stage(subject, stage):
 
 
 def _microseconds(subject, function):
-    """The median of several calls."""
+    """The median time of several calls, in microseconds."""
     times = []
     for _ in range(CALLS if subject.on_gpu else 1):
         subject.wait()

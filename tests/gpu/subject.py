@@ -1,4 +1,4 @@
-"""What is tested: a device, and a trainer on it."""
+"""The subject of the checks: a device, and a trainer on it."""
 import dataclasses
 import functools
 import json
@@ -19,7 +19,7 @@ RECIPE = recipes.paper("twba")
 
 
 def noise(images, test_images):
-    """A data set of random images, as CIFAR-10's in shape."""
+    """A data set of random images in CIFAR-10's shape."""
     random = np.random.RandomState(0)
     x, y = ((random.randint(0, high, (images + test_images, *shape)).astype(dtype))
             for high, shape, dtype in ((256, (32, 32, 3), np.uint8), (PAPER.classes, (), np.int32)))
@@ -28,7 +28,7 @@ def noise(images, test_images):
 
 @dataclasses.dataclass
 class Subject:
-    """device, and whether its steps are compiled. folder: for what is written; removed in the end."""
+    """device: to test. compiled: whether steps are compiled. folder: for files; removed in the end."""
     device: torch.device
     compiled: bool
     folder: Path
@@ -39,23 +39,23 @@ class Subject:
 
     @functools.cached_property
     def trainer(self):
-        """A trainer on as many images as CIFAR-10 has; on a CPU on two batches."""
+        """A trainer on as many images as in CIFAR-10; on a CPU on two batches."""
         images = (50000, 10000) if self.on_gpu else (2 * RECIPE.batch_size,) * 2
         return training.Trainer(RECIPE, noise(*images), self.device, compiled=self.compiled)
 
     def epochs(self, name, *flags, processes=1):
-        """Train on noise in processes of their own (epochs.py). Returns (the folder, seconds to the end of the first step)."""
+        """Train on noise in separate processes (epochs.py). Returns the folder, and the seconds to the end of the first step."""
         command = [sys.executable, "-W", "ignore"]
         if processes > 1:
             command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         command += ["tests/gpu/epochs.py", str(self.folder / name), *map(str, flags)]
-        # several processes number their GPUs themselves
+        # several processes choose their GPUs themselves
         command += ["--device", self.device.type if processes > 1 else str(self.device), *["--no-compile"] * (not self.compiled)]
         done = subprocess.run(command, cwd=places.HOME, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return self.folder / name, json.loads(done.stdout.splitlines()[-1])
 
     def wait(self):
-        """Until all that was asked of the device is done."""
+        """Wait until the device has finished all its work."""
         if self.on_gpu:
             torch.cuda.synchronize(self.device)

@@ -1,4 +1,4 @@
-"""Shared by the readers' tests: a released network's files, and what they have to give."""
+"""Shared by the readers' tests: a released network's files and their expected results."""
 import os
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from twba_chip.spiking import opening, reference
 
-FILES = Path(os.environ["READERS_FILES"])  # the folder that make_files.py has written
+FILES = Path(os.environ["READERS_FILES"])  # the folder that make_files.py wrote
 HIDDEN = ("cnn1", "cnn2", "cnn4", "cnn6", "cnn7", "cnn8", "cnn10", "cnn11")
 
 
@@ -27,15 +27,15 @@ class Network:
         self.exported = opening.open_network(name)
 
     def assert_equal(self, maps: Dict[str, np.ndarray]) -> None:
-        """Whether the hidden maps that a reader makes of `spikes`, and the predictions from them, are the reference's."""
+        """Assert that a reader's hidden maps for `spikes`, and the predictions from them, are the reference's."""
         for name in HIDDEN:
             np.testing.assert_array_equal(maps[name], self.maps[name], name)
         logits = reference.classify(self.exported, np.moveaxis(maps["cnn11"], 1, 3))
         np.testing.assert_array_equal(logits.argmax(1), self.predictions)
 
     def assert_nearly_equal(self, logits: np.ndarray) -> None:
-        """Whether the logits that a reader makes of `images` are the reference's, but for some images: there a potential lies
-        on the threshold but for rounding, which flips an input spike. Few of these are classified otherwise.
+        """Assert that a reader's logits for `images` are the reference's, except for some images: there a potential is so close
+        to the threshold that rounding flips an input spike. Few of these are classified differently.
         """
         expected = reference.classify(self.exported, np.moveaxis(self.maps["cnn11"], 1, 3))
         assert (np.abs(logits - expected).max(axis=1) < 1e-4).mean() > 0.7

@@ -1,8 +1,8 @@
-"""Write what the readers' tests read: the released networks' files, and what NumPy's reference makes of 100 images.
+"""Write the files for the readers' tests: the released networks' exports, and the NumPy reference's results on 100 images.
 
     python tests/readers/make_files.py FOLDER
 
-The images are CIFAR-10's first test images where CIFAR10_DIR names its folder, else handwritten digits.
+The images are CIFAR-10's first test images if CIFAR10_DIR names its folder, else handwritten digits.
 """
 import os
 import sys
@@ -45,7 +45,7 @@ def _write_network(name: str, folder: Path, images: np.ndarray) -> None:
 
 
 def _write_hidden(model: Path, out: Path) -> None:
-    """The part of a model from the input spikes on, its maps as outputs."""
+    """Write the part of a model from the input spikes on, with its maps as outputs."""
     hidden = onnx.utils.Extractor(onnx.load(model)).extract_model(["bn0"], [*list(PAPER.map_shapes)[1:], "logits"])
     onnx.save(hidden, out)
 

@@ -1,8 +1,8 @@
-"""The exported files in other people's readers, each in an environment of its own: docs/readers.md has what comes out.
+"""Test the exported files in other projects' readers, each in a separate environment: docs/readers.md has the results.
 
-    make test-readers   all of them; these: make test-readers ARGS="-s sinabs tvm"
+    make test-readers   all of them; only some: make test-readers ARGS="-s sinabs tvm"
 
-READERS_DIR: where environments and files are kept, else .venv-readers. CIFAR10_DIR gives real images.
+READERS_DIR: folder for environments and files, else .venv-readers. CIFAR10_DIR: folder of real images.
 """
 import os
 from pathlib import Path
@@ -12,8 +12,8 @@ import nox
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(os.environ.get("READERS_DIR") or ROOT / ".venv-readers").resolve()
 FILES = FOLDER / "files"
-# reader -> the environment whose packages it also sees (`make setup setup-torch`), its own packages. Without their
-# dependencies, so that none brings another PyTorch: what they import beyond these is in the environment.
+# reader -> (the environment whose packages it also sees (`make setup setup-torch`), its own packages). They are installed
+# without dependencies, so that none replaces PyTorch; all else that they import is in the environment.
 READERS = {
     "sinabs": (".venv-torch", "sinabs==3.1.3 nir==1.0.4 nirtorch==2.0.2 pbr==7.1.3"),
     "spikingjelly": (".venv-torch", "spikingjelly==2.0.0 loguru==0.7.3"),
@@ -38,7 +38,7 @@ nox.options.envdir, nox.options.reuse_venv = str(FOLDER), "yes"
 
 @nox.session(venv_backend="none")
 def files(session: nox.Session) -> None:
-    """The exported files."""
+    """Write the exported files."""
     session.chdir(ROOT)
     session.run("rm", "-rf", str(FILES))
     session.run(".venv-torch/bin/python", "tests/readers/make_files.py", str(FILES))

@@ -1,6 +1,6 @@
-"""FINN's front end makes one dataflow partition of the hidden stages, by FINN+'s own steps up to where hardware is made.
+"""FINN's front end turns the hidden stages into one dataflow partition, by FINN+'s own steps up to hardware generation.
 
-TWBA is taken whole, two minutes; of BWBA the stages after cnn8, since the time grows with the square of the nodes.
+The test takes the whole TWBA, in two minutes, but only BWBA's stages after cnn8: the time grows with the square of the nodes.
 """
 import collections
 import json
@@ -14,20 +14,20 @@ from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.core.onnx_exec import execute_onnx
 
 initialize_dummy_settings()
-sys.modules["finn.xsi"] = types.SimpleNamespace(SimEngine=None)  # Vivado's simulator: it is imported, and not called here
+sys.modules["finn.xsi"] = types.SimpleNamespace(SimEngine=None)  # Vivado's simulator, which is imported but not called here
 
 from finn.builder.build_dataflow_config import DataflowBuildConfig, estimate_only_dataflow_steps
 from finn.builder.build_dataflow_steps import build_dataflow_step_lookup
 
 LAST_STEP = "step_create_dataflow_partition"
-FILES = {"twba": ("hidden.qonnx", "bn0"), "bwba": ("end.qonnx", "cnn8")}  # and the map that it begins with
+FILES = {"twba": ("hidden.qonnx", "bn0"), "bwba": ("end.qonnx", "cnn8")}  # the file and its first map
 LAYERS = {"twba": {"StreamingSplit": 49, "FMPadding": 10, "ConvolutionInputGenerator": 46, "MVAU": 51, "StreamingConcat": 7},
           "bwba": {"StreamingSplit": 1, "ConvolutionInputGenerator": 8, "MVAU": 9, "StreamingConcat": 1}}
 IMAGES = 20
 
 
 class Compiled:
-    """The partition, and the rest of the graph. order: of the channels that it reads."""
+    """The partition and its parent graph. order: of the channels that it reads."""
 
     def __init__(self, network, folder):
         file, self.map = FILES[network.name]

@@ -1,4 +1,4 @@
-"""LiteRT runs the model that the benchmark makes for it (benchmarks/litert_model.py), its hidden stages in int8."""
+"""LiteRT runs the benchmark's model (benchmarks/litert_model.py), whose hidden stages are int8."""
 import sys
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""ncnn runs the hidden stages of the ONNX file of floats, which pnnx converts. (It has no cast of images from uint8.)"""
+"""ncnn runs the hidden stages of the float ONNX file, converted by pnnx. (It cannot cast images from uint8.)"""
 import shutil
 import subprocess
 import sys
@@ -25,14 +25,14 @@ def converted(network, tmp_path_factory):
 def load(converted):
     net = ncnn.Net()
     net.opt.num_threads = 2
-    # Winograd's sums are no integers
+    # Winograd's sums are not integers
     net.opt.use_winograd_convolution = net.opt.use_fp16_storage = net.opt.use_bf16_storage = False
     assert net.load_param(str(converted[0])) == net.load_model(str(converted[1])) == 0
     return net
 
 
 def run(net, spikes):
-    """One image's input spikes [C, H, W] -> its outputs in the file's order."""
+    """One image's input spikes [C, H, W] -> the outputs in the file's order."""
     extractor = net.create_extractor()
     extractor.input("in0", ncnn.Mat(spikes).clone())
     return [np.array(extractor.extract(f"out{index}")[1]) for index in range(len(HIDDEN) + 1)]

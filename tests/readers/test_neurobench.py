@@ -1,4 +1,4 @@
-"""NeuroBench counts the operations that the report counts, of the NIR file and of the network in standard modules."""
+"""NeuroBench counts the same operations as the report, for the NIR file and for the network in standard modules."""
 import nir
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ def operations_of(network, maps):
 
 
 def benchmark(model, inputs):
-    """The metrics of a model, over all inputs. One at a time: NeuroBench adds up in float32, exact to 2 ** 24 a layer."""
+    """The metrics of a model over all inputs, one at a time: NeuroBench sums in float32, which is exact to 2 ** 24 per layer."""
     data = DataLoader(TensorDataset(inputs, torch.zeros(len(inputs))), batch_size=1)
     with torch.no_grad():
         results = Benchmark(model, data, [], [], [[ParameterCount], [SynapticOperations]]).run(quiet=True)
@@ -43,12 +43,12 @@ def test_the_nir_file(network):
 
 
 def test_the_network_in_standard_modules(network):
-    """Its own input spikes, and the classifier too: a spike of cnn11 drives the ten classes. Parameters are the true ones.
-    NeuroBench changes weights to count, and so gets plain convolutions.
+    """With its own input spikes, and with the classifier: a spike of cnn11 drives the ten classes. Parameters are the true ones.
+    NeuroBench changes weights in order to count, so it gets plain convolutions.
     """
     model, images = to_plain(twba_torch.load(network.name)), torch.from_numpy(network.images[:IMAGES]).permute(0, 3, 1, 2) / 255
     results, operations = benchmark(TorchModel(model), images), 0
-    for image in images.split(1):  # as NeuroBench does: in other batches a potential's last bit can turn an input spike
+    for image in images.split(1):  # as in NeuroBench; in other batches a potential's last bit can flip an input spike
         with torch.no_grad():
             maps = [spikes.long().numpy() for spikes in model(image, return_spikes=True)[1].values()]
         operations += operations_of(network, maps) + PAPER.classes * int(maps[-1].sum())
@@ -57,7 +57,7 @@ def test_the_network_in_standard_modules(network):
 
 
 def test_the_sparsity_of_latent_weights():
-    """The share of zeros among what a convolution multiplies by."""
+    """The share of zeros among a convolution's quantised weights."""
     conv = TernaryConv2d(4, 8, 3)
     zeros = (conv.quantised_weight() == 0).float().mean().item()
     assert 0.1 < zeros < 0.9 and ConnectionSparsity()(TorchModel(torch.nn.Sequential(conv))) == round(zeros, 4)

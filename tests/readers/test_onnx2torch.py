@@ -1,10 +1,10 @@
-"""onnx2torch makes PyTorch modules of the ONNX file of floats."""
+"""onnx2torch converts the float ONNX file to PyTorch modules."""
 import numpy as np
 import onnx
 import torch
 
 library = torch.library.Library("torchvision", "DEF")
-for name in ("nms", "qnms"):  # torchvision's wheel is for PyTorch with CUDA; without its operators it cannot be imported
+for name in ("nms", "qnms"):  # torchvision's wheel is for PyTorch with CUDA and cannot be imported without these operators
     library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 import onnx2torch
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime at its oldest version that reads the ONNX files. (The newest: tests/pytorch/test_onnx.py.)"""
+"""The oldest ONNX Runtime that reads the ONNX files. (The newest: tests/pytorch/test_onnx.py.)"""
 import numpy as np
 import onnxruntime
 import pytest

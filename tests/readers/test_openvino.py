@@ -1,4 +1,4 @@
-"""OpenVINO runs both ONNX files, once it is told to compute in float32."""
+"""OpenVINO runs both ONNX files if it is set to float32."""
 import numpy as np
 import openvino
 import pytest

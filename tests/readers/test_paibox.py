@@ -1,7 +1,7 @@
-"""PAICORE's own tools judge the frames of to-paicore: paicorelib makes the same ones from the same values, and PAIBox's runtime
-reads the files. PAIBox's simulator and its mapper's frames, of a small network, compute what the reference does.
+"""PAICORE's own tools confirm the frames of to-paicore: paicorelib makes the same frames from the same values, and PAIBox's
+runtime reads the files. For a small network, PAIBox's simulator and its mapper's frames compute the same as the reference.
 
-PAIBox is GPL-3: it is called here, and no part of the product needs it. (Its mapper takes minutes for the whole network.)
+PAIBox is GPL-3: it is only called here, and no part of the product needs it. (Its mapper takes minutes for the whole network.)
 """
 import contextlib
 import io
@@ -28,7 +28,7 @@ IMAGES = 10
 HOME, UNTOUCHED = Coord(0, 0), ReplicationId(0, 0)
 SMALL = Architecture((Row("cnn0", "bn0", 1, 8, 3, 1, "SAME"), Row("cnn1", "bn1", 2, 8, 3, 1, "SAME"),
                       Row("cnn2", "bn2", 4, 8, 2, 2, "SAME"), Row("cnn3", "bn3", 2, 12, 2, 1, "VALID")), 6, 6, 1, 2, 1)
-SMALL_CORE = Core(100, 64)  # so that there are several tiles a stage, and neurons that several of them read
+SMALL_CORE = Core(100, 64)  # small, so that stages have several tiles, and several tiles read some neurons
 
 
 def coord(address):
@@ -40,7 +40,7 @@ def coord(address):
 
 @pytest.fixture(scope="module")
 def exported(network: Network, tmp_path_factory):
-    """(its tiles on a chip, the folder that to-paicore writes)."""
+    """(the network's tiles on a chip, the folder that to-paicore writes)."""
     folder = tmp_path_factory.mktemp(network.name)
     command.main([network.name, str(folder)])
     hidden = network.exported.architecture.hidden
@@ -82,7 +82,7 @@ def paicorelib_frames(network, here, number, block, address, part):
 
 
 def test_paicorelib_makes_the_same_frames(network, exported):
-    """Of the first and the last core of every stage, bit for bit."""
+    """For the first and the last core of every stage, bit for bit."""
     here, folder = exported
     frames = np.fromfile(folder / command.CONFIG, "<u8")
     cores = Chip(frames).working
@@ -95,7 +95,7 @@ def test_paicorelib_makes_the_same_frames(network, exported):
 
 
 def seed_frames(frames):
-    """Where each core's frames begin."""
+    """The index of each core's first frame."""
     at = 0
     while at < len(frames):
         yield at
@@ -105,7 +105,7 @@ def seed_frames(frames):
 
 
 def test_the_runtime_reads_the_files(network, exported):
-    """PAIBox's runtime encodes the images' spikes, and decodes those that the chip sends."""
+    """PAIBox's runtime encodes the images' spikes, and decodes the chip's."""
     here, folder = exported
     images = network.maps["bn0"][:IMAGES].transpose(0, 2, 3, 1)
     places = json.loads((folder / command.INPUT).read_text())
@@ -123,16 +123,16 @@ def test_the_runtime_reads_the_files(network, exported):
 
 
 class PaiNetwork(pb.Network):
-    """The tiles as PAIBox's nodes: the neurons of a tile that one later tile reads are a node.
+    """The tiles as PAIBox's nodes. A node has the neurons of a tile that one later tile reads.
 
-    layers: [stage] -> [(its neurons in the map, the node)]. ports: [(its input neurons, the node)].
+    layers: [stage] -> [(the node's neurons in the map, node)]. ports: [(the node's input neurons, node)].
     """
 
     def __init__(self, network, cut):
         super().__init__()
         self.ports, self.layers, self.parts, self.synapses = [], [], pb.NodeList(), pb.NodeList()
         hidden = network.architecture.hidden
-        sources = []  # of each tile of this stage: [(neurons of the input map, node)]
+        sources = []  # for each tile of this stage: [(neurons of the input map, node)]
         for tile in cut[0]:
             self.ports.append((tile.axons, pb.InputProj(input=None, shape_out=(len(tile.axons),))))
             sources.append(self.ports[-1:])
@@ -160,7 +160,7 @@ class PaiNetwork(pb.Network):
 
 @pytest.fixture(scope="module", params=["twba", "bwba"])
 def small(request):
-    """(network, its tiles, PAIBox's network of these, input spikes)."""
+    """(network, its tiles, their PAIBox network, input spikes)."""
     random, arrays = np.random.RandomState(0), {}
     for name, (dtype, shape) in spiking_file.array_types(SMALL).items():
         value = random.normal(size=shape)
@@ -176,7 +176,7 @@ def small(request):
 
 
 def test_the_simulator_computes_what_the_reference_does(small):
-    """An image a time step, and nothing is reset between them."""
+    """With one image per time step, and no reset between them."""
     network, _, pai, spikes = small
     maps, simulator = reference.forward(network, spikes), pb.Simulator(pai)
     for step in range(IMAGES + len(SMALL.hidden) - 1):
@@ -215,14 +215,14 @@ def test_the_mappers_frames_compute_the_same_on_our_model(small, mapped):
         for name, expected in infos.items():
             image[names[name]] = np.isin(expected, output & np.uint64(0xFFFFFFFFFFFFFF00))
     np.testing.assert_array_equal(found, reference.forward(network, spikes)["cnn3"].reshape(IMAGES, -1))
-    # and its fields are ours, but for addresses
+    # and its fields are ours, except addresses
     hidden = network.architecture.hidden
     ours = Chip(fr.configure(network, placement.place(hidden, cut)))
     assert fields(chip) == fields(ours)
 
 
 def fields(chip):
-    """The registers of a chip's working cores and its neurons' parameters, but those that follow from the placement."""
+    """The registers of a chip's working cores and its neurons' parameters, except those that depend on the placement."""
     found = set()
     for key in chip.working:
         core = chip.cores[key]

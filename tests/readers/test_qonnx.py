@@ -1,4 +1,4 @@
-"""qonnx infers the data types of the QONNX file, runs it, and lowers its convolutions to matrix products."""
+"""qonnx infers the QONNX file's data types, runs it, and lowers its convolutions to matrix products."""
 import json
 
 import numpy as np
@@ -23,7 +23,7 @@ def lowered(model):
 
 
 def assert_equal(network, model, images):
-    """All nine maps, which the model has as NHWC in the readers' order, and the predictions, an image at a time."""
+    """Assert all nine maps, NHWC and in the readers' order in the model, and the predictions, an image at a time."""
     channels = json.loads({entry.key: entry.value for entry in model.model.metadata_props}["channels"])
     for index in range(images):
         results = execute_onnx(model, {"images": network.images[index:index + 1]}, return_full_exec_context=True)

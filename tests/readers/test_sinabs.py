@@ -1,4 +1,4 @@
-"""sinabs reads the NIR files, with and without groups; its neurons fire once a time step when told so."""
+"""sinabs reads the NIR files, with and without groups. Its neurons must be set to fire at most once per time step."""
 import nir
 import sinabs.layers
 from sinabs.activation import SingleSpike

@@ -1,4 +1,4 @@
-"""snnTorch 1.0 reads the NIR files, with and without groups; each neuron has to keep its own state.
+"""snnTorch 1.0 reads the NIR files, with and without groups. Each neuron must keep its own state.
 
 0.9.4: tests/pytorch/test_nir.py.
 """

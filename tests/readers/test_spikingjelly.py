@@ -1,4 +1,4 @@
-"""SpikingJelly reads the NIR file, but no groups; its time step has to be NIR's unit of time."""
+"""SpikingJelly reads the NIR file, but not groups. Its time step must be NIR's unit of time."""
 import nir
 import pytest
 from spikingjelly.activation_based.nir_exchange import import_from_nir
@@ -12,6 +12,6 @@ def test_spikes_are_the_references(network):
 
 
 def test_groups_are_refused(network):
-    """When they are not, docs/readers.md is to say so."""
+    """If this fails, SpikingJelly accepts groups: change docs/readers.md."""
     with pytest.raises(NotImplementedError):
         import_from_nir(nir.read(network.folder / "groups.nir", type_check=False), dt=1.0)

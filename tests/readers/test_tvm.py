@@ -1,4 +1,4 @@
-"""TVM compiles the ONNX file of floats."""
+"""TVM compiles the float ONNX file."""
 import numpy as np
 import onnx
 import tvm
@@ -7,7 +7,7 @@ from tvm.relax.frontend.onnx import from_onnx
 
 
 def run(path, **inputs):
-    """The outputs of a model, name -> array; TVM compiles it for this number of images."""
+    """A model's outputs, name -> array. TVM compiles it for this number of images."""
     model = onnx.load(path)
     module = from_onnx(model, shape_dict={name: list(value.shape) for name, value in inputs.items()})
     machine = relax.VirtualMachine(tvm.compile(module, target="llvm"), tvm.cpu())

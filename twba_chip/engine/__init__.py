@@ -1,7 +1,7 @@
 """Whole-network inference of an exported network on the CPU, compiled from C.
 
-Few images are computed with the spikes of 32 channels in a word (words.c), many with the spikes of 256 images in a vector
-(planes.c). Both give the integers of spiking/reference.py.
+Small batches pack the spikes of 32 channels into a word (words.c), large ones the spikes of 256 images into a vector (planes.c).
+Both give the integers of spiking/reference.py.
 """
 import contextlib
 import operator
@@ -13,7 +13,7 @@ import numpy as np
 
 from twba_chip.spiking import file as spiking_file, reference
 from twba_chip.engine import library
-from twba_chip.engine.prepared import CHUNK, MANY, Prepared  # noqa: F401 (CHUNK and MANY are for the users)
+from twba_chip.engine.prepared import CHUNK, MANY, Prepared  # noqa: F401 (CHUNK and MANY are public)
 from twba_chip.engine.pace import Pace
 from twba_chip.spiking.file import SpikingNetwork
 from twba_nets.system.arrays import Arrays
@@ -26,28 +26,28 @@ MAX_THREADS = 1024
 
 
 class Output(NamedTuple):
-    """logits: float32 [N, classes]. spikes: float64 [N, maps], how many each image has in each map but the last
+    """logits: float32 [N, classes]. spikes: float64 [N, maps], spike counts per image and map, without the last map
     (Architecture.counted_maps).
     """
     logits: np.ndarray
     spikes: np.ndarray
 
 
-Maps = Dict[str, np.ndarray]  # name -> bool [N, H, W, C], in network order: of the paper's network, "bn0", "cnn1", ..., "cnn11"
+Maps = Dict[str, np.ndarray]  # name -> bool [N, H, W, C], in network order; the paper's network has "bn0", "cnn1", ..., "cnn11"
 
 
 class Engine:
-    """An exported network, ready to run; it copies the arrays.
+    """An exported network, ready to run. It copies the arrays.
 
-    threads: how many compute; 0 for all cores, or for one while other programs keep the cores busy (pace.py).
+    threads: 0 for all cores, or for one core while other programs keep the cores busy (pace.py).
 
-    Any architecture that can be exported. Where a group's filters, or the channels that it reads, are no multiple of 32, dummies
-    that never fire make them so (padding.py), and cost time as others do. With more than 1,024 synapses at a neuron, dummies
-    included, or 2^17 neurons and more in a map, many images are computed as few are, by words.
+    Any architecture that can be exported runs. Dummies that never fire pad a group's filters, and the channels that it reads,
+    to a multiple of 32 (padding.py); they cost as much time as real filters. With more than 1,024 synapses per neuron, dummies
+    included, or 2^17 or more neurons per map, large batches too are computed by words.
 
-    Threads may share it: its buffers serve one call after the other. A forked child of a process that has run one gets
-    a RuntimeError. A copy, also by pickle, is another engine of the same network. Raises UserError where there is no C
-    compiler, and for sizes beyond the C's numbers (README.md); ValueError for other arrays or threads.
+    It is thread-safe: calls run one after the other. A copy or an unpickled engine is a new engine of the same network.
+    Raises UserError if there is no C compiler, or if a size exceeds the C's numbers (README.md); ValueError for invalid arrays
+    or threads; RuntimeError in a forked child of a process that has run an engine.
     """
 
     def __init__(self, network: SpikingNetwork, threads: int = 0):
@@ -70,15 +70,15 @@ class Engine:
     def run(self, images: np.ndarray, return_spikes: "Literal[True]") -> Tuple[Output, Maps]: ...
 
     def run(self, images: np.ndarray, return_spikes: bool = False) -> Union[Output, Tuple[Output, Maps]]:
-        """Images uint8 [N, S, S, C] (or other integers from 0 to 255). Raises ValueError for others.
+        """Run images uint8 [N, S, S, C] (or other integers from 0 to 255). Raises ValueError for invalid images.
 
-        return_spikes: also return the maps of spikes, a byte a neuron: of the paper's network 220 KB an image.
+        return_spikes: also return the maps of spikes, a byte per neuron: 220 KB per image for the paper's network.
         """
         images = np.ascontiguousarray(reference.check_images(images, self.network.architecture))
         return self._run(len(images), lambda rows: images[rows].ctypes.data, return_spikes)
 
     def run_spikes(self, spikes: np.ndarray, return_spikes: bool = False) -> Union[Output, Tuple[Output, Maps]]:
-        """The same of input spikes bool [N, H, W, C] (or numbers that are 0 or 1). Raises ValueError for others."""
+        """Run input spikes bool [N, H, W, C] (or numbers that are 0 or 1). Raises ValueError for invalid spikes."""
         stage = self.network.architecture.encoder
         spikes, inputs = reference.check_spikes(spikes, stage), self.prepared.spikes[stage.map]
 
@@ -88,10 +88,10 @@ class Engine:
         return self._run(len(spikes), load, return_spikes)
 
     def run_lossy(self, spikes: np.ndarray, kept: Dict[str, np.ndarray]) -> np.ndarray:
-        """Logits float32 [N, classes] where some spikes get lost.
+        """Logits float32 [N, classes] when some spikes are lost.
 
-        spikes: as run_spikes takes them. kept: name -> bool [N, H, W, C], for each map which of its spikes go on. Raises
-        ValueError for other spikes, for none and for more than CHUNK images.
+        spikes: as in run_spikes. kept: name -> bool [N, H, W, C], which spikes of each map are kept.
+        Raises ValueError for invalid spikes, and for no or more than CHUNK images.
         """
         spikes, number = reference.check_spikes(spikes, self.network.architecture.encoder), len(spikes)
         if not 0 < number <= CHUNK:
@@ -109,7 +109,7 @@ class Engine:
 
     def _run(self, number: int, load: Callable[[slice], Optional[int]],
              return_spikes: bool) -> Union[Output, Tuple[Output, Maps]]:
-        """load(rows): the address of these images, or None once their input spikes are in place."""
+        """load(rows) returns the images' address, or copies their input spikes into place and returns None."""
         prepared, classes = self.prepared, self.network.architecture.classes
         output = Output(np.empty((number, classes), np.float32), np.empty((number, len(prepared.spikes) - 1)))
         maps = {name: np.empty((number,) + found.stage.map_shape, bool)
@@ -130,7 +130,7 @@ class Engine:
 
     @contextlib.contextmanager
     def _chosen_threads(self, images: int) -> Iterator[None]:
-        """Compute with the threads that are asked for, or else with as many as are faster at present."""
+        """Use the requested number of threads or, if none was requested, the number that is faster at present."""
         pace = None if self.paces is None else self.paces.setdefault(images.bit_length(), Pace())
         all_threads = pace is None or pace.all_threads()
         before, started = self.library.get_threads(), time.perf_counter()
@@ -138,19 +138,19 @@ class Engine:
         try:
             yield
         finally:
-            self.library.set_threads(before)  # OpenMP's number is the thread's, and another engine may follow
+            self.library.set_threads(before)  # OpenMP keeps this number per thread, and another engine may run in it next
         if pace is not None:
             pace.record(all_threads, (time.perf_counter() - started) / images)
 
     def seconds(self) -> Dict[str, float]:
-        """Seconds spent in each stage so far, by convolution."""
+        """Seconds spent in each stage so far: name of its convolution -> seconds."""
         return {stage.conv: struct.seconds for stage, struct in zip(self.network.architecture.stages, self.prepared.stages)}
 
 
 def evaluate(network: SpikingNetwork, x: np.ndarray, y: np.ndarray, threads: int = 0) -> Result:
     """Evaluate an exported network on images uint8 [N, S, S, C] with labels [N].
 
-    Raises ValueError for other images or labels, and for none.
+    Raises ValueError for invalid images or labels, and if there are none.
     """
     y, classes = np.asarray(y), network.architecture.classes
     if not len(x) or y.shape != (len(x),) or y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= classes:
@@ -163,12 +163,12 @@ def evaluate(network: SpikingNetwork, x: np.ndarray, y: np.ndarray, threads: int
 
 
 def _copied(network: SpikingNetwork) -> Arrays:
-    """The arrays, read-only, so that no one changes what the C reads. It relies on these types, shapes and weights."""
+    """Checked, read-only copies of the arrays. The C relies on their types, shapes and values."""
     copies = {}
     for name, (dtype, shape) in spiking_file.array_types(network.architecture).items():
         array = network.arrays.get(name)
         if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != shape:
-            raise ValueError(f"{name} is not there, or not {np.dtype(dtype)} {shape}")
+            raise ValueError(f"{name} is not there, or is not {np.dtype(dtype)} {shape}")
         if not np.isfinite(array).all() or name.endswith("/weights") and not -1 <= array.min() <= array.max() <= 1:
             raise ValueError(f"{name} holds values that are not finite, or weights other than -1, 0 and 1")
         copies[name] = array.copy()

@@ -1,4 +1,4 @@
-/* The exported network on a CPU. __init__.py calls these functions. */
+/* An exported network's forward pass on a CPU. __init__.py calls these functions. */
 #include "floats.h"
 #include "openmp.h"
 #include "planes.h"
@@ -13,47 +13,47 @@ static Stage *last_stage(const Network *network) { return network->stages + netw
 static const char *check_images(const Network *network) {
     int64_t size = network->picture_size;
     if (size < 1 || network->channels < 1 || network->image_bytes != size * size * network->channels)
-        return "an image has no pixels, or other bytes than pixels";
+        return "an image has no pixels, or its bytes do not match its pixels";
     if (network->image_size < 1 || network->image_size > size || network->image_margin < 0)
-        return "the part of an image that is read is none";
+        return "the crop of an image is empty or larger than the image";
     return NULL;
 }
 
-/* Of a stage's output. */
+/* Checks a stage's output map. */
 static const char *check_map(const Stage *s) {
     const Geometry *g = &s->geometry;
     if (g->size < 1 || g->margin < 0 || g->positions != (int64_t)g->size * g->size)
-        return "a map has no positions, or another number than rows and columns";
+        return "a map has no positions, or their number does not match its rows and columns";
     int64_t rows = g->size + 2 * (int64_t)g->margin;
     if (g->output_position < 1 || g->output_row != rows * g->output_position || g->output_image != rows * g->output_row)
         return "a map is not square";
     return NULL;
 }
 
-/* Of the output of a stage that fires. */
+/* Checks the output map of a stage that fires. */
 static const char *check_spikes(const Stage *s) {
     const Geometry *g = &s->geometry;
     if (g->groups < 1 || g->output_position * (int64_t)8 != (int64_t)g->groups * g->filters || g->output_image % 8)
-        return "a map's positions have other bits than neurons, or it is no multiple of 64 bits";
+        return "a map's bits do not match its neurons, or are not a multiple of 64";
     return NULL;
 }
 
 static const char *check_hidden_stage(const Stage *s) {
     const Geometry *g = &s->geometry, *before = &s[-1].geometry;
     if (g->groups < 1 || (int64_t)g->groups * g->channels * 32 != (int64_t)before->groups * before->filters)
-        return "a hidden stage reads another number of channels than the stage before gives";
+        return "the channels of a hidden stage do not match the filters of the stage before";
     if (g->fan_in < 1 || g->fan_in != (int64_t)g->kernel * g->kernel * g->channels)
-        return "a hidden neuron has no synapses, or another number than its kernel";
+        return "a hidden neuron has no synapses, or their number does not match its kernel";
     const char *mistake = check_words(s);
     return mistake ? mistake : check_spikes(s);
 }
 
-/* What is wrong with a size that Python knows too, or NULL. */
+/* Checks all sizes that Python shares. Returns what is wrong, or NULL. */
 static const char *check(const Network *network, int number) {
     if (network->network_bytes != sizeof(Network) || network->stages_bytes != network->number_of_stages * (int64_t)sizeof(Stage))
-        return "the structs have other sizes in Python than in network.h";
+        return "the structs' sizes in Python and in network.h differ";
     if (network->chunk != IMAGES || number < 1 || number > IMAGES || network->part < 1 || network->part > IMAGES)
-        return "a call has no images, or more than a plane";
+        return "a call has no images, or more than a plane has bits";
     if (network->float_stages < 1 || network->number_of_stages <= network->float_stages)
         return "there is no float stage, or no hidden one";
     const Stage *last = last_stage(network);
@@ -69,14 +69,14 @@ static const char *check(const Network *network, int number) {
     return mistake ? mistake : check_classifier(&network->classifier, last);
 }
 
-/* Adds the time since `started` to a stage's; returns what the clock says now. */
+/* Adds the time since `started` to a stage's. Returns the time now. */
 static double add_time(Stage *s, double started) {
     double now = omp_get_wtime();
     s->seconds += now - started;
     return now;
 }
 
-/* Images [first, last) to the input spikes. */
+/* Computes the input spikes of images [first, last). */
 static void encode(Network *network, const uint8_t *images, int first, int last) {
     for (int i = first; i < last; i++)
         standardise(network, images + (ptrdiff_t)i * network->image_bytes, i);
@@ -87,7 +87,7 @@ static void encode(Network *network, const uint8_t *images, int first, int last)
     }
 }
 
-/* The input spikes of images [first, last) through all hidden stages. */
+/* Computes all hidden stages for images [first, last), from their input spikes. */
 static void hidden_stages_by_words(Network *network, int first, int last) {
     double time = omp_get_wtime();
     for (Stage *s = encoder(network) + 1; s <= last_stage(network); s++) {
@@ -96,8 +96,8 @@ static void hidden_stages_by_words(Network *network, int first, int last) {
     }
 }
 
-/* The same for all images of the chunk. The last map comes back from planes, for the classifier; the others where they are
-   wanted. */
+/* The same for all images of the chunk. The last map is converted back from planes for the classifier; the others are if
+   `unpacked`. */
 static void hidden_stages_by_planes(Network *network, int unpacked) {
     Stage *input = encoder(network), *last = last_stage(network);
     to_planes(input->output, input->geometry.output_image, input->planes.output);
@@ -110,7 +110,7 @@ static void hidden_stages_by_planes(Network *network, int unpacked) {
         from_planes(s->planes.output, s->geometry.output_image, s->output);
 }
 
-/* Spikes of the stages' output maps but the last, whose spikes the classifier reads. spikes: [image][map]. */
+/* Counts the spikes of all maps but the last, which the classifier reads. spikes: [image][map]. */
 static void count_spikes(const Network *network, int number, int by_planes, double *spikes) {
     int maps = network->number_of_stages - network->float_stages;
 #pragma omp parallel for schedule(dynamic)
@@ -125,9 +125,9 @@ static void count_spikes(const Network *network, int number, int by_planes, doub
     }
 }
 
-/* A forward pass of a chunk of images, [image][row][column][channel]; without them, of the input spikes that are in their
-   map. logits: [image][class]. spikes: [image][map]. unpacked: whether all maps of spikes are wanted, not the last alone, where
-   words.c has them. Returns NULL, or, where nothing was computed, why. */
+/* A forward pass of a chunk of images, [image][row][column][channel]; if NULL, of the input spikes already in their map.
+   logits: [image][class]. spikes: [image][map]. unpacked: whether to leave all maps of spikes, not only the last, as words.
+   Returns NULL, or the reason why nothing was computed. */
 const char *forward(Network *network, const uint8_t *images, int number, int unpacked, float *logits, double *spikes) {
     const char *mistake = check(network, number);
     if (mistake)

@@ -4,10 +4,10 @@
 
 #include "vectors.h"
 
-enum { ACROSS = LANES == 16 ? 12 : 6 }; /* positions whose sums registers hold, two vectors each */
-enum { FILTERS = 32 };                  /* a multiple of them, so of two vectors, is in each stage */
+enum { ACROSS = LANES == 16 ? 12 : 6 }; /* positions whose sums fit into registers, two vectors each */
+enum { FILTERS = 32 };                  /* each stage has a multiple of them, and so of two vectors */
 
-/* Writes LANES filters' values at a position: which of them spike, or what ReLU makes of them. */
+/* Writes the outputs of LANES filters at a position: spikes, or ReLU's values. */
 static inline void put(const Stage *s, int position, int filter, floats value, int fires) {
     uint8_t *y = s->output + s->geometry.output_starts[position];
     if (fires) {
@@ -19,7 +19,7 @@ static inline void put(const Stage *s, int position, int filter, floats value, i
     }
 }
 
-/* What a stage computes at ACROSS positions x 2 LANES filters. Where fewer positions are left, the last one several times. */
+/* A stage's outputs at ACROSS positions x 2 LANES filters. If fewer positions are left, the last one is repeated. */
 static void compute_block(const Stage *s, const int *positions, int filter, int fires) {
     const Geometry *g = &s->geometry;
     floats sums[ACROSS][2] = {0};
@@ -42,7 +42,7 @@ static void compute_block(const Stage *s, const int *positions, int filter, int 
     }
 }
 
-/* Images [first, last) of any stage. */
+/* Any stage, for images [first, last). */
 static void compute(const Stage *s, int first, int last, int fires) {
     const Geometry *g = &s->geometry;
     int end = last * g->positions;
@@ -56,13 +56,13 @@ static void compute(const Stage *s, int first, int last, int fires) {
     }
 }
 
-/* The paper's second stage by Winograd's F(4x4, 3x3) (Lavin and Gray, 2016): a tile of 6x6 inputs gives 4x4 outputs by 36 products,
-   where 144 are usual. Its points are 0, A, -A, B, -B and infinity: with 3/4 and 3/2 the root mean square of its errors is twice
-   that of the usual sums, with the usual 1 and 2 it is three and a half times as large. */
+/* The paper's second stage by Winograd's F(4x4, 3x3) (Lavin and Gray, 2016): a tile of 6x6 inputs gives 4x4 outputs by 36 products
+   instead of 144. Its points are 0, A, -A, B, -B and infinity. With 3/4 and 3/2 the root mean square of its errors is twice
+   that of the direct sums; with the usual 1 and 2 it is three and a half times as large. */
 
 enum { KERNEL = 3, SIZE = 24, INPUTS = 32, OUTPUTS = 64 }; /* of the stage */
 enum { TILE = 4, EDGE = TILE + 2, POINTS = EDGE * EDGE, TILES = SIZE / TILE };
-enum { VECTORS = LANES == 16 ? 4 : 2 }; /* of outputs, whose sums over a row of tiles registers hold */
+enum { VECTORS = LANES == 16 ? 4 : 2 }; /* of outputs whose sums over a row of tiles fit into registers */
 static const float A = 0.75f, B = 1.5f, AA = 0.5625f, BB = 2.25f;
 
 static inline void transform_input(const floats *x, floats *y) {
@@ -84,7 +84,7 @@ static inline void transform_output(const floats *x, floats *y) {
     y[3] = x[5] + AA * odd_a + BB * odd_b;
 }
 
-/* A row's tiles of inputs, transformed in both directions, to be multiplied point by point. */
+/* Transforms a row's tiles of inputs in both directions. */
 static void transform_inputs(const float *x, int row_length, float (*inputs)[TILES][INPUTS]) {
     for (int tile = 0; tile < TILES; tile++)
         for (int channel = 0; channel < INPUTS; channel += LANES) {
@@ -106,7 +106,8 @@ static void transform_inputs(const float *x, int row_length, float (*inputs)[TIL
         }
 }
 
-/* One point of the tiles: [tile][input] times [input][VECTORS of outputs]. weights: the point's, from the first output on. */
+/* Multiplies at one point of the tiles: [tile][input] times [input][VECTORS of outputs]. weights: of the point, from the first
+   output on. */
 static void multiply(const float *weights, const float (*inputs)[INPUTS], floats (*sums)[VECTORS]) {
     floats block[TILES][VECTORS] = {0};
     for (int k = 0; k < INPUTS; k++, weights += OUTPUTS) {
@@ -121,7 +122,7 @@ static void multiply(const float *weights, const float (*inputs)[INPUTS], floats
     memcpy(sums, block, sizeof block);
 }
 
-/* A tile's 4x4 outputs of LANES filters, and which of them spike. y: the first row's first position. */
+/* Computes a tile's 4x4 outputs of LANES filters and writes their spikes. y: the first position of the tiles' first row. */
 static void fire_tile(const Stage *s, floats (*sums)[TILES][VECTORS], int tile, int j, int output, uint8_t *y) {
     const Geometry *g = &s->geometry;
     floats half[EDGE][TILE], whole[TILE];
@@ -172,7 +173,7 @@ void float_stage(const Stage *s, int first, int last, int fires) {
 void standardise(const Network *network, const uint8_t *image, int i) {
     const Geometry *g = &network->stages->geometry;
     int channels = network->channels, picture_row = network->picture_size * channels, row_length = network->image_size * channels;
-    /* what the first position sees begins with the zeros around the image */
+    /* the first position's patch begins with the zeros around the image */
     float *input = (float *)network->stages->input + g->input_starts[i * g->positions];
     input += network->image_margin * (g->input_row + channels);
     image += (network->picture_size - network->image_size) / 2 * (ptrdiff_t)(picture_row + channels);
@@ -191,9 +192,9 @@ void standardise(const Network *network, const uint8_t *image, int i) {
             input[row * g->input_row + k] = (image[(ptrdiff_t)row * picture_row + k] - mean) / deviation;
 }
 
-enum { CLASS_BLOCK = 16 }; /* classes whose sums registers hold */
+enum { CLASS_BLOCK = 16 }; /* classes whose sums fit into registers */
 
-/* Adds up the weights of the neurons that spike. */
+/* Sums the weights of the neurons that spike. */
 void classify(const Classifier *classifier, const uint64_t *spikes, float *logits) {
     for (int first = 0; first < classifier->classes; first += CLASS_BLOCK) {
         float sums[CLASS_BLOCK] = {0};
@@ -209,19 +210,19 @@ void classify(const Classifier *classifier, const uint64_t *spikes, float *logit
     }
 }
 
-/* channels, row: of the floats that the stage is to read. */
+/* channels, row: channels and floats per row of the stage's input. */
 static const char *check_float_stage(const Stage *s, int64_t channels, int64_t row, int fires) {
     const Geometry *g = &s->geometry;
     if (g->groups != 1 || g->channels != channels || g->input_row != row)
-        return "a float stage has groups, or reads another map than it is given";
+        return "a float stage has groups, or does not match its input map";
     if (g->filters < 1 || g->filters % FILTERS || g->output_position != (fires ? g->filters / 8 : 4 * (int64_t)g->filters))
-        return "a float stage has other filters, or outputs packed otherwise, than floats.c computes";
+        return "floats.c does not support a float stage's number of filters, or the packing of its outputs";
     int64_t points = s->floats.winograd ? POINTS : (int64_t)g->kernel * g->kernel;
     if (g->kernel < 1 || s->floats.number != points * channels * g->filters)
-        return "a float stage's weights are packed otherwise than floats.c reads them";
+        return "floats.c does not support the packing of a float stage's weights";
     if (s->floats.winograd && !(fires && channels == INPUTS && g->filters == OUTPUTS && g->kernel == KERNEL && g->size == SIZE &&
                                 row == (SIZE + KERNEL - 1) * INPUTS))
-        return "a float stage is to be computed by Winograd's way, which is written for the paper's second one";
+        return "a float stage set to Winograd's algorithm does not have the form of the paper's second one";
     return NULL;
 }
 
@@ -240,8 +241,8 @@ const char *check_float_stages(const Network *network) {
 const char *check_classifier(const Classifier *classifier, const Stage *last) {
     const Geometry *g = &last->geometry;
     if (classifier->features % 64 || classifier->features != 8 * (int64_t)g->output_image)
-        return "the classifier reads another number of spikes than the last stage gives";
+        return "the classifier's features do not match the neurons of the last stage";
     if (classifier->classes < 1 || classifier->padded_classes != (classifier->classes + CLASS_BLOCK - 1) / CLASS_BLOCK * CLASS_BLOCK)
-        return "the classifier has no classes, or their weights are padded otherwise than floats.c reads them";
+        return "the classifier has no classes, or floats.c does not support the padding of their weights";
     return NULL;
 }

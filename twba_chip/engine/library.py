@@ -18,30 +18,30 @@ from twba_nets.system.files import sync
 
 FOLDER = Path(__file__).parent
 SOURCES, HEADERS = (sorted(FOLDER.glob(pattern)) for pattern in ("*.c", "*.h"))
-ELSEWHERE = "set XDG_CACHE_HOME to a folder of your own that can be written and whose files may be executed"
-ARM = platform.machine() in ("aarch64", "arm64")  # Linux's name, and macOS's
+ELSEWHERE = "set XDG_CACHE_HOME to a writable folder that you own and whose files may be executed"
+ARM = platform.machine() in ("aarch64", "arm64")  # its names on Linux and on macOS
 NATIVE = ["-mcpu=native"] if ARM else ["-march=native", "-mprefer-vector-width=512"]
 FLAGS = ["-O3", "-fno-math-errno", *NATIVE, "-shared", "-fPIC"]
 OPENMP = ["-fopenmp"]
 
-_runs_in = None  # the process that started OpenMP's threads
+_runs_in = None  # id of the process that started OpenMP's threads
 
 
 def build(*more: Path) -> Path:
-    """The library of the engine's C files, and of more where these are given: compiled, unless it was before.
+    """Path of the library of the engine's C files and of those in `more`, compiled if it is not in the cache.
 
-    Raises UserError where that fails.
+    Raises UserError if there is no C compiler, if it fails, or if the cache is not writable.
     """
     try:
         return _build(FLAGS + OPENMP, more)
-    except UserError:  # Apple's clang, for one, has no OpenMP: one thread then
+    except UserError:  # a compiler without OpenMP, such as Apple's clang: one thread
         return _build(FLAGS, more)
 
 
 def load(*more: Path) -> ctypes.CDLL:
-    """The same library, loaded. Raises UserError where that fails."""
+    """Build the library, if necessary, and load it. Raises UserError if either fails."""
     path = build(*more)
-    # how often OpenMP's threads look before they sleep: on a busy machine its own default burns what the others need
+    # how long idle OpenMP threads spin before they sleep; on a busy machine OpenMP's default wastes other programs' time
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         library = ctypes.CDLL(str(path))
@@ -55,12 +55,12 @@ def load(*more: Path) -> ctypes.CDLL:
 
 
 def check_process() -> None:
-    """Raise RuntimeError in a child of a process that has run the engine: it would wait for its parent's threads."""
+    """Raise RuntimeError in a forked child of a process that has run the engine: it would wait for its parent's threads."""
     global _runs_in
     _runs_in = _runs_in or os.getpid()
     if _runs_in != os.getpid():
-        raise RuntimeError("this process was forked from one that had run the engine, whose OpenMP threads it lacks: "
-                           "start it by multiprocessing's method spawn, or run the engine in children only")
+        raise RuntimeError("this process was forked after its parent ran the engine, and lacks the parent's OpenMP threads: "
+                           "start it with multiprocessing's method spawn, or run the engine in children only")
 
 
 def _build(flags: List[str], more: Sequence[Path]) -> Path:
@@ -71,7 +71,7 @@ def _build(flags: List[str], more: Sequence[Path]) -> Path:
 
 
 def _processor() -> str:
-    """What the compiled code depends on: the instruction set."""
+    """The processor's instruction sets, on which the compiled code depends."""
     try:
         return next(line for line in open("/proc/cpuinfo") if line.startswith(("flags", "Features")))
     except (OSError, StopIteration):
@@ -79,26 +79,26 @@ def _processor() -> str:
 
 
 def _places() -> List[Path]:
-    """$XDG_CACHE_HOME/twba_nets, else ~/.cache/twba_nets; or, for a user who has no home, as in a container, a folder of his own
-    among the temporary ones. Relative paths are passed by, as the XDG Base Directory Specification wants it.
+    """$XDG_CACHE_HOME/twba_nets, else ~/.cache/twba_nets; for a user without a home, as in a container, a temporary folder.
+    Relative paths are ignored, as the XDG Base Directory Specification demands.
     """
     if os.path.isabs(os.environ.get("XDG_CACHE_HOME", "")):
         return [Path(os.environ["XDG_CACHE_HOME"], "twba_nets")]
     homes = [os.environ.get("HOME", "")]
-    with contextlib.suppress(KeyError):  # he has no name either
+    with contextlib.suppress(KeyError):  # a user without a name
         homes.append(pwd.getpwuid(os.geteuid()).pw_dir)
     folders = [Path(home, ".cache", "twba_nets") for home in homes if os.path.isabs(home)]
     return folders[:1] + [Path(tempfile.gettempdir(), f"twba_nets-{os.geteuid()}")]
 
 
 def _cache() -> Path:
-    """The folder of compiled libraries, which nobody else can write to: what lies there is run."""
+    """The folder of compiled libraries. Only the user may write to it, because its files are executed."""
     for folder in _places():
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             status = os.lstat(folder)
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-                raise UserError(f"{folder}: a link or another user's, so that others may replace the compiled engine: remove "
+                raise UserError(f"{folder}: is a link or belongs to another user, who could replace the compiled engine: remove "
                                 f"it, or {ELSEWHERE}")
             if status.st_mode & 0o077:
                 folder.chmod(0o700)
@@ -113,23 +113,23 @@ def _unwritable(folder: Path, error: OSError) -> UserError:
 
 
 def _kept(folder: Path, name: str) -> Optional[Path]:
-    """The library that was compiled before, or None. A file that is not the user's own, or not whole, is none."""
+    """The library in the cache, or None. Files that are damaged, or that others own or may write, are ignored."""
     for path in folder.glob(f"{name}-*.so"):
         status = os.lstat(path)
         own = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022
-        with contextlib.suppress(OSError):  # one that cannot be read
+        with contextlib.suppress(OSError):  # an unreadable one
             if own and path.name == _file_name(name, path):
                 return path
     return None
 
 
 def _file_name(name: str, library: Path) -> str:
-    """The name that a library is kept under holds its digest, so that damage is found out before it is loaded."""
+    """The name of a library in the cache. It contains the file's digest, so that damage is noticed before loading."""
     return f"{name}-{hashlib.sha256(library.read_bytes()).hexdigest()[:32]}.so"
 
 
 def _compile(compiler: str, flags: List[str], sources: List[Path], folder: Path, name: str) -> Path:
-    """Compile the sources into the folder. Returns the library's path."""
+    """Compile the sources into the folder. Returns the library's path. Raises UserError if that fails."""
     try:
         with tempfile.TemporaryDirectory(dir=str(folder)) as temporary:
             built = Path(temporary) / "built.so"
@@ -149,7 +149,7 @@ def _call(compiler: str, flags: List[str], sources: List[Path], built: Path) -> 
         done = subprocess.run(shlex.split(compiler) + flags + ["-o", str(built)] + [str(source) for source in sources],
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, errors="replace")
     except (OSError, ValueError):
-        raise UserError(f"{compiler}: no such C compiler, and the engine needs one: install gcc, or name one in CC")
+        raise UserError(f"{compiler}: no such C compiler, which the engine needs: install gcc, or name a compiler in CC")
     if done.returncode or not built.is_file():
         raise UserError(f"{compiler}: cannot compile the engine ({(done.stdout.splitlines() or ['no message'])[0]}): use gcc or "
-                        "clang, or leave the engine out")
+                        "clang, or do without the engine")

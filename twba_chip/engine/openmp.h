@@ -1,4 +1,4 @@
-/* OpenMP; where the compiler has none, one thread. */
+/* OpenMP, or one thread if the compiler has none. */
 #ifndef OPENMP_H
 #define OPENMP_H
 #ifdef _OPENMP

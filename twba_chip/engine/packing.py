@@ -1,7 +1,7 @@
 """An exported network's weights and spikes as the engine's C reads them: bits, words, planes, lists of synapses.
 
-The bits of a map's position are in this order: by the reader's groups, so that what a group reads stands together; then
-by the stage's own groups; then by filter.
+The bits of a map's position are sorted by the reader's groups, so that the channels of a group are adjacent; then by the
+stage's own groups; then by filter.
 """
 from typing import Tuple
 
@@ -10,30 +10,30 @@ import numpy as np
 from twba_chip.spiking.order import by_reader
 from twba_nets.network.architecture import Stage
 
-# the points of Winograd's F(4x4, 3x3), by which floats.c computes the second float stage, but for infinity
+# the points of Winograd's F(4x4, 3x3) for the second float stage (floats.c), without the point at infinity
 WINOGRAD_POINTS = (0, 3 / 4, -3 / 4, 3 / 2, -3 / 2)
-PLANE_BYTES = 32  # of planes.c: a bit of 256 images
+PLANE_BYTES = 32  # in planes.c: a bit for each of 256 images
 
 
 def bit_order(stage: Stage) -> np.ndarray:
-    """A group's filters in the order of their bits, int [filters]."""
+    """A group's filters in the order of their bits: int [filters]."""
     return by_reader(stage.filters, stage.reader.groups)
 
 
 def channel_places(stage: Stage) -> np.ndarray:
-    """Which bit of a position is a group's first, second, ... in bit_order: int [groups, filters]."""
-    share = stage.filters // stage.reader.groups  # bits that a group gives to each of the reader's groups
+    """The bit of a position that holds a group's first, second, ... filter in bit_order: int [groups, filters]."""
+    share = stage.filters // stage.reader.groups  # a group's bits for each of the reader's groups
     bits = np.arange(stage.filters)
     return bits // share * stage.groups * share + np.arange(stage.groups)[:, None] * share + bits % share
 
 
 def channel_order(stage: Stage) -> np.ndarray:
-    """The channel that each bit of a position is, int [C]."""
+    """The channel of each bit of a position: int [C]."""
     return by_reader(stage.output_channels, stage.reader.groups)
 
 
 def winograd(kernel: np.ndarray) -> np.ndarray:
-    """Kernels transformed: [3, 3, channels, filters] -> [36 points, channels, filters] (Lavin and Gray, 2016)."""
+    """Transform kernels: [3, 3, channels, filters] -> [36 points, channels, filters] (Lavin and Gray, 2016)."""
     rows = [np.power(point, range(3)) / np.prod([point - other for other in WINOGRAD_POINTS if other != point])
             for point in WINOGRAD_POINTS]
     transform = np.array(rows + [[0, 0, 1]])
@@ -54,8 +54,8 @@ def bit_planes(bits: np.ndarray) -> np.ndarray:
 def sets_of_four(bits: np.ndarray) -> np.ndarray:
     """Weights for look-ups: bool [taps, channels, groups, filters] -> uint8 [blocks, bytes, 2, 2, 16].
 
-    A byte of eight weights is two numbers from 0 to 15. A block's 32 filters are two vectors; a vector holds 16 filters'
-    lower numbers, then their upper ones.
+    A byte of eight weights is two numbers from 0 to 15. A block's 32 filters are two vectors. A vector holds the lower numbers
+    of 16 filters, then the upper ones.
     """
     octets = _blocks(bits).view(np.uint8)
     halves = np.stack([octets & 15, octets >> 4], axis=-1)
@@ -65,10 +65,10 @@ def sets_of_four(bits: np.ndarray) -> np.ndarray:
 def neurons(weights: np.ndarray, thresholds: np.ndarray, places: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     """For planes.c: network.h's neurons, int32 [groups * filters, 5], and their lists of synapses, uint16.
 
-    weights: int8 [taps, channels, groups, filters]. thresholds, places: [groups, filters]. A synapse is where its plane begins
-    in what the neuron sees. The first list has all synapses. Then each neuron has two: those of weight 1, those of weight -1.
-    A list's length must be a multiple of eight: a synapse that never spikes, the one after the last, fills it up. Where no
-    weight is 0, planes.c needs no lists of -1, and they are empty.
+    weights: int8 [taps, channels, groups, filters]. thresholds, places: [groups, filters]. A synapse is the byte offset of its
+    plane in the neuron's patch. The first list has all synapses. Then each neuron has two: those of weight 1, those of weight -1.
+    The synapse after the last, which never spikes, pads each of these to a multiple of eight. If no weight is 0, planes.c
+    needs no lists of -1, and they are empty.
     """
     taps, channels, groups, filters = weights.shape
     never = taps * channels
@@ -89,13 +89,13 @@ def _filled(synapses: np.ndarray, never: int) -> np.ndarray:
 
 
 def pack(bits: np.ndarray) -> np.ndarray:
-    """bool [..., 32 n] -> uint32 [..., n], the first bit the lowest."""
+    """bool [..., 32 n] -> uint32 [..., n], the lowest bit first."""
     octets = bits.reshape(bits.shape[:-1] + (-1, 8))[..., ::-1]
     return np.packbits(octets.reshape(bits.shape), axis=-1).view("<u4")
 
 
 def unpack(stage: Stage, words: np.ndarray) -> np.ndarray:
-    """A stage's output map, uint32 [N, H, W, n] -> bool [N, H, W, C] in TensorFlow's order of channels."""
+    """A stage's output map: uint32 [N, H, W, n] -> bool [N, H, W, C] in TensorFlow's channel order."""
     octets = np.ascontiguousarray(words).view(np.uint8)
     bits = np.unpackbits(octets[..., None], axis=-1)[..., ::-1]
     shape = words.shape[:3]

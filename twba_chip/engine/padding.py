@@ -1,7 +1,7 @@
-"""A network as the engine's C takes it: its filters are rounded up by dummies, which never fire.
+"""Pad a network for the engine's C: dummies, which never fire, round its filters up.
 
-The dummies of a group stand behind its filters. So filter f keeps its reader, the group f % groups of the next stage, which has
-weights for the dummies too; these never count.
+A group's dummies follow its filters. So filter f keeps its reader, group f % groups of the next stage. That group has weights
+for the dummies too, which never count.
 """
 import dataclasses
 from typing import Dict, Tuple
@@ -16,20 +16,20 @@ from twba_nets.network.architecture import Architecture, Stage
 from twba_nets.system.arrays import Arrays
 from twba_nets.system.errors import UserError
 
-BLOCK = 32  # filters that C takes at a time, and channels of a word
-ELSE = "the engine is not written for that: run the network in NumPy, by twba_chip.spiking.reference"
+BLOCK = 32  # filters that the C computes at a time, and channels per word
+ELSE = "the engine does not support that: run the network in NumPy, by twba_chip.spiking.reference"
 
 
 def pad(network: SpikingNetwork) -> SpikingNetwork:
-    """The network with as few dummies as C needs: with none where its sizes fit, as the paper's do.
+    """The network with as few dummies as the C needs; the paper's network needs none.
 
-    Its thresholds lie within the sums that a neuron can receive, or one above: one further off does the same, and C's numbers
-    do not hold it. Raises UserError, which names the stage, for more synapses or filters than C can take.
+    Thresholds are clipped to the sums that a neuron can receive, or one above. That changes no decision, and the C's numbers
+    hold no others. Raises UserError, which names the stage, for more synapses or filters than the C supports.
     """
     padded, arrays, groups = _rounded_up(network.architecture), dict(network.arrays), 1
     for stage, to in zip(network.architecture.stages, padded.stages):
         for name, (array, dummy) in _layer(network.arrays, stage).items():
-            if array.ndim == 4:  # a kernel: its channels are the filters of the groups of the stage before
+            if array.ndim == 4:  # a kernel; its channels are the filters of the previous stage's groups
                 array = widen(array, 2, groups, to.kernel_shape[2] // groups, dummy)
             arrays[name] = widen(array, array.ndim - 1, stage.groups, to.filters, dummy)
         groups = stage.groups
@@ -39,7 +39,7 @@ def pad(network: SpikingNetwork) -> SpikingNetwork:
 
 
 def widen(array: np.ndarray, axis: int, groups: int, size: int, dummy: int = 0) -> np.ndarray:
-    """An array whose axis has `groups` times as many entries as a group: each group's are filled up to this size."""
+    """Pad each group's entries along an axis to this size. The axis holds `groups` groups of entries."""
     before, after = array.shape[:axis], array.shape[axis + 1:]
     more = size - array.shape[axis] // groups
     if not more:
@@ -50,20 +50,20 @@ def widen(array: np.ndarray, axis: int, groups: int, size: int, dummy: int = 0) 
 
 
 def trim(spikes: np.ndarray, stage: Stage) -> np.ndarray:
-    """A map [N, H, W, C] of this stage without the dummies that it has."""
+    """Remove the dummies from a map [N, H, W, padded C] of this stage -> [N, H, W, C]."""
     shape, filters = spikes.shape[:3], spikes.shape[3] // stage.groups
     return spikes.reshape(shape + (stage.groups, filters))[..., :stage.filters].reshape(shape + (stage.output_channels,))
 
 
 def _layer(arrays: Arrays, stage: Stage) -> Dict[str, Tuple[np.ndarray, int]]:
-    """A stage's arrays, each with its value for a dummy."""
+    """A stage's arrays, each with its value for dummies."""
     if not stage.quantised:
         dummies = {"kernel": 0, "scale": 0, "offset": -1 if stage.fires else 0}
         return {f"{stage.conv}/{part}": (arrays[f"{stage.conv}/{part}"], dummy) for part, dummy in dummies.items()}
     weights, thresholds = (arrays[f"{stage.conv}/{part}"] for part in ("weights", "thresholds"))
     lowest, highest = reachable_sums(weights)
     thresholds = np.clip(thresholds, lowest, highest + 1).astype(np.int16)
-    binary = int(weights.all())  # where no weight is 0, C is faster: so none is of the dummies'
+    binary = int(weights.all())  # the C is faster if no weight is 0, so a dummy's is not 0 either
     return {f"{stage.conv}/weights": (weights, binary), f"{stage.conv}/thresholds": (thresholds, stage.fan_in + 1)}
 
 
@@ -76,19 +76,19 @@ def _rounded_up(architecture: Architecture) -> Architecture:
 
 
 def _filters(stage: Stage) -> int:
-    """How many filters a group gets: the fewest that C takes."""
+    """The smallest number of filters for a group that the C supports."""
     first = -(-stage.filters // BLOCK) * BLOCK
     for filters in range(first, arch.LARGEST + 1, BLOCK):
         if not stage.fires or _fits(stage, filters):
             return filters
-    raise UserError(f"{stage.conv}: {stage.filters} filters for {stage.reader.groups} groups of the next stage need more than "
-                    f"{arch.LARGEST:,} in their place: {ELSE}")
+    raise UserError(f"{stage.conv}: {stage.filters} filters for {stage.reader.groups} groups of the next stage would be padded "
+                    f"to more than {arch.LARGEST:,}: {ELSE}")
 
 
 def _fits(stage: Stage, filters: int) -> bool:
-    """Whether a group of a stage that fires may have this multiple of BLOCK as its filters.
+    """Whether a group of a stage that fires may have this number of filters, a multiple of BLOCK.
 
-    It gives a multiple of 8 to each group of the reader, which so reads a multiple of 32 channels; the map with its margin is
+    Each group of the reader must get a multiple of 8 of them and read a multiple of 32 channels. The map with its margin must be
     a multiple of 64 bits.
     """
     share, rest = divmod(filters, stage.reader.groups)

@@ -1,17 +1,16 @@
-/* A map is [row][column][channel] of planes, and a plane is one neuron's bit in each of 256 images. A neuron's sum is held in
-   planes too: plane k has bit k of all images' numbers. It begins with the threshold subtracted; then the planes of its
-   synapses are added, those of weight 1 and those of -1. Adders are made of AND, OR and XOR, and treat 256 images at once:
-   weights of 0 cost nothing, nor do shifts. Where a vector has room for two planes, they are those of the same neuron at two
-   positions, which have the same weights. */
+/* A map is [row][column][channel] of planes. A plane is one neuron's bit in each of 256 images. A neuron's sum is held in planes
+   too: plane k has bit k of all images' numbers. It begins with minus the threshold; then the planes of its synapses are added,
+   of weight 1 and of weight -1. Adders are made of AND, OR and XOR, and serve 256 images at once. Weights of 0 and shifts cost
+   nothing. If a vector holds two planes, they belong to the same neuron at two positions, which share their weights. */
 #include "planes.h"
 
 #include "vectors.h"
 
-enum { WORD = 32 };                                       /* planes of a word */
-enum { MOST_WORDS = 32, MOST_BITS = 12, COUNT_BITS = 17 }; /* that a neuron sees; of its sum; of a map's spikes */
+enum { WORD = 32 };                                       /* planes per word */
+enum { MOST_WORDS = 32, MOST_BITS = 12, COUNT_BITS = 17 }; /* words of a patch; bits of a sum; bits of a map's spike count */
 
-/* Adds eight planes to the number's three lower bits; the carry is returned. The planes are added up among themselves first, so
-   that each bit of the number waits for one addition, not for four. */
+/* Adds eight planes to the number's three lower bits. Returns the carry. The planes are first added to one another, so that each
+   bit of the number waits for one addition, not for four. */
 static inline __attribute__((always_inline)) planes add_eight(const uint8_t *patch, const uint16_t *synapses, planes *number) {
     planes x[8];
     for (int i = 0; i < 8; i++)
@@ -21,7 +20,7 @@ static inline __attribute__((always_inline)) planes add_eight(const uint8_t *pat
     return add(four, add(both, last, number + 1), number + 2);
 }
 
-/* Adds a carry to the number from this bit on. */
+/* Adds a carry to the number at this bit. */
 static inline __attribute__((always_inline)) void carry_on(planes *number, int bit, int bits, planes carry) {
 #pragma GCC unroll 16
     for (; bit < bits; bit++) {
@@ -31,13 +30,13 @@ static inline __attribute__((always_inline)) void carry_on(planes *number, int b
     }
 }
 
-/* Adds sixteen planes to the number's four lower bits; the carry is returned. */
+/* Adds sixteen planes to the number's four lower bits. Returns the carry. */
 static inline __attribute__((always_inline)) planes add_sixteen(const uint8_t *patch, const uint16_t *synapses, planes *number) {
     planes eight = add_eight(patch, synapses, number), eights = add_eight(patch, synapses + 8, number);
     return add(eight, eights, number + 3);
 }
 
-/* Adds all planes that a list names, a multiple of eight. */
+/* Adds all planes of a list. length: a multiple of eight. */
 static inline __attribute__((always_inline)) void add_planes(const uint8_t *patch, const uint16_t *synapses, int length,
                                                              planes *number, int bits) {
     for (; length >= 32; length -= 32, synapses += 32) {
@@ -62,11 +61,11 @@ static inline __attribute__((always_inline)) void complement(planes *number, int
         number[bit] = ~number[bit];
 }
 
-/* In which images a neuron fires. Planes can only be added, so the synapses of -1 are added to the complement. That gives
-   -1 - (sum - threshold), which is negative where the sum reaches the threshold: its sign is the spike.
-   A stage that is not ternary has no lists of -1. There sum = 2 * plus - seen, where plus counts the spikes that meet a
-   weight of 1, and seen counts all spikes. The number begins with -seen - threshold, and plus is added one bit higher.
-   unseen: -1 - seen, where the stage is not ternary. */
+/* Returns the images in which a neuron fires. Planes can only be added, so the synapses of -1 are added to the complement. That
+   gives -1 - (sum - threshold), which is negative if the sum reaches the threshold: its sign is the spike.
+   A stage that is not ternary has no lists of -1. There sum = 2 * plus - seen, where plus counts the spikes at weights of 1,
+   and seen counts all spikes. The number begins with -seen - threshold, and plus is added one bit higher.
+   unseen: -1 - seen; NULL if the stage is ternary. */
 static inline __attribute__((always_inline)) planes fires(const uint8_t *patch, const uint16_t *synapses, const Neuron *neuron,
                                                          const planes *unseen, int bits) {
     planes number[MOST_BITS];
@@ -88,8 +87,8 @@ static inline __attribute__((always_inline)) planes fires(const uint8_t *patch, 
     return number[bits - 1];
 }
 
-/* A task: some filters of a group at PLACES positions; the last one twice where they are no multiple. What they see is copied
-   together first; planes of zeros follow, which fill up lists of synapses. */
+/* A task: some filters of a group at PLACES positions; the last position is repeated if the count is not a multiple of PLACES.
+   First their patches are copied together. Planes of zeros follow, for the synapses that pad the lists. */
 static inline __attribute__((always_inline)) void fire_filters(const Stage *s, const int *positions, int group, int first,
                                                                int filters, int bits) {
     const Geometry *g = &s->geometry;
@@ -117,8 +116,8 @@ static inline __attribute__((always_inline)) void fire_filters(const Stage *s, c
     }
 }
 
-/* A number holds a sum less a threshold: from -n - 1 to n with n synapses. The compiler must know its bits to keep them in
-   registers. */
+/* A number holds a sum minus a threshold: from -n - 1 to n with n synapses. The compiler must know the number of bits to keep
+   them in registers. */
 void hidden_by_planes(const Stage *s) {
     const Geometry *g = &s->geometry;
     int places = (g->positions + PLACES - 1) / PLACES, filters = g->filters % 64 ? 32 : 64, tasks = g->filters / filters;
@@ -144,16 +143,16 @@ const char *check_planes(const Stage *input, const Stage *last) {
         if ((int64_t)g->positions * g->groups * g->filters >= 1 << COUNT_BITS)
             return "a map has more neurons than planes.c can count";
         if (s > input && g->fan_in > MOST_WORDS)
-            return "a hidden neuron has more synapses than planes.c can add up";
+            return "a hidden neuron has more synapses than planes.c can add";
         if (s > input && s->planes.neuron_bytes != sizeof(Neuron))
-            return "neurons have another size in Python than in network.h";
+            return "a neuron's sizes in Python and in network.h differ";
     }
     return NULL;
 }
 
 typedef uint64_t plane __attribute__((vector_size(PLANE)));
 
-/* Four matrices of 64 x 64 bits: bit i of row j goes to bit j of row i. */
+/* Transposes four matrices of 64 x 64 bits: bit i of row j goes to bit j of row i. */
 static void transpose(plane *rows) {
     uint64_t mask = 0xffffffff;
     for (int step = 32; step; step /= 2, mask ^= mask << step)
@@ -186,7 +185,7 @@ void from_planes(const uint8_t *planes, int bytes, uint8_t *maps) {
     }
 }
 
-/* Where a vector has two planes, those of a map's even and odd neurons are counted apart. */
+/* If a vector holds two planes, the spikes of a map's even and odd neurons are counted separately. */
 void count_by_planes(const uint8_t *maps, int bytes, int images, double *spikes, int step) {
     planes number[COUNT_BITS] = {0};
     uint16_t all[64 / PLACES];

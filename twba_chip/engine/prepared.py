@@ -1,4 +1,4 @@
-"""network.h's structs, filled in for an exported network: its maps' buffers, where they lie, its weights as the C reads them."""
+"""Fill in network.h's structs for an exported network: buffers of its maps, their geometry, its packed weights."""
 import ctypes
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
@@ -10,20 +10,20 @@ from twba_nets.network.architecture import Architecture, Stage
 from twba_chip.spiking.file import SpikingNetwork
 from twba_nets.system.errors import UserError
 
-CHUNK = 8 * packing.PLANE_BYTES  # images of a call
-MANY = 176  # from this many images on, planes are faster than words, even with some of the 256 lanes empty
-MANY_BY_LOOK_UPS = 96  # the same where words are looked up in tables, which takes longer
-CLASS_BLOCK = 16  # classes that the classifier adds up at a time
-PART = 16  # images at a time whose float maps stay in the cache
-MOST_SYNAPSES, MOST_SPIKES = 1024, 1 << 17  # of a neuron, of a map: what planes.c's numbers hold
-LARGEST = 1 << 31  # bytes of a map in all images of a call, which an int32 counts
+CHUNK = 8 * packing.PLANE_BYTES  # images per call
+MANY = 176  # from this many images on, planes are faster than words, although some of the 256 lanes are empty
+MANY_BY_LOOK_UPS = 96  # the same if words are looked up in tables, which takes longer
+CLASS_BLOCK = 16  # classes that the classifier sums at a time
+PART = 16  # images whose float maps fit into the cache together
+MOST_SYNAPSES, MOST_SPIKES = 1024, 1 << 17  # per neuron, per map: the limits of planes.c's numbers
+LARGEST = 1 << 31  # bytes of a map for all images of a call, counted in an int32
 
 
 class Map(NamedTuple):
-    """A map of a chunk of images, with the zeros that its reader pads it with.
+    """A map of a chunk of images, including its reader's zero padding.
 
     values: float32 [PART or more, H, W, C], or the spikes as words, uint32 [CHUNK, H, W, C / 32].
-    planes: the spikes once more, uint8 [H, W, C, PLANE_BYTES]; None for floats, and where all is computed by words.
+    planes: the spikes as planes, uint8 [H, W, C, PLANE_BYTES]; None for floats, and if everything is computed by words.
     """
     values: np.ndarray
     planes: Optional[np.ndarray] = None
@@ -32,8 +32,8 @@ class Map(NamedTuple):
 class Spikes(NamedTuple):
     """The spikes of a stage in a chunk of images.
 
-    stage: the network's. padded: the same, padded, as it is computed. words: its map without the zeros, uint32
-    [CHUNK, H, W, C / 32] of the padded channels.
+    stage: as in the network. padded: the stage with dummies. words: its map without zero padding, uint32
+    [CHUNK, H, W, C / 32], where C are the padded stage's channels.
     """
     stage: Stage
     padded: Stage
@@ -45,15 +45,15 @@ class Spikes(NamedTuple):
         return packing.pack(spikes[..., packing.channel_order(self.padded)])
 
     def unpack(self, images: int) -> np.ndarray:
-        """The spikes of the chunk's first images, bool [N, H, W, C]."""
+        """The spikes of the chunk's first images: bool [images, H, W, C]."""
         return padding.trim(packing.unpack(self.padded, self.words[:images]), self.stage)
 
 
 class Prepared:
     """An exported network's struct (network.h), and the arrays that it points to.
 
-    struct: structs.Network. stages: structs.Stage, in order. spikes: name -> the map's Spikes, in order. threads: that will
-    compute. looks_up: whether the library looks sums up in tables. Raises UserError where C's numbers do not hold the network's.
+    struct: structs.Network. stages: structs.Stage, in order. spikes: name -> the map's Spikes, in order. threads: how many will
+    compute. looks_up: whether the library looks sums up in tables. Raises UserError if a size exceeds the C's numbers.
     """
 
     def __init__(self, network: SpikingNetwork, threads: int, looks_up: bool):
@@ -86,7 +86,7 @@ class Prepared:
             classifier=self._classifier(architecture.features))
 
     def _address(self, array: np.ndarray, dtype: Optional[type] = None) -> int:
-        """Where C finds the array, which is kept, as contiguous numbers of this type."""
+        """The address of the array, as contiguous numbers of this type. It is kept alive."""
         self._kept.append(np.ascontiguousarray(array, dtype))
         return self._kept[-1].ctypes.data
 
@@ -157,29 +157,29 @@ def _zeros(images: int, size: int, margin: int, channels: int, dtype: type) -> n
 
 
 def _positions(strides: Sequence[int], rows: np.ndarray) -> np.ndarray:
-    """Where the positions of these rows and (the same) columns begin in an image: [rows * columns]."""
+    """Offsets in an image of the positions at these rows and the same columns: [rows * columns]."""
     return (rows[:, None] * strides[1] + rows * strides[2]).ravel()
 
 
 def _starts(images: int, strides: Sequence[int], rows: np.ndarray) -> np.ndarray:
-    """The same in each image of a chunk, [CHUNK, rows * columns]. A buffer of fewer images is used again for the next ones."""
+    """The same for each image of a chunk: [CHUNK, rows * columns]. A buffer for fewer images is reused for the next ones."""
     return np.arange(CHUNK)[:, None] % images * strides[0] + _positions(strides, rows)
 
 
 def _fits_planes(architecture: Architecture) -> bool:
-    """Whether planes.c's numbers hold the sums of the (padded) stages, and the counts of their spikes."""
+    """Whether planes.c's numbers hold the sums and the spike counts of the (padded) stages."""
     return all(stage.fan_in <= MOST_SYNAPSES for stage in architecture.hidden) and all(
         np.prod(shape) < MOST_SPIKES for shape in architecture.map_shapes.values())
 
 
 def _by_winograd(stage: Stage) -> bool:
-    """Whether floats.c has a faster way for the stage: of the paper's second stage's form."""
+    """Whether the stage has the form of the paper's second one, which floats.c computes by Winograd's algorithm."""
     return stage.fires and (stage.size, stage.channels, stage.filters) == (24, 32, 64) \
         and (stage.kernel, stage.stride, stage.margin) == (3, 1, 1)
 
 
 def _check_sizes(architecture: Architecture, part: int) -> None:
-    """Raise UserError where a number that C counts in an int32 does not fit. part: images of a float map."""
+    """Raise UserError if a size exceeds the int32 that the C counts it in. part: images per buffer of a float map."""
     first = architecture.stages[0]
     sizes = [(first.conv, "image", CHUNK * int(np.prod(architecture.picture_shape))),
              (first.conv, "input map", 4 * part * (first.size + 2 * first.margin) ** 2 * first.channels)]

@@ -1,4 +1,4 @@
-"""The structs of network.h, field by field. Pointers are addresses: who fills them in keeps the arrays."""
+"""The structs of network.h, field by field. Pointers are addresses; the caller keeps the arrays alive."""
 import ctypes
 from typing import List, Tuple
 

@@ -1,5 +1,5 @@
-/* The vectors, and what a processor may have an instruction for. All that depends on the instruction set is here, except the
-   two ways of words.c. */
+/* The vectors, and operations that some processors have an instruction for. All that depends on the instruction set is here,
+   except the two ways of words.c. */
 #ifndef VECTORS_H
 #define VECTORS_H
 #include <stdint.h>
@@ -25,7 +25,7 @@ static inline floats load_floats(const float *from) {
     return x;
 }
 
-/* Whether lane i is at least 0, as bit i. */
+/* Bit i: whether lane i is at least 0. */
 static inline uint16_t not_negative(floats x) {
 #if defined __AVX512F__
     return _mm512_cmp_ps_mask((__m512)x, _mm512_setzero_ps(), _CMP_GE_OQ);
@@ -54,12 +54,12 @@ static inline sums_of_16 load_words(const uint32_t *from) {
 
 static inline sums_of_16 popcount(sums_of_16 x) { return (sums_of_16)_mm512_popcnt_epi32((__m512i)x); }
 
-/* The bits of `ones` where there are spikes, elsewhere those of `others`. */
+/* The bits of `ones` at spikes, and those of `others` elsewhere. */
 static inline sums_of_16 choose(sums_of_16 spikes, sums_of_16 ones, sums_of_16 others) {
     return (sums_of_16)_mm512_ternarylogic_epi32((__m512i)spikes, (__m512i)ones, (__m512i)others, 0xca);
 }
 
-/* Whether sum i reaches its threshold, as bit i. */
+/* Bit i: whether sum i reaches its threshold. */
 static inline uint16_t at_least(sums_of_16 sums, const int16_t *thresholds) {
     return _mm512_cmpge_epi32_mask((__m512i)sums, _mm512_cvtepi16_epi32(_mm256_loadu_si256((const void *)thresholds)));
 }
@@ -76,7 +76,7 @@ static inline bytes_of_32 load_bytes(const void *from) {
     return x;
 }
 
-/* The table's two halves serve those of the index. */
+/* Each half of the index looks up in the same half of the table. */
 static inline bytes_of_32 look_up(bytes_of_32 table, bytes_of_32 index) {
 #ifdef __AVX2__
     return (bytes_of_32)_mm256_shuffle_epi8((__m256i)table, (__m256i)index);
@@ -117,14 +117,14 @@ static inline uint16_t at_least(sums_of_16 sums, const int16_t *thresholds) {
 
 #endif
 
-/* Planes: planes.c. A vector holds those of one synapse at one position, or at two. */
+/* Planes: planes.c. A vector holds those of one synapse at PLACES positions. */
 
 #ifdef __AVX512F__
 enum { PLACES = 2 };
 #else
 enum { PLACES = 1 };
 #endif
-enum { IMAGES = 256, PLANE = IMAGES / 8 }; /* a bit of each; bytes of a plane */
+enum { IMAGES = 256, PLANE = IMAGES / 8 }; /* a plane has a bit for each; bytes of a plane */
 typedef uint64_t planes __attribute__((vector_size(PLACES * PLANE)));
 
 static inline planes load_planes(const void *from) {
@@ -133,7 +133,7 @@ static inline planes load_planes(const void *from) {
     return x;
 }
 
-/* a + b + *c in each lane: *c becomes the lower bit, the upper one is returned. */
+/* a + b + *c in each lane: *c becomes the lower bit. Returns the upper bit. */
 static inline __attribute__((always_inline)) planes add(planes a, planes b, planes *c) {
 #ifdef __AVX512F__
     planes carry = (planes)_mm512_ternarylogic_epi64((__m512i)a, (__m512i)b, (__m512i)*c, 0xe8);

@@ -1,26 +1,26 @@
-/* A map is [image][row][column][group of its reader][word]: the channels that a group reads stand together. Neurons are taken
-   32 filters (a block) at a time, in two vectors of 16, and a few positions at a time. A neuron's sum is computed
-   - with AVX-512's population count: a vector holds a word of 16 filters' weights, as one plane of bits for the weights
-     of 1 and one for those of -1. Where an input spikes, the first plane's bit is taken, elsewhere the second's. The bits are the
-     sum, plus the number of weights of -1, which the thresholds have in them. So one choice, one population count and one
-     addition treat 512 synapses at once;
-   - without: a byte of spikes is two sets of four. For each of the 16 sets of four weights a table has how many of them
-     the spikes meet. A vector holds these weights' numbers for 16 filters, and one look-up (a byte shuffle, AVX2) and
-     one addition treat 128 synapses at once. */
+/* A map is [image][row][column][group of its reader][word]: the channels that a group reads are adjacent. Neurons are computed
+   32 filters (a block) at a time, in two vectors of 16, and a few positions at a time. There are two ways to a neuron's sum:
+   - With AVX-512's population count. A vector holds a word of 16 filters' weights, as one plane of bits for the weights
+     of 1 and one for those of -1. If an input spikes, the first plane's bit counts, else the second's. The count is the sum
+     plus the number of weights of -1, which the thresholds include. So one choice, one population count and one addition
+     serve 512 synapses at once.
+   - Without. A byte of spikes is two sets of four. For each of the 16 sets of four weights a table has the number of weights that
+     the spikes meet. A vector holds the sets' numbers for 16 filters. One look-up (a byte shuffle, AVX2) and one addition serve
+     128 synapses at once. */
 #include "words.h"
 
 #include "vectors.h"
 
-enum { BLOCK = 32, POSITIONS = LOOKS_UP ? 3 : 8 }; /* filters; positions whose sums registers hold */
-enum { TASK_POSITIONS = 72 };                      /* for which a block's weights stay in the cache */
+enum { BLOCK = 32, POSITIONS = LOOKS_UP ? 3 : 8 }; /* filters; positions whose sums fit into registers */
+enum { TASK_POSITIONS = 72 };                      /* positions for which a block's weights stay in the cache */
 
 #if !LOOKS_UP
 
-/* Sums of a block's neurons at `across` positions, each with the number of its weights of -1 added. x: [position], the first
-   word that they see. */
+/* Sums of a block's neurons at `across` positions, each plus the number of its weights of -1. x: [position], the patch's first
+   word. */
 static inline __attribute__((always_inline)) void integrate(const Stage *s, const uint32_t *const *x, int across, int block,
                                                             int ternary, sums_of_16 (*sums)[2]) {
-    (void)ternary; /* the two planes of weights say it */
+    (void)ternary; /* the two planes of weights tell */
     const Geometry *g = &s->geometry;
     const uint32_t *plus = (const uint32_t *)s->words.plus + (ptrdiff_t)block * g->fan_in * BLOCK;
     const uint32_t *minus = (const uint32_t *)s->words.minus + (ptrdiff_t)block * g->fan_in * BLOCK;
@@ -40,10 +40,10 @@ static inline __attribute__((always_inline)) void integrate(const Stage *s, cons
 
 #else
 
-enum { WORDS = 7 }; /* whose sums int8 holds: 28 bytes, 4 at most from each half */
+enum { WORDS = 7 }; /* whose sums fit into int8: 28 bytes, at most 4 from each half */
 
-/* [byte of spikes][half of the byte, set of four weights]: the sum of these weights where there are spikes. In `ones`
-   a weight is 1 or 0, in `signs` it is 1 or -1. */
+/* [byte of spikes][half of the byte, set of four weights]: the sum of these weights at spikes. In `ones` a weight is 1 or 0, in
+   `signs` it is 1 or -1. */
 static int8_t ones[256][32], signs[256][32];
 
 static __attribute__((constructor)) void fill_tables(void) {
@@ -55,7 +55,7 @@ static __attribute__((constructor)) void fill_tables(void) {
         }
 }
 
-/* Sums of a block's neurons at `across` positions. x: [position], the first word that they see. */
+/* Sums of a block's neurons at `across` positions. x: [position], the patch's first word. */
 static inline __attribute__((always_inline)) void integrate(const Stage *s, const uint32_t *const *x, int across, int block,
                                                             int ternary, sums_of_16 (*sums)[2]) {
     const Geometry *g = &s->geometry;
@@ -96,13 +96,13 @@ static inline __attribute__((always_inline)) void integrate(const Stage *s, cons
 const char *check_words(const Stage *s) {
     const Geometry *g = &s->geometry;
     if (g->filters < 1 || g->filters % BLOCK)
-        return "a hidden stage has no filters, or no multiple of the 32 that words.c takes at a time";
+        return "a hidden stage has no filters, or their number is not a multiple of words.c's 32";
     return NULL;
 }
 
 int looks_up(void) { return LOOKS_UP; }
 
-/* Which of a block's neurons fire, at `across` positions from `first` on. */
+/* Writes which of a block's neurons fire at `across` positions from `first` on. */
 static inline __attribute__((always_inline)) void fire_block(const Stage *s, int block, int first, int across,
                                                              int ternary) {
     const Geometry *g = &s->geometry;
@@ -123,8 +123,8 @@ static inline __attribute__((always_inline)) void fire_block(const Stage *s, int
     }
 }
 
-/* A hidden stage at positions [begin, end). A task is a block at TASK_POSITIONS of them: POSITIONS at a time, and what is
-   left one by one. */
+/* A hidden stage at positions [begin, end). A task is a block at TASK_POSITIONS of them: POSITIONS at a time, then the rest one
+   by one. */
 static inline __attribute__((always_inline)) void fire_blocks(const Stage *s, int begin, int end, int ternary) {
     int blocks = s->geometry.groups * s->geometry.filters / BLOCK;
     int parts = (end - begin + TASK_POSITIONS - 1) / TASK_POSITIONS;

@@ -1,1 +1,1 @@
-"""The exported network in other tools' formats."""
+"""Exported networks in other tools' formats."""

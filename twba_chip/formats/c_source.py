@@ -1,7 +1,7 @@
 """Write an exported network as C99, for a microcontroller: python -m twba_chip.formats.c_source NETWORK OUT.c
 
-Beside OUT.c lie OUT.h and OUT_test.c, which runs one picture. They need no library and allocate nothing. A weight takes two
-bits, or one where weights are binary. Hidden stages are integers, the float convolutions and the classifier are float32.
+It also writes OUT.h, and OUT_test.c, which classifies one picture. The code needs no library and allocates nothing. A weight
+takes two bits, or one if weights are binary. Hidden stages are integers; the float convolutions and the classifier are float32.
 network.c is the forward pass; this module writes the tables that it reads.
 """
 from twba_nets.system import interrupts
@@ -28,19 +28,19 @@ from twba_nets.system.files import atomic_write, make_folder
 
 FORWARD = Path(__file__).with_name("network.c")
 BEGINNING = "/* Written by twba-nets to-c"
-A_LINE = 12  # numbers
-PICTURES = 64  # of noise, of which the test takes the one whose input spikes are the surest
+A_LINE = 12  # numbers per line
+PICTURES = 64  # noise pictures from which the test chooses
 STRUCTS = """
 typedef struct {
     int size, channels, filters, kernel, stride, margin, output_size;
-    int first_row;               /* in float_rows, of the rows that it reads */
+    int first_row;               /* offset in float_rows of the rows that it reads */
     const float *weights;        /* [row][column][channel][filter] */
     const float *scale, *offset; /* [filter] */
 } FloatStage;
 
 typedef struct {
     int size, groups;                                 /* of the map that it reads */
-    int words;                                        /* of a position of that map, for one group */
+    int words;                                        /* per position of that map and group */
     int filters, kernel, stride, margin, output_size; /* filters: of one group */
     const uint32_t *weights;                          /* [group][filter][row][column][word]: 1; unless BINARY then [...]: -1 */
     const int16_t *thresholds;                        /* [group][filter] */
@@ -52,11 +52,11 @@ def main(argv: Sequence[str] = None) -> None:
     parser = argparse.ArgumentParser(
         prog="twba-nets to-c",
         description="Write an exported network as C99 that needs no library and allocates nothing: OUT.c, OUT.h, and OUT_test.c, "
-        "a program that classifies one picture and compares. The function is OUT_classify(image, logits): from uint8 "
-        "[row][column][channel] to the class. A weight takes two bits, or one where weights are binary. Hidden stages are "
+        "a program that classifies one picture and checks the logits. OUT_classify(image, logits) takes uint8 "
+        "[row][column][channel] and returns the class. A weight takes two bits, or one if weights are binary. Hidden stages are "
         "integers, the rest is float. docs/chip.md has sizes and times.")
     command_line.add_network(parser)
-    parser.add_argument("out", type=command_line.path, help="the file to write, as in twba.c: its name is the function's")
+    parser.add_argument("out", type=command_line.path, help="the file to write, such as twba.c; it names the function")
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):
         _export(args.network, args.out)
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] = None) -> None:
 
 def _export(source: Path, out: Path) -> None:
     if not re.match(r"[A-Za-z][A-Za-z0-9_]*\.c\Z", out.name):
-        raise UserError(f"{out}: names no function of C: take letters, digits and _, and .c at the end")
+        raise UserError(f"{out}: does not name a C function: use letters, digits and _, and .c at the end")
     command_line.check_out(out, places.model(source))
     names = [out, out.with_suffix(".h"), out.with_name(f"{out.stem}_test.c")]
     for path in names:
@@ -140,13 +140,13 @@ def _hidden_tables(network: SpikingNetwork, hidden: Sequence[Stage]) -> List[str
 
 
 def _affine_tables(network: SpikingNetwork, name: str, arrays: str) -> List[str]:
-    """weights, scale and offset of what is float."""
+    """Weights, scale and offset of a float layer."""
     return [line for part, called in (("kernel", "weights"), ("scale", "scale"), ("offset", "offset"))
             for line in _array("float", f"{name}_{called}", map(_float, network.arrays[f"{arrays}/{part}"].ravel()))]
 
 
 def check_program(name: str, network: SpikingNetwork) -> str:
-    """The text of a program that runs one picture, and compares with the NumPy reference."""
+    """The text of a program that classifies one picture and compares its logits with the NumPy reference's."""
     image = surest_picture(network)
     spikes = reference.encode(network, reference.central_crop(image[None], network.architecture))
     maps = reference.forward(network, spikes)
@@ -171,14 +171,14 @@ int main(void) {{
 
 
 def surest_picture(network: SpikingNetwork) -> np.ndarray:
-    """Of some pictures of noise, uint8 [S, S, C], the one whose input spikes least depend on how sums are rounded."""
+    """The noise picture, uint8 [S, S, C], whose input spikes depend least on rounding."""
     pictures = np.random.RandomState(0).randint(0, 256, (PICTURES,) + network.architecture.picture_shape).astype(np.uint8)
     potentials = reference.input_potentials(network, reference.central_crop(pictures, network.architecture))
     return pictures[np.abs(potentials).reshape(PICTURES, -1).min(1).argmax()]
 
 
 def sizes(network: SpikingNetwork) -> tuple:
-    """Bytes of constants, and of working memory, but for the stack of a few hundred bytes."""
+    """Bytes of constants, and of working memory without the stack, which takes a few hundred bytes."""
     numbers, arrays = _numbers(network), network.arrays
     constant = sum(4 * _bits(arrays[f"{stage.conv}/weights"], stage, _is_binary(network)).size + 2 * stage.output_channels
                    for stage in network.architecture.hidden)
@@ -191,7 +191,7 @@ def _is_binary(network: SpikingNetwork) -> bool:
 
 
 def _kept(stage: Stage) -> int:
-    """Floats of the rows that a float stage reads at a time."""
+    """Floats in the rows that a float stage reads at a time."""
     return stage.kernel * stage.size * stage.channels
 
 
@@ -200,18 +200,18 @@ def _words(channels: int) -> int:
 
 
 def _map_words(stage: Stage) -> int:
-    """Words of the map that a hidden stage reads."""
+    """Words in the map that a hidden stage reads."""
     return stage.size ** 2 * stage.groups * _words(stage.channels // stage.groups)
 
 
 def _bits(weights: np.ndarray, stage: Stage, binary: bool) -> np.ndarray:
-    """Weights int8 [k, k, C / groups, O] -> uint32 [O, parts * k * k * words]: where they are 1, and where they are -1."""
+    """Weights int8 [k, k, C / groups, O] -> uint32 [O, parts * k * k * words]: a part for 1 and, unless binary, one for -1."""
     parts = [weights > 0] if binary else [weights > 0, weights < 0]
     return np.concatenate([_pack(part.transpose(3, 0, 1, 2)).reshape(stage.output_channels, -1) for part in parts], axis=1)
 
 
 def _pack(bits: np.ndarray) -> np.ndarray:
-    """bool [..., n] -> uint32 [..., words], the first bit the lowest; the last word is filled up with zeros."""
+    """bool [..., n] -> uint32 [..., words], the lowest bit first; zeros pad the last word."""
     padding = [(0, 0)] * (bits.ndim - 1) + [(0, -bits.shape[-1] % 32)]
     bits = np.pad(bits, padding, mode="constant").reshape(bits.shape[:-1] + (-1, 32))
     return (bits.astype(np.uint32) << np.arange(32, dtype=np.uint32)).sum(-1, dtype=np.uint32)

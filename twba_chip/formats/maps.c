@@ -1,4 +1,4 @@
-/* A network whose spikes can be seen: after NAME_classify, maps holds a byte a neuron, the input spikes first, each map
+/* A network that exposes its spikes: after NAME_classify, maps holds a byte per neuron, the input spikes first, each map
    [row][column][channel]. */
 
 static void keep(int s);

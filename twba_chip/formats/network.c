@@ -1,10 +1,10 @@
 /* The forward pass of an exported network in C99. It allocates nothing and calls no library.
 
-   A map of spikes is bits, [row][column][reader][word]. A reader is a group of the stage that reads the map, and its bit i is
-   channel reader + i * readers: what a group reads lies together. Of a float map the last few rows are kept, not all.
+   A map of spikes is bits, [row][column][reader][word]. A reader is a group of the stage that reads the map. Its bit i is
+   channel reader + i * readers, so the channels of a group are adjacent. Of a float map only the last few rows are kept.
 
-   Who wants to see the spikes defines AFTER_STAGE(s), a statement: then spikes[s % 2] is the map that hidden stage s reads, and
-   at the end the classifier. */
+   To see the spikes, define AFTER_STAGE(s), a statement: it runs when spikes[s % 2] is the map that hidden stage s reads, and at
+   the end the classifier. */
 
 #ifndef AFTER_STAGE
 #define AFTER_STAGE(s) (void)0
@@ -12,7 +12,7 @@
 
 static float float_rows[FLOAT_ROWS];     /* the rows that each float stage reads */
 static uint32_t spikes[2][SPIKE_WORDS];  /* the maps before and after a hidden stage */
-static uint32_t seen[SEEN_WORDS];        /* what a hidden group sees at one position */
+static uint32_t seen[SEEN_WORDS];        /* the patch of a hidden group at one position */
 static const uint8_t *crop;              /* the image's first pixel within the crop */
 static float pixel_mean, pixel_deviation;
 
@@ -23,7 +23,7 @@ static int ones(uint32_t x) {
     return (int)(x * 0x01010101u >> 24);
 }
 
-/* Newton's method from above: it ends where it no longer falls. */
+/* Newton's method from above: it ends when the root no longer falls. */
 static float square_root(float x) {
     float root = x > 1 ? x : 1, next = (root + x / root) / 2;
     while (next < root) {
@@ -56,7 +56,7 @@ static void fire(const HiddenStage *reader, uint32_t *map, int row, int column, 
     words[bit / 32] |= (uint32_t)1 << bit % 32;
 }
 
-/* Row `row` of the map that float stage s reads, among those that are kept. */
+/* Row `row` of the map that float stage s reads, among the kept rows. */
 static float *kept_row(int s, int row) {
     const FloatStage *stage = float_stages + s;
     return float_rows + stage->first_row + row % stage->kernel * stage->size * stage->channels;
@@ -82,7 +82,7 @@ static float float_sum(int s, int row, int column, int filter) {
     return sum * stage->scale[filter] + stage->offset[filter];
 }
 
-/* Row `row` of what float stage s - 1 makes, the image for s = 0, to where float stage s reads it. */
+/* Computes row `row` of the map that float stage s reads: float stage s - 1's output, or the image for s = 0. */
 static void make_row(int s, int row) {
     float *out = kept_row(s, row);
     if (s == 0) {
@@ -98,7 +98,7 @@ static void make_row(int s, int row) {
         }
 }
 
-/* Makes all rows up to `row` of what float stage s reads. A row is made once, from rows that are still kept. */
+/* Computes all rows up to `row` of the map that float stage s reads. Each row is computed once, from rows that are still kept. */
 static void make_rows(int s, int row, int *made) {
     for (; made[s] <= row; made[s]++) {
         if (s > 0) {
@@ -110,7 +110,7 @@ static void make_rows(int s, int row, int *made) {
     }
 }
 
-/* The image's input spikes. */
+/* Computes the image's input spikes. */
 static void encode(uint32_t *map) {
     const int s = FLOAT_STAGES - 1;
     const FloatStage *stage = float_stages + s;
@@ -125,7 +125,7 @@ static void encode(uint32_t *map) {
     }
 }
 
-/* What group `group` sees at a position, [row][column][word]. Returns the number of its spikes. */
+/* Copies the patch of group `group` at a position, [row][column][word]. Returns the number of its spikes. */
 static int look(const HiddenStage *stage, const uint32_t *map, int row, int column, int group) {
     uint32_t *word = seen;
     int count = 0;
@@ -142,7 +142,7 @@ static int look(const HiddenStage *stage, const uint32_t *map, int row, int colu
     return count;
 }
 
-/* A neuron's potential: the sum of the weights of the synapses that see a spike. count: of all these spikes. */
+/* A neuron's potential: the sum of the weights of the synapses with a spike. count: of the patch's spikes. */
 static int potential(const HiddenStage *stage, const uint32_t *weights, int count) {
     int words = stage->kernel * stage->kernel * stage->words, plus = 0, minus = 0;
     for (int i = 0; i < words; i++)
@@ -173,7 +173,7 @@ static void clear(uint32_t *map) {
         map[i] = 0;
 }
 
-/* Adds up the classifier's weights of the neurons that spike. Returns the class of the largest logit. */
+/* Sums the classifier's weights of the neurons that spike. Returns the class of the largest logit. */
 static int classify(const uint32_t *map, float *logits) {
     const HiddenStage *end = hidden_stages + HIDDEN_STAGES;
     int best = 0;

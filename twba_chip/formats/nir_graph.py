@@ -1,21 +1,21 @@
 """Write an exported network as a NIR graph, for simulators and chips: python -m twba_chip.formats.nir_graph NETWORK OUT.
 
 NIR is the Neuromorphic Intermediate Representation, https://neuroir.org. An image is one time step, and no layer delays its
-spikes: a simulator that delays them by a step would add the biases (below) in steps of their own. docs/readers.md says which
-simulators have been tried. Of the ways to write this network in NIR, the one here is what all of them agree on:
+spikes. A simulator that delays them by a step would add the biases (below) in separate steps. docs/readers.md lists the
+simulators that were tested. Of the ways to write this network in NIR, this is the one that all of them support:
 
 - Groups are zeros in dense kernels. Some readers refuse Conv2d's groups, and NIR has no node that reorders channels. Two
-  stages of groups in a row need one: what a group of the second reads comes from all groups of the first, so no order
-  brings both the one's filters and the other's channels together. With --groups the stages before and after one of groups
-  are dense: the one before writes its filters in the order that the groups read (order.by_reader). Of the paper's network
-  cnn2, cnn6 and cnn8 have groups, and 9.4 million weights are left of 22.9.
-- Every IF node has the one threshold 0.5, r = 1, and a neuron's own threshold T is in the convolution's bias, 1 - T:
-  some readers take one threshold a node only. Potentials are integers, so that v > v_threshold, as NIR has it, and
-  v >= v_threshold, as some readers have it, are the same.
-- A potential is reset to 0, which NIR takes for granted where a file has no v_reset. So the file has none: readers built
-  on nir 1.0.4 do not know it.
-- There is no classifier, which the paper has off chip. It would take a Flatten node, and readers differ in whether
-  that counts the batch axis.
+  consecutive stages with groups need one: a group of the second reads from all groups of the first, so no order keeps both the
+  first's filters and the second's channels together. With --groups the stages before and after one with groups are dense. The
+  one before writes its filters in the order that the groups read (order.by_reader). In the paper's network cnn2, cnn6 and cnn8
+  then have groups, and 9.4 million of 22.9 million weights remain.
+- Every IF node has the threshold 0.5 and r = 1. A neuron's own threshold T is in the convolution's bias, 1 - T, because some
+  readers support only one threshold per node. Potentials are integers, so NIR's v > v_threshold and some readers'
+  v >= v_threshold are equivalent.
+- A potential is reset to 0, NIR's default for files without v_reset. The file has none, because readers built on nir 1.0.4 do
+  not support it.
+- The classifier is missing; in the paper it is off chip. It would need a Flatten node, and readers disagree on whether that
+  counts the batch axis.
 """
 from twba_nets.system import interrupts
 
@@ -48,17 +48,17 @@ THRESHOLD = 0.5
 def main(argv: Sequence[str] = None) -> None:
     parser = argparse.ArgumentParser(
         prog="twba-nets to-nir",
-        description="Write the on-chip part of an exported network as a NIR graph: from the input spikes (of the "
+        description="Write the on-chip part of an exported network as a NIR graph: from the input spikes (in the "
         "paper's network bn0's map, NCHW 64x24x24) through the hidden stages, a Conv2d and an IF node each, to the last one's "
-        "spikes (cnn11's, 512x1x1). An image is one time step from v = 0; a simulator's state is to be reset after it. The float "
+        "spikes (cnn11's, 512x1x1). An image is one time step from v = 0; reset the simulator's state after it. The float "
         "convolutions and the classifier are off chip and stay in the exported network "
         "(twba_chip.spiking.reference: encode, classify).")
     command_line.add_network(parser)
-    parser.add_argument("out", type=command_line.path, help="the file to write, as in twba.nir")
+    parser.add_argument("out", type=command_line.path, help="the file to write, such as twba.nir")
     parser.add_argument("--groups", action="store_true",
-                        help="groups in place of zeros in every second stage or so, for readers that take them "
-                        "(docs/readers.md); the metadata `channels` (JSON) say which of the network's channels is at each "
-                        "place of the maps before these stages")
+                        help="write groups instead of zeros in about every second stage, for readers that support them "
+                        "(docs/readers.md); the metadata `channels` (JSON) lists the network's channel at each place of the "
+                        "maps before these stages")
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):
         _export(args.network, args.out, args.groups)
@@ -70,7 +70,7 @@ def _export(network: Path, out: Path, groups: bool) -> None:
     opened = open_network(network)
     graph = build(opened, groups)
     make_folder(out.parent)
-    buffer = io.BytesIO()  # on a full disk HDF5 crashes
+    buffer = io.BytesIO()  # HDF5 crashes on a full disk
     nir.write(buffer, graph)
     with atomic_write(out) as file:
         file.write(buffer.getbuffer())
@@ -79,7 +79,7 @@ def _export(network: Path, out: Path, groups: bool) -> None:
 
 
 class IF(nir.IF):
-    """nir's node of this name, which is the type that a file states; written without v_reset."""
+    """nir's IF node without v_reset in the file. The class's name is the type that the file states."""
 
     def to_dict(self) -> Dict[str, Any]:
         return {name: value for name, value in super().to_dict().items() if name != "v_reset"}
@@ -88,8 +88,8 @@ class IF(nir.IF):
 def build(network: SpikingNetwork, groups: bool = False) -> nir.NIRGraph:
     """The graph of a network: nodes input, cnn1, cnn1_spikes, cnn2, ..., output. groups: whether some stages have them.
 
-    Its metadata are the variant, where the network comes from (JSON), and with groups the channels of the maps that are not in
-    the network's order (JSON).
+    Its metadata are the variant, the network's source (JSON) and, with groups, the channels of each map that is not in the
+    network's order (JSON).
     """
     architecture, meta = network.architecture, network.meta
     grouped, channels = _stages_of_groups(architecture.hidden) if groups else (), {}
@@ -105,17 +105,17 @@ def build(network: SpikingNetwork, groups: bool = False) -> nir.NIRGraph:
     names, metadata = list(nodes), {"variant": meta["variant"], "source": json.dumps(meta["source"])}
     if groups:
         metadata["channels"] = json.dumps(channels)
-    # nir takes the channels of one group for those that a Conv2d reads
+    # nir mistakes one group's channels for all that a Conv2d reads
     return nir.NIRGraph(nodes, list(zip(names, names[1:])), metadata=metadata, type_check=not groups)
 
 
 def _stages_of_groups(hidden: Sequence[Stage]) -> Sequence[Stage]:
-    """Which stages have groups in the file: of those choices without neighbours, the one that leaves the fewest zeros.
+    """The stages with groups in the file: no two neighbours, and as few zeros as possible.
 
-    The first has none, since the input spikes keep their order.
+    The first stage has none, because the input spikes keep their order.
     """
     without: Tuple[int, List[Stage]] = (0, [])  # (zeros saved, stages): the best choice whose last stage has no groups
-    with_groups = without  # the best one whose last stage has
+    with_groups = without  # the best choice whose last stage has groups
     for stage in hidden[1:]:
         zeros = (stage.groups - 1) * stage.fan_in * stage.output_channels
         longer = without[0] + zeros, without[1] + [stage] * (stage.groups > 1)
@@ -130,7 +130,7 @@ def _shape(stage: Stage) -> np.ndarray:
 
 
 def _convolution(arrays: Arrays, stage: Stage, order: np.ndarray, groups: int) -> nir.Conv2d:
-    """The node that adds up a stage's potentials less threshold, plus 1. order: of its filters. groups: the stage's, or 1."""
+    """The node of a stage's potentials - threshold + 1. order: of its filters. groups: the stage's, or 1."""
     weights, bias = arrays[f"{stage.conv}/weights"], 1 - arrays[f"{stage.conv}/thresholds"].astype(np.float32)
     kernel = weights.transpose(3, 2, 0, 1).astype(np.float32) if groups == stage.groups else dense(weights, stage)
     return nir.Conv2d(
@@ -139,7 +139,7 @@ def _convolution(arrays: Arrays, stage: Stage, order: np.ndarray, groups: int) -
 
 
 def dense(weights: np.ndarray, stage: Stage) -> np.ndarray:
-    """A grouped kernel, int8 [k, k, C / groups, O], without groups: float32 [O, C, k, k], with zeros in it."""
+    """A grouped kernel as a dense one with zeros: int8 [k, k, C / groups, O] -> float32 [O, C, k, k]."""
     kernel = np.zeros((stage.output_channels, stage.channels, stage.kernel, stage.kernel), np.float32)
     for group in range(stage.groups):
         neurons = slice(group * stage.filters, (group + 1) * stage.filters)

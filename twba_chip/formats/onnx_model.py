@@ -1,12 +1,11 @@
-"""Write an exported network, whole, as an ONNX model: python -m twba_chip.formats.onnx_model NETWORK OUT.
+"""Write a whole exported network as an ONNX model: python -m twba_chip.formats.onnx_model NETWORK OUT.
 
-There are two forms of the spikes, and both lose no decision of a hidden stage. Integers: one QLinearConv a stage, integers
-throughout. Floats (--float), for runtimes without QLinearConv: a Conv and a Clip to [0, 1] a stage, whose sums are integers
-that float32 holds exactly in any order. Batch norm of the three float layers is folded into their kernels, which a runtime
-would do too.
+Spikes have two forms. Both keep every decision of the hidden stages. Integers: one QLinearConv per stage. Floats (--float), for
+runtimes without QLinearConv: a Conv and a Clip to [0, 1] per stage, whose sums are integers that float32 holds exactly in any
+order. Batch norm of the three float layers is folded into their kernels, as runtimes do anyway.
 
-Values are named after the maps of spikes, bn0, cnn1, ..., cnn11 (NCHW; 0 or 255, or with --float 0 or 1), and value_info
-lists just these nine.
+Values are named after the maps of spikes, bn0, cnn1, ..., cnn11 (NCHW; 0 or 255, or with --float 0 or 1). value_info lists only
+these nine.
 """
 from twba_nets.system import interrupts
 
@@ -40,22 +39,22 @@ OPSET, IR_VERSION = 17, 8  # of 2022: old enough for most runtimes
 def main(argv: Sequence[str] = None) -> None:
     parser = argparse.ArgumentParser(
         prog="twba-nets to-onnx",
-        description="Write an exported network as an ONNX model, from images (uint8 [N, S, S, C], as CIFAR-10's "
-        "32x32x3; crop and standardisation are in the model) to logits (float32 [N, classes]). Given the same input spikes, "
-        "the hidden stages spike exactly as twba_chip.spiking.reference has it.")
+        description="Write an exported network as an ONNX model, from images (uint8 [N, S, S, C], such as CIFAR-10's "
+        "32x32x3; crop and standardisation are in the model) to logits (float32 [N, classes]). For the same input spikes, "
+        "the hidden stages spike exactly as in twba_chip.spiking.reference.")
     command_line.add_network(parser)
-    parser.add_argument("out", type=command_line.path, help="the file to write, as in twba.onnx")
+    parser.add_argument("out", type=command_line.path, help="the file to write, such as twba.onnx")
     parser.add_argument("--float", action="store_true",
-                        help="spikes as float32 0 and 1, by Conv and Clip, for runtimes without QLinearConv")
+                        help="write spikes as float32 0 and 1, by Conv and Clip, for runtimes without QLinearConv")
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):
         write(args.network, args.out, functools.partial(build, form=Floats() if args.float else Integers()))
 
 
 def write(network: Union[str, Path], out: Path, build_model: Callable[[SpikingNetwork], onnx.ModelProto]) -> None:
-    """Write the model that is built of a network, and a line that says so."""
+    """Write a network's model to `out` and print a line. build_model: network -> model. Raises UserError as open_network does."""
     command_line.check_out(out, places.model(network))
-    command_line.check_kind(out, b"\x08")  # the field of the format's version
+    command_line.check_kind(out, b"\x08")  # tag of the field with the format's version
     model = build_model(open_network(network))
     make_folder(out.parent)
     with atomic_write(out) as file:
@@ -70,7 +69,7 @@ class Graph:
         self.nodes, self.constants = [], []
 
     def add(self, operator: str, output: str, *inputs: Any, **attributes) -> str:
-        """Add a node; returns its output's name. inputs: names, or arrays, which become constants."""
+        """Add a node and return its output's name. inputs: names, or arrays, which become constants."""
         names = []
         for index, value in enumerate(inputs):
             names.append(value if isinstance(value, str) else f"{output}/{index}")
@@ -80,7 +79,7 @@ class Graph:
         return output
 
     def split(self, name: str, value: str, parts: int, size: int) -> Sequence[str]:
-        """Cut the last of four axes, of this size, into equal parts; returns their names."""
+        """Cut the last of four axes, of this size, into equal parts. Returns their names."""
         if parts == 1:
             return [value]
         self.add("Split", f"{name}/split", value, np.full(parts, size // parts), axis=3)
@@ -89,15 +88,15 @@ class Graph:
 
 
 class Form(abc.ABC):
-    """What a spike is, and how a model computes it. Each method adds nodes and returns the name of their output."""
+    """The form of spikes in a model. Each method adds nodes and returns the name of their output."""
     spike_type: type
     batch: Union[str, int] = "N"
     channels_last = False
-    domains: Sequence[str] = ("",)  # of its operators
+    domains: Sequence[str] = ("",)  # of the operators
 
     @abc.abstractmethod
     def encode(self, graph: Graph, stage: Stage, potentials: str) -> str:
-        """The input spikes: one where a potential, float [N, C, H, W], is at least 0."""
+        """The input spikes: whether each potential, float [N, C, H, W], is at least 0."""
 
     @abc.abstractmethod
     def fire(self, graph: Graph, stage: Stage, spikes: str, weights: np.ndarray, thresholds: np.ndarray) -> str:
@@ -111,9 +110,8 @@ class Form(abc.ABC):
 class Integers(Form):
     """A spike is the uint8 255, of scale 1/255, and a weight an int8 of scale 1.
 
-    A threshold T is the bias 255 * (1 - T): what the convolution adds up, 255 * (potential - T + 1), is at least 255 where
-    the neuron fires and at most 0 elsewhere, and it stays as it is (the scales cancel to 1) but for the saturation to
-    uint8, which is thus the threshold.
+    A threshold T is the bias 255 * (1 - T). The convolution's sum, 255 * (potential - T + 1), is at least 255 if the neuron
+    fires, else at most 0. The scales cancel to 1, so the saturation to uint8 acts as the threshold.
     """
     spike_type = np.uint8
     SPIKE = 255
@@ -134,14 +132,14 @@ class Integers(Form):
 
 
 class Floats(Form):
-    """A spike is the float32 1. With the bias 1 - T a stage's sum is an integer, at least 1 where the neuron fires and at
-    most 0 elsewhere, and Clip is the threshold.
+    """A spike is the float32 1. With the bias 1 - T a sum is an integer, at least 1 if the neuron fires, else at most 0. Clip
+    acts as the threshold.
     """
     spike_type = np.float32
     UNIT = (np.float32(0), np.float32(1))
 
     def encode(self, graph, stage, potentials):
-        """floor(clip(x, -1, 0)) is 0 for all x >= 0, -0.0 included, and -1 for all x < 0, however small."""
+        """floor(clip(x, -1, 0)) is 0 for all x >= 0, including -0.0, and -1 for all x < 0, however close to 0."""
         below = graph.add("Floor", "below", graph.add("Clip", "negative", potentials, np.float32(-1), np.float32(0)))
         return graph.add("Add", stage.map, below, np.float32(1))
 
@@ -156,7 +154,7 @@ class Floats(Form):
 
 
 def build(network: SpikingNetwork, form: Form = Integers()) -> onnx.ModelProto:
-    """The model of a network. Its properties are the variant and the source (JSON)."""
+    """The ONNX model of a network. Its properties are the variant and the source (JSON)."""
     graph, (architecture, arrays, meta) = Graph(), network
     x = _central_crop(graph, "images", architecture)
     for stage in architecture.stages:
@@ -174,14 +172,14 @@ def build(network: SpikingNetwork, form: Form = Integers()) -> onnx.ModelProto:
 
 
 def _gather_groups(graph: Graph, stage: Stage, spikes: str) -> str:
-    """ONNX's groups read adjacent channels: bring i, i + groups, i + 2 groups, ... together."""
+    """Bring the channels i, i + groups, i + 2 groups, ... together, because ONNX's groups read adjacent channels."""
     if stage.groups == 1:
         return spikes
     return graph.add("Gather", f"{stage.conv}/groups", spikes, by_reader(stage.channels, stage.groups), axis=1)
 
 
 def _shuffle_groups(graph: Graph, stage: Stage, spikes: str) -> str:
-    """The same as it is written for a channel shuffle: ncnn's converter takes a Gather's first channel alone."""
+    """The same as a channel shuffle, because ncnn's converter keeps only the first channel of a Gather."""
     if stage.groups == 1:
         return spikes
     name, size = f"{stage.conv}/groups", [stage.size] * 2
@@ -209,13 +207,13 @@ def _central_crop(graph: Graph, images: str, architecture: Architecture) -> str:
     mean = graph.add("ReduceMean", "mean", x, axes=[1, 2, 3])
     square = graph.add("ReduceMean", "mean_square", graph.add("Mul", "squares", x, x), axes=[1, 2, 3])
     variance = graph.add("Sub", "variance", square, graph.add("Mul", "square_mean", mean, mean))
-    # rounding can make a grey image's variance negative; the lower bound 1 / pixels is TensorFlow's
+    # rounding can make a uniform image's variance negative; the lower bound 1 / pixels is TensorFlow's
     deviation = graph.add("Sqrt", "deviation", graph.add("Max", "bounded", variance, np.float32(1 / pixels)))
     return graph.add("Div", "standardised", graph.add("Sub", "centred", x, mean), deviation)
 
 
 def _float_stage(graph: Graph, arrays: Arrays, stage: Stage, x: str, form: Form) -> str:
-    """The second one makes the input spikes. Returns the name of its outputs."""
+    """A float stage. Returns the name of its outputs: the last one's are the input spikes."""
     kernel = arrays[f"{stage.conv}/kernel"] * arrays[f"{stage.conv}/scale"]
     x = graph.add("Conv", stage.conv, x, kernel.transpose(3, 2, 0, 1), arrays[f"{stage.conv}/offset"], **geometry(stage))
     return form.encode(graph, stage, x) if stage.fires else graph.add("Relu", "relu", x)
@@ -228,10 +226,10 @@ def _hidden(graph: Graph, arrays: Arrays, stage: Stage, spikes: str, form: Form)
 
 
 def _classify(graph: Graph, arrays: Arrays, architecture: Architecture, spikes: str) -> None:
-    """reference.classify: from the last map's spikes, as float, to the logits."""
+    """reference.classify: the last map's spikes as float -> logits."""
     x = graph.add("Flatten", "features", spikes)
     kernel = arrays[f"{arch.OUTPUT}/kernel"] * arrays[f"{arch.OUTPUT}/scale"]
-    kernel = kernel.reshape(architecture.stages[-1].map_shape + (-1,)).transpose(2, 0, 1, 3)  # HWC -> CHW, as Flatten has it
+    kernel = kernel.reshape(architecture.stages[-1].map_shape + (-1,)).transpose(2, 0, 1, 3)  # HWC -> CHW, Flatten's order
     graph.add("Gemm", "logits", x, kernel.reshape(-1, architecture.classes), arrays[f"{arch.OUTPUT}/offset"])
 
 

@@ -1,18 +1,17 @@
-"""Write an exported network as a QONNX model, for qonnx and what builds on it (FINN): twba-nets to-qonnx NETWORK OUT.
+"""Write an exported network as a QONNX model, for qonnx and tools built on it (FINN): twba-nets to-qonnx NETWORK OUT.
 
-QONNX is ONNX with operators and annotations for few bits, https://github.com/fastmachinelearning/qonnx. The model is
-export_onnx's but for the spikes:
+QONNX is ONNX with operators and annotations for few bits, https://github.com/fastmachinelearning/qonnx. The model differs from
+onnx_model's in its spikes:
 
-- A hidden stage's weights are annotated as TERNARY or BIPOLAR, and a MultiThreshold of one integer threshold a neuron makes
-  its spikes. qonnx's InferDataTypes thus finds that all nine maps are BINARY.
-- Groups are a Conv and a MultiThreshold each: qonnx lowers no convolution with groups to a matrix product (but for depthwise
-  ones), and zeros in dense kernels, ten times the weights, are not BIPOLAR.
-- Maps are NHWC and in their reader's order (order.in_readers_order). So a Split gives each group the neighbours that it
-  reads. FINN has layers for Split and Concat of the last axis, and none for a Gather of channels. It drops the Transposes
-  about a Conv.
-- The property `channels` (JSON) says which of the exported network's channels is at each place of a map that is not in its
-  order: bn0 and hidden ones, but not the last.
-- The batch is 1, as qonnx's transformations want it.
+- A hidden stage's weights are annotated as TERNARY or BIPOLAR. A MultiThreshold with one integer threshold per neuron makes
+  its spikes. So qonnx's InferDataTypes finds that all nine maps are BINARY.
+- Each group is a Conv and a MultiThreshold. Of convolutions with groups qonnx lowers only depthwise ones to a matrix product,
+  and dense kernels with zeros, ten times the weights, are not BIPOLAR.
+- Maps are NHWC and in their reader's order (order.in_readers_order). So a Split gives each group adjacent channels. FINN has
+  layers for Split and Concat of the last axis, but none for a Gather of channels. It drops the Transposes around a Conv.
+- The property `channels` (JSON) lists the exported network's channel at each place of a map in another order: bn0 and hidden
+  ones, but not the last.
+- The batch is 1, which qonnx's transformations require.
 """
 from twba_nets.system import interrupts
 
@@ -45,10 +44,10 @@ def main(argv: Sequence[str] = None) -> None:
         description="Write an exported network as a QONNX model, from an image (uint8 [1, S, S, C]; crop and "
         "standardisation are in the model) to logits (float32 [1, classes]). Weights are TERNARY or BIPOLAR, all spikes BINARY.")
     command_line.add_network(parser)
-    parser.add_argument("out", type=command_line.path, help="the file to write, as in twba.qonnx")
+    parser.add_argument("out", type=command_line.path, help="the file to write, such as twba.qonnx")
     parser.add_argument("--hidden", action="store_true",
-                        help="the hidden stages alone, of which FINN makes hardware: from the input spikes (of the paper's "
-                        "network bn0's map, NHWC 1x24x24x64, its channels in the order that the property `channels` has) to the "
+                        help="write only the hidden stages, which FINN turns into hardware: from the input spikes (the paper's "
+                        "network bn0's map, NHWC 1x24x24x64, with its channels in the order of the property `channels`) to the "
                         "last map")
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):
@@ -60,7 +59,7 @@ def _hidden(network: SpikingNetwork) -> onnx.ModelProto:
 
 
 class MultiThresholds(Form):
-    """A spike is the float32 1, which a MultiThreshold gives where a potential reaches the threshold. Maps are NHWC."""
+    """A spike is the float32 1, which a MultiThreshold gives if a potential reaches the threshold. Maps are NHWC."""
     spike_type = np.float32
     batch = 1
     channels_last = True
@@ -88,15 +87,15 @@ class MultiThresholds(Form):
 
 
 def _threshold(graph: Graph, output: str, potentials: str, thresholds: np.ndarray) -> str:
-    """Spikes NHWC. potentials: NCHW."""
+    """Potentials NCHW -> spikes NHWC."""
     potentials = graph.add("Transpose", f"{output}/potentials", potentials, perm=CHANNELS_LAST)
     return graph.add("MultiThreshold", output, potentials, thresholds.astype(np.float32)[:, np.newaxis], domain=DOMAIN,
                      out_dtype="BINARY", data_layout="NHWC")
 
 
 def build(network: SpikingNetwork, first: Optional[str] = None) -> onnx.ModelProto:
-    """The model of a network, or of the part from this map of spikes to the last. Its properties are the variant, the source and
-    the channels (both JSON).
+    """The QONNX model of a network. first: the map of spikes to begin with; None: the image. Its properties are the variant, the
+    source and the channels (both JSON).
     """
     ordered, orders = in_readers_order(network)
     model = build_onnx(ordered, MultiThresholds())
@@ -109,14 +108,14 @@ def build(network: SpikingNetwork, first: Optional[str] = None) -> onnx.ModelPro
     for node in model.graph.node:
         if node.op_type == "Conv" and len(node.input) == 2:  # the float stages' have biases
             _annotate(model, node.input[1], finn_datatype=WEIGHTS[network.variant].datatype)
-        elif node.op_type == "Split":  # of which InferDataTypes does not know
+        elif node.op_type == "Split":  # which InferDataTypes does not support
             for part in node.output:
                 _annotate(model, part, finn_datatype="BINARY")
     return model
 
 
 def _from_to(model: onnx.ModelProto, first: str, last: str) -> onnx.ModelProto:
-    """The part of a model from one value to another."""
+    """The part of a model between two values."""
     part = onnx.utils.Extractor(model).extract_model([first], [last])
     inner = [info for info in part.graph.value_info if info.name not in (first, last)]  # qonnx wants each value described once
     del part.graph.value_info[:]

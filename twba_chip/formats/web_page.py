@@ -1,7 +1,7 @@
 """Write a page that classifies a dropped picture in the browser: python -m twba_chip.formats.web_page NETWORK OUT.html
 
-The page is one file, which needs no server. It holds the network as WebAssembly, compiled from c_source's C. web_page.html is its
-template, and its style is the report's.
+The page is one file and needs no server. It contains the network as WebAssembly, compiled from c_source's C. web_page.html is
+the template. The style is the report's.
 """
 from twba_nets.system import interrupts
 
@@ -26,11 +26,11 @@ from twba_nets.system import places
 from twba_nets.system.errors import UserError
 from twba_nets.system.files import atomic_write, make_folder
 
-NAME = "network"  # of the C: the page calls network_classify
+NAME = "network"  # of the C function: the page calls network_classify
 HERE = Path(__file__).parent
 STYLE = HERE.parent / "report" / "page.css"
 BEGINNING = "<!DOCTYPE html>\n<!-- Written by twba-nets to-page"
-# freestanding WebAssembly of 32 bits: no library, no main; the browser sees these four and the memory
+# freestanding 32-bit WebAssembly: no library, no main; the browser sees these four exports and the memory
 FLAGS = ["--target=wasm32-freestanding", "-std=c99", "-O2", "-fno-builtin", "-nostdlib", "-Wl,--no-entry",
          *(f"-Wl,--export={name}" for name in (f"{NAME}_classify", "image", "logits", "maps"))]
 COMPILERS = "install clang and lld, or install ziglang by pip and add --compiler 'python -m ziglang cc'"
@@ -40,11 +40,11 @@ def main(argv: Sequence[str] = None) -> None:
     parser = argparse.ArgumentParser(
         prog="twba-nets to-page",
         description="Write a page, one HTML file, that classifies a dropped picture in the browser and shows the spikes of each "
-        "map. It holds the network as WebAssembly and needs no server. clang and lld compile it; other compilers may do, too.")
+        "map. It contains the network as WebAssembly and needs no server. clang and lld compile it; other compilers may work.")
     command_line.add_network(parser)
-    parser.add_argument("out", type=command_line.path, help="the file to write, as in twba.html")
+    parser.add_argument("out", type=command_line.path, help="the file to write, such as twba.html")
     parser.add_argument("--compiler", default="clang", metavar="COMMAND",
-                        help="a C compiler for wasm32-freestanding that takes clang's flags, as 'python -m ziglang cc' "
+                        help="a C compiler for wasm32-freestanding that takes clang's flags, such as 'python -m ziglang cc' "
                         "(default: clang)")
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):
@@ -57,8 +57,8 @@ def _export(source: Path, out: Path, compiler: str) -> None:
     network = opening.open_network(source)
     channels = network.architecture.channels
     if channels not in (1, 3):
-        raise UserError(f"{source}: its pictures have {channels} channels, and a browser's have three, or one of greys: write it "
-                        "as C (to-c)")
+        raise UserError(f"{source}: its pictures have {channels} channels, but the page supports only three, or one of grey: "
+                        "write it as C (to-c)")
     text = render(network, compile_wasm(network, compiler))
     make_folder(out.parent)
     with atomic_write(out, "w") as file:
@@ -67,7 +67,7 @@ def _export(source: Path, out: Path, compiler: str) -> None:
 
 
 def render(network: SpikingNetwork, wasm: bytes) -> str:
-    """The page's HTML. wasm: what compile_wasm gives."""
+    """The page's HTML. wasm: compile_wasm's result."""
     architecture = network.architecture
     facts = {"variant": network.variant.upper(), "sha256": network.meta["sha256"], "version": twba_nets.__version__,
              "size": architecture.picture_size, "crop": architecture.image_size, "channels": architecture.channels,
@@ -81,7 +81,7 @@ def render(network: SpikingNetwork, wasm: bytes) -> str:
 
 
 def compile_wasm(network: SpikingNetwork, compiler: str) -> bytes:
-    """The network as WebAssembly: network_classify, and the arrays of maps.c. Raises UserError where it cannot be compiled."""
+    """The network as WebAssembly: network_classify, and the arrays of maps.c. Raises UserError if it cannot be compiled."""
     with tempfile.TemporaryDirectory() as folder:
         write_sources(Path(folder), NAME, network)
         try:
@@ -97,7 +97,7 @@ def compile_wasm(network: SpikingNetwork, compiler: str) -> bytes:
 
 
 def write_sources(folder: Path, name: str, network: SpikingNetwork) -> None:
-    """Write maps.c, whose spikes can be seen, and what it includes."""
+    """Write maps.c, which exposes the spikes, and the files that it includes."""
     maps = (HERE / "maps.c").read_text(encoding="utf-8").replace("NAME", name)
     texts = {f"{name}.c": c_source.program(name, network), f"{name}.h": c_source.header(name, network), "maps.c": maps}
     for file, text in texts.items():

@@ -1,6 +1,4 @@
-"""Whether a chip's frames compute what the network does: the chip's model against the NumPy reference. No framework is
-imported here.
-"""
+"""Check a chip's frames: compare the model of the chip with the NumPy reference."""
 from typing import Dict, NamedTuple, Sequence
 
 import numpy as np
@@ -12,25 +10,26 @@ from twba_chip.spiking import reference
 from twba_chip.spiking.file import SpikingNetwork
 from twba_nets.system import progress
 
-BATCH = 50  # images whose spikes at all cores' axons lie in memory at a time
+BATCH = 50  # images whose spikes at all cores' axons are in memory at a time
 
 
 class Count(NamedTuple):
-    """Of how many neurons in how many images the chip's potential or spike is not the reference's. of: all these."""
+    """Numbers summed over images. different: neurons whose potential or spike is not the reference's. of: all neurons."""
     different: int
     of: int
 
 
 def random_spikes(network: SpikingNetwork, number: int) -> np.ndarray:
-    """Input spikes bool [N, H, W, C], as likely as not."""
+    """Input spikes bool [N, H, W, C], each with probability 1/2."""
     return np.random.RandomState(0).randint(0, 2, (number,) + network.architecture.encoder.map_shape).astype(bool)
 
 
 def compare(network: SpikingNetwork, placed: Sequence[Sequence[Block]], frames: np.ndarray,
             spikes: np.ndarray) -> Dict[str, Count]:
-    """Map -> Count, of the hidden maps; and "output", of the spikes that leave the chip.
+    """Map -> Count for each hidden map, and "output" -> Count for the spikes that leave the chip.
 
-    spikes: input spikes bool [N, H, W, C], an image a time step. Raises ValueError for frames that the model cannot run.
+    frames: uint64 [n]. spikes: input spikes bool [N, H, W, C], one image per time step. Raises ValueError for frames that the
+    model cannot run.
     """
     chip = Chip(frames)
     counts: Dict[str, Count] = {}
@@ -44,23 +43,23 @@ def compare(network: SpikingNetwork, placed: Sequence[Sequence[Block]], frames: 
 
 
 def input_frames(placed: Sequence[Block], spikes: np.ndarray) -> np.ndarray:
-    """The work frames of an image's input spikes, bool [H, W, C]. placed: the first stage's tiles."""
+    """The work frames, uint64 [n], of an image's input spikes, bool [H, W, C]. placed: the first stage's tiles."""
     neurons, destinations = fr.inputs(placed)
     return fr.spikes(destinations.of(spikes.ravel()[neurons]))
 
 
 def output_spikes(frames: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """The spikes, bool `shape`, in the work frames that leave the chip in one step. Raises ValueError for frames of no neuron."""
+    """The spikes, bool `shape`, in the work frames that leave the chip in one step. Raises ValueError for invalid frames."""
     neurons = np.arange(np.prod(shape))
     expected = fr.spikes(fr.output(neurons))
     if not np.isin(frames, expected).all() or len(np.unique(frames)) < len(frames):
-        raise ValueError("a spike leaves the chip that is no neuron's of the last map")
+        raise ValueError("a spike that belongs to no neuron of the last map leaves the chip")
     return np.isin(expected, frames).reshape(shape)
 
 
 def _compare(network: SpikingNetwork, placed: Sequence[Sequence[Block]], chip: Chip, spikes: np.ndarray) -> Dict[str, Count]:
     hidden = network.architecture.hidden
-    after = [np.zeros(0, np.uint64)] * (len(hidden) - 1)  # while the last images go through the later stages
+    after = [np.zeros(0, np.uint64)] * (len(hidden) - 1)  # no input while the last images pass through the later stages
     run, counts, x = chip.run([input_frames(placed[0], image) for image in spikes] + after), {}, spikes
     for number, (stage, layer) in enumerate(zip(hidden, placed)):
         steps = slice(number, number + len(spikes))

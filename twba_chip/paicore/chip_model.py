@@ -1,8 +1,8 @@
-"""A model of PAICORE 2.0's offline cores in NumPy: it reads the frames that configure a chip, and nothing else, and runs them.
+"""A model of PAICORE 2.0's offline cores in NumPy. It reads only the frames that configure a chip, and runs them.
 
-It knows what such a network needs (twba_chip/paicore/frames.py): inputs and outputs of one bit, weights of two, no extended
-fan-in, neurons that fire from 1 on and then, or below 0, are reset to 0: so no potential but 0 is kept. A chip that is
-configured otherwise raises ValueError. A spike that leaves a core in one time step arrives in the next.
+It supports what such a network needs (twba_chip/paicore/frames.py): one-bit inputs and outputs, two-bit weights, no extended
+fan-in. A neuron fires from 1 on; then, and below 0, it is reset to 0, so a step leaves no potential. Other configurations raise
+ValueError. A spike that leaves a core in one time step arrives in the next.
 """
 from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple, Union
 
@@ -21,7 +21,7 @@ DENDRITES = CORE.neurons * fr.WEIGHT_BITS
 
 
 class _Core:
-    """What the frames wrote into a core."""
+    """A core's registers and RAMs, as the frames wrote them."""
 
     def __init__(self):
         self.registers: Dict[str, int] = {}
@@ -32,14 +32,14 @@ class _Core:
     def neurons(self) -> int:
         neurons, rest = divmod(self.registers["dendrites"], fr.WEIGHT_BITS)
         if rest or neurons > CORE.neurons:
-            raise ValueError("a core's dendrites are no whole neurons, or more than it has")
+            raise ValueError("a core's dendrites are not whole neurons, or more than it has")
         return neurons
 
     def parameters(self) -> Dict[str, np.ndarray]:
-        """Of its neurons, integers [n]; of those of several dendrites all must say the same."""
+        """The neurons' parameters: name -> integers [n]. All dendrites of a neuron must agree."""
         rows = self.rams[fr.NEURON_RAM][:self.registers["dendrites"]].reshape(-1, fr.WEIGHT_BITS, fr.NEURON_WORDS)
         if (rows != rows[:, :1]).any():
-            raise ValueError("the dendrites of a neuron have other parameters")
+            raise ValueError("the dendrites of a neuron differ in their parameters")
         fields = fr.unpack(rows[:, 0], fr.NEURON)
         _check(fields, FIXED_PARAMETERS)
         half = 1 << fr.NEURON["leak"][1] - 1  # it is signed
@@ -50,8 +50,8 @@ class _Core:
 
 
 class Run(NamedTuple):
-    """outputs: of each step the work frames that leave the chip. potentials, fired: core -> [steps, neurons], the potentials
-    before a reset, integers as float64, and whether they fired.
+    """outputs: the work frames that leave the chip in each step. potentials: core -> float64 [steps, neurons], integers, before
+    the reset. fired: core -> bool [steps, neurons].
     """
     outputs: List[np.ndarray]
     potentials: Dict[int, np.ndarray]
@@ -59,7 +59,7 @@ class Run(NamedTuple):
 
 
 class Chip:
-    """A chip that these frames, uint64 [n], configure."""
+    """The chip that the frames, uint64 [n], configure. Raises ValueError for frames that this model does not support."""
 
     def __init__(self, frames: np.ndarray):
         self.cores: Dict[int, _Core] = {}
@@ -75,7 +75,7 @@ class Chip:
             _check(self.cores[key].registers, FIXED_REGISTERS)
 
     def run(self, inputs: Sequence[np.ndarray]) -> Run:
-        """inputs: of each step the work frames that arrive before it. Raises ValueError for a spike that no core awaits."""
+        """inputs: for each step the work frames that arrive before it. Raises ValueError for a spike that no core expects."""
         seen = {key: np.zeros((len(inputs), CORE.axons), bool) for key in self.working}
         outputs, run = [[np.zeros(0, np.uint64)] for _ in inputs], Run([], {}, {})
         for step, frames in enumerate(inputs):
@@ -100,7 +100,7 @@ class Chip:
         return run._replace(outputs=[np.concatenate(sent) for sent in outputs])
 
     def _reached(self, fields: Dict[str, np.ndarray], among: Union[bool, np.ndarray] = True) -> Iterator[Tuple[int, np.ndarray]]:
-        """(working core, which of the spikes reach it)."""
+        """Pairs (working core, which of the spikes reach it)."""
         places = fields["ex"] << 2 * BITS | fields["core"]
         for place in np.unique(places[np.broadcast_to(among, places.shape)]).tolist():
             here = among & (places == place)
@@ -112,19 +112,19 @@ class Chip:
 
 
 def _parts(frames: np.ndarray) -> Iterator[Tuple[int, int, np.ndarray]]:
-    """(kind, core, its frames) of each piece of a configuration."""
+    """(kind, core, frames) of each part of a configuration."""
     at = 0
     while at < len(frames):
         first = int(frames[at])
         kind, ex = first >> 60, first >> 30 & 0x3FF
         if kind > fr.WEIGHT_RAM or first >> 50 & 0x3FF != fr.CHIP or ex:
-            raise ValueError(f"frame {at} configures no core of this chip")
+            raise ValueError(f"frame {at} does not configure a core of this chip")
         length = 3 if kind < fr.NEURON_RAM else 1 + (first & 0x7FFFF)
         if at + length > len(frames):
             raise ValueError("the last frames are missing")
         content = frames[at:at + length]
         if kind < fr.NEURON_RAM and len(set(content >> np.uint64(fr.PAYLOAD))) > 1:
-            raise ValueError(f"frames {at} to {at + 2} are of several cores")
+            raise ValueError(f"frames {at} to {at + 2} belong to several cores")
         yield kind, first >> 40 & 0x3FF, content
         at += length
 
@@ -139,11 +139,11 @@ def _store(ram: np.ndarray, content: np.ndarray) -> None:
 def _check(fields: dict, expected: Dict[str, int]) -> None:
     for name, value in expected.items():
         if np.any(fields[name] != value):
-            raise ValueError(f"this model knows no other {name} than {value}")
+            raise ValueError(f"this model supports no {name} other than {value}")
 
 
 def _multicast(core: int, ex: int) -> List[int]:
-    """The cores whose addresses are this one's but for the bits in ex."""
+    """The cores whose addresses differ from this one's only in the bits of ex."""
     cores = [core & ~ex]
     for bit in range(2 * BITS):
         if ex >> bit & 1:
@@ -154,5 +154,5 @@ def _multicast(core: int, ex: int) -> List[int]:
 def _axons(fields: Dict[str, np.ndarray], here: np.ndarray) -> np.ndarray:
     axons = fields["axon"][here]
     if np.any(axons >= CORE.axons) or len(np.unique(axons)) < len(axons):
-        raise ValueError("spikes meet on one axon of a core, or go beyond its axons")
+        raise ValueError("several spikes go to one axon of a core, or to an axon that it does not have")
     return axons

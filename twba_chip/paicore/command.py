@@ -22,7 +22,7 @@ from twba_nets.system.files import atomic_write, make_folder, write_json, write_
 
 CONFIG, CARD, INPUT, OUTPUT, NEURONS = ("config_all.bin", "paicore.json", "input_proj_info.json", "output_dest_info.json",
                                         "input_neurons.npz")
-RANDOM = 10  # inputs of random spikes
+RANDOM = 10  # number of random inputs
 
 
 def main(argv: Sequence[str] = None) -> None:
@@ -41,12 +41,12 @@ def main(argv: Sequence[str] = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="twba-nets to-paicore",
-        description="Place the hidden stages of an exported network on one chip PAICORE 2.0, and write the frames that configure "
-        "it, which axons each input neuron's spikes go to, and where the output spikes arrive. Before anything is written, a "
-        "model of the chip reads the frames and runs them: every potential and every spike must be the NumPy reference's. The "
-        "float convolutions and the classifier stay off the chip. docs/chip.md says how the files are used.")
+        description="Place the hidden stages of an exported network on one PAICORE 2.0 chip. Write the frames that configure "
+        "it, the axons that each input neuron's spikes go to, and where the output spikes arrive. Before anything is written, a "
+        "model of the chip runs the frames: every potential and every spike must equal the NumPy reference's. The "
+        "float convolutions and the classifier stay off chip. docs/chip.md explains how to use the files.")
     command_line.add_network(parser)
-    parser.add_argument("out", type=command_line.path, help="the folder for the files; made if need be")
+    parser.add_argument("out", type=command_line.path, help="the folder for the files; created if missing")
     command_line.add_data_flags(parser)
     parser.add_argument("--check", type=command_line.positive, metavar="N",
                         help=f"run the first N test images (default: {RANDOM} inputs of random spikes, which need no data)")
@@ -57,11 +57,11 @@ def _check_flags(args: argparse.Namespace) -> None:
     if args.out.exists() and not args.out.is_dir() or (args.out / CONFIG).exists() and not (args.out / NEURONS).exists():
         raise UserError(f"{args.out}: holds something else: name another folder")
     if not args.check and (args.data or args.dataset):
-        raise UserError("--data and --dataset name the images of --check: say how many with --check N")
+        raise UserError("--data and --dataset choose the images of --check: add --check N, their number")
 
 
 def _inputs(args: argparse.Namespace, network: SpikingNetwork) -> Tuple[np.ndarray, str]:
-    """Input spikes bool [N, H, W, C], and what they are."""
+    """Input spikes bool [N, H, W, C], and the name of their source."""
     if not args.check:
         return check.random_spikes(network, RANDOM), "random spikes"
     data = datasets.load(args.data or args.dataset or opening.about(network).data, network.architecture, args.data_dir)
@@ -72,7 +72,7 @@ def _inputs(args: argparse.Namespace, network: SpikingNetwork) -> Tuple[np.ndarr
 
 
 def _check(network: SpikingNetwork, placed: List[List[Block]], frames: np.ndarray, images: np.ndarray, what: str) -> None:
-    """Raise UserError if the frames do not compute what the network does."""
+    """Raise UserError if the frames do not compute the network's potentials and spikes."""
     try:
         counts = check.compare(network, placed, frames, images)
     except ValueError as error:
@@ -93,8 +93,8 @@ def _write(out: Path, network: SpikingNetwork, placed: List[List[Block]], frames
     make_folder(out)
     card = out / CARD
     if card.exists():
-        card.unlink()  # it vouches for the other files
-    # the first, since PAIBox writes no file of this name: by it the others are known to be ours
+        card.unlink()  # it certifies the other files
+    # written first: PAIBox writes no file of this name, so it marks the folder as ours
     write_npz(out / NEURONS, {name: block.tile.axons.astype(np.int32) for name, block in zip(names, placed[0])})
     with atomic_write(out / CONFIG) as file:
         file.write(content)
@@ -117,12 +117,12 @@ def _stage(stage: Stage, layer: Sequence[Block], working: int) -> dict:
 
 
 def _input(block: Block) -> Dict[str, object]:
-    """A tile's inputs as PAIBox's runtime reads them."""
+    """A tile's inputs in the form that PAIBox's runtime reads."""
     return dict(_addresses(fr.CHIP, block.address, block.open_bits, len(block.tile.axons)), lcn=1)
 
 
 def _outputs(stage: Stage) -> Dict[str, dict]:
-    """Where the host finds the output spikes, in the order of the last map, as PAIBox's runtime reads it: a node a core."""
+    """Where the host finds the output spikes, in the order of the last map, in PAIBox's form: one node per core."""
     neurons = int(np.prod(stage.map_shape))
     return {f"{stage.conv}_{core}": {"(0,0)": _addresses(fr.OUTPUT_CHIP, core, 0, min(neurons - first, CORE.axons))}
             for core, first in enumerate(range(0, neurons, CORE.axons))}

@@ -1,19 +1,19 @@
-"""PAICORE 2.0's frames, 64 bits each: what configures a chip's offline cores, and spikes.
+"""PAICORE 2.0's frames, 64 bits each: the configuration of a chip's offline cores, and spikes.
 
-A frame: 4 bits kind, 10 chip, 10 core, 10 open bits of the core's address (`ex`), 30 payload. The layout is as paicorelib 1.4.1
-documents it (framelib/frame_defs.py), a contiguous range of bits a field:
+A frame has 4 bits kind, 10 chip, 10 core, 10 open bits of the core's address (`ex`), 30 payload. The layout is paicorelib 1.4.1's
+(framelib/frame_defs.py). Each field is a contiguous range of bits:
 
-    kind I    3 frames, a core's random seed, which nothing here uses: 0
-    kind II   3 frames, their payloads together a core's REGISTERS
+    kind I    3 frames, a core's random seed, which is not used here: 0
+    kind II   3 frames, whose payloads together are a core's REGISTERS
     kind III  a header, then 4 words for each address of the neuron RAM: NEURON
     kind IV   a header, then 18 words for each address of the weight RAM: a bit for each axon
     work I    a SPIKE
 
-A header's payload is the RAM's first address << 20 and the number of words that follow. A neuron of two-bit weights takes two
-addresses of both RAMs: twice the same parameters; the low bits of its weights, then the high ones, in two's complement.
+A header's payload is the RAM's first address << 20 and the number of words that follow. A neuron with two-bit weights takes two
+addresses of both RAMs: the same parameters twice; the low bits of its weights, then the high bits, in two's complement.
 
-How a neuron fires: each step it adds up its spiking inputs' weights and its leak, 1 - T for a threshold T, and fires from 1 on.
-Then it is reset to 0, and so is a potential below 0: nothing is left for the next step, and an image takes one step.
+In each step a neuron adds up its spiking inputs' weights and its leak, 1 - T for a threshold T, and fires from 1 on. Then, or if
+its potential is below 0, it is reset to 0. So no potential remains for the next step, and an image takes one step.
 """
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -24,9 +24,9 @@ from twba_chip.paicore.tiles import crossbar
 from twba_chip.spiking.file import SpikingNetwork
 
 SEED, CORE_REGISTERS, NEURON_RAM, WEIGHT_RAM, WORK = 0, 1, 2, 3, 8  # kinds
-CHIP, OUTPUT_CHIP = 0, 1 << BITS  # (0, 0), and (1, 0), where spikes leave for the host: PAIBox's defaults
+CHIP, OUTPUT_CHIP = 0, 1 << BITS  # (0, 0), and (1, 0), the address of spikes for the host: PAIBox's defaults
 WEIGHT_BITS = 2
-TRUNCATION = 8  # PAIBox's default; it matters to outputs of eight bits alone
+TRUNCATION = 8  # PAIBox's default; it affects only eight-bit outputs
 NEURON_WORDS, WEIGHT_WORDS = 4, CORE.axons // 64
 PAYLOAD = 30
 
@@ -47,19 +47,19 @@ Fields = Dict[str, Union[int, np.ndarray]]
 
 
 class Destinations(NamedTuple):
-    """Where spikes go, int64 [n] each: the addresses of a chip and of a core, which of its bits are open, the axon."""
+    """Destinations of spikes, int64 [n] each: address of the chip, of the core, open bits of the core's address, axon."""
     chip: np.ndarray
     core: np.ndarray
     ex: np.ndarray
     axon: np.ndarray
 
     def of(self, which: Union[slice, np.ndarray]) -> "Destinations":
-        """Those of some of the spikes."""
+        """The destinations of some of the spikes."""
         return Destinations(*(value[which] for value in self))
 
 
 def pack(fields: Fields, layout: Layout, words: int) -> np.ndarray:
-    """uint64 [n, words] of fields, integers or integers [n]; what is not named is 0."""
+    """Fields, integers or integers [n] -> uint64 [n, words]. Fields that are not given are 0."""
     n = np.broadcast(*fields.values()).size
     packed = np.zeros((n, words), np.uint64)
     for name, value in fields.items():
@@ -73,7 +73,7 @@ def pack(fields: Fields, layout: Layout, words: int) -> np.ndarray:
 
 
 def unpack(packed: np.ndarray, layout: Layout) -> Dict[str, np.ndarray]:
-    """The fields, int64 [n], of uint64 [n, words]."""
+    """uint64 [n, words] -> fields, int64 [n] each."""
     fields = {}
     for name, (start, length) in layout.items():
         word, shift = divmod(start, 64)
@@ -85,7 +85,7 @@ def unpack(packed: np.ndarray, layout: Layout) -> Dict[str, np.ndarray]:
 
 
 def configure(network: SpikingNetwork, placed: Sequence[Sequence[Block]]) -> np.ndarray:
-    """All frames that configure a chip for the hidden stages, uint64 [n]."""
+    """All frames, uint64 [n], that configure a chip for the hidden stages. placed: each stage's tiles."""
     frames = []
     for number, (stage, layer) in enumerate(zip(network.architecture.hidden, placed)):
         weights, thresholds = (network.arrays[f"{stage.conv}/{part}"] for part in ("weights", "thresholds"))
@@ -100,7 +100,7 @@ def configure(network: SpikingNetwork, placed: Sequence[Sequence[Block]]) -> np.
 
 
 def _destinations(block: Block, readers: Optional[Sequence[Block]]) -> Destinations:
-    """Where a tile's neurons send their spikes. readers: the next stage's tiles; None where the host reads them."""
+    """Where a tile's neurons send their spikes. readers: the next stage's tiles; None if the host reads them."""
     neurons, numbers = block.tile.neurons, block.tile.readers
     if readers is None:
         return output(neurons)
@@ -113,15 +113,15 @@ def _destinations(block: Block, readers: Optional[Sequence[Block]]) -> Destinati
 
 
 def output(neurons: np.ndarray) -> Destinations:
-    """Where the host finds these neurons of the last map: in their order, on as many cores of a chip that is not there as their
-    axons take.
+    """Where the host finds these neurons of the last map: in their order, on the axons of as many cores as needed of a chip that
+    does not exist.
     """
     core, axon = np.divmod(neurons, CORE.axons)
     return Destinations(np.full_like(neurons, OUTPUT_CHIP), core, np.zeros_like(neurons), axon)
 
 
 def _core(core: int, start: int, weights: np.ndarray, leak: np.ndarray, destinations: Destinations) -> List[np.ndarray]:
-    """A core's frames. start: the first step in which it works. weights: int8 [axons, n]. leak: int64 [n]."""
+    """A core's frames. start: its first working step. weights: int8 [axons, n]. leak: int64 [n]."""
     neurons = len(leak)
     registers = {"weight_width": WEIGHT_BITS - 1, "dendrites": WEIGHT_BITS * neurons, "snn": 1, "test_chip": OUTPUT_CHIP}
     if neurons:
@@ -155,7 +155,7 @@ def _package(kind: int, core: int, words: np.ndarray) -> List[np.ndarray]:
 
 
 def _weight_words(weights: np.ndarray) -> np.ndarray:
-    """uint64 [2 n, 18] of int8 [axons, n]: a bit for each axon, the lowest first."""
+    """int8 [axons, n] -> uint64 [2 n, 18]: a bit for each axon, the lowest first."""
     bits = np.zeros((weights.shape[1], WEIGHT_BITS, CORE.axons), np.uint8)
     for bit in range(WEIGHT_BITS):
         bits[:, bit, :len(weights)] = (weights.T >> bit) & 1
@@ -164,15 +164,15 @@ def _weight_words(weights: np.ndarray) -> np.ndarray:
 
 
 def weights_of(words: np.ndarray) -> np.ndarray:
-    """int8 [axons, n] of uint64 [2 n, 18], as _weight_words makes them."""
+    """uint64 [2 n, 18] -> int8 [axons, n]: the inverse of _weight_words."""
     octets = np.ascontiguousarray(words, "<u8").view(np.uint8).reshape(-1, 1)
     bits = np.unpackbits(octets, axis=1)[:, ::-1].reshape(-1, WEIGHT_BITS, CORE.axons).astype(np.int8)
     return (bits[:, 0] - 2 * bits[:, 1]).T
 
 
 def inputs(placed: Sequence[Block]) -> Tuple[np.ndarray, Destinations]:
-    """The input neurons, int64 [n], and where the host sends their spikes. placed: the first stage's tiles; what several of
-    them see is there several times.
+    """The input neurons, int64 [n], and where the host sends their spikes. placed: the first stage's tiles. A neuron that several
+    tiles read appears several times.
     """
     lengths = [len(block.tile.axons) for block in placed]
     neurons = np.concatenate([block.tile.axons for block in placed])
@@ -186,5 +186,5 @@ def _of_each(placed: Sequence[Block], name: str) -> np.ndarray:
 
 
 def spikes(destinations: Destinations) -> np.ndarray:
-    """The work frames, uint64 [n], of a spike to each of these."""
+    """The work frames, uint64 [n], of a spike to each destination."""
     return pack(dict(destinations._asdict(), kind=WORK, data=1), SPIKE, 1)[:, 0]

@@ -1,9 +1,9 @@
-"""Where on a PAICORE chip the tiles lie.
+"""Placement of the tiles on a PAICORE chip.
 
-A chip is a square of 32 x 32 cores; a core's address has 5 bits of its column x, then 5 of its row y. A spike goes to all
-cores whose addresses differ from its own in bits that it leaves open. So a tile of several cores takes 2^n neighbours along
-the Z-shaped curve (Morton order), from a multiple of 2^n on: they differ in the last n bits of their numbers there. The cores
-with x and y from 28 on learn online and are left free. Source: paicorelib 1.4.1, hw_defs.py, coordinate.py, routing_defs.py.
+A chip is a square of 32 x 32 cores. A core's address has 5 bits of its column x, then 5 of its row y. A spike goes to all cores
+whose addresses differ from its own only in its open bits. So a tile of several cores takes 2^n neighbours along the Z-shaped
+curve (Morton order), from a multiple of 2^n on: their numbers along the curve differ in the last n bits. The cores with x and y
+from 28 on learn online and stay free. Source: paicorelib 1.4.1, hw_defs.py, coordinate.py, routing_defs.py.
 """
 from typing import Iterator, List, NamedTuple, Sequence, Tuple
 
@@ -16,11 +16,11 @@ from twba_nets.system.errors import UserError
 BITS = 5  # of x, and of y
 ONLINE_FROM = 28
 OFFLINE_CORES = 1008
-CORE = Core(1152, 256)  # 512 dendrites of one bit: a neuron of two-bit weights takes two
+CORE = Core(1152, 256)  # 512 one-bit dendrites: a neuron with two-bit weights takes two
 
 
 class Block(NamedTuple):
-    """A tile's cores. start: the first one along the curve. size: how many, a power of two."""
+    """A tile's cores. start: number of the first one along the curve. size: how many, a power of two."""
     tile: Tile
     start: int
     size: int
@@ -35,33 +35,33 @@ class Block(NamedTuple):
         return address(self.size - 1)
 
     def cores(self) -> Iterator[Tuple[int, slice]]:
-        """(address, which of the tile's neurons it holds) of each core; the last ones may hold none."""
+        """(address, slice of the tile's neurons) of each core. The last ones may hold no neuron."""
         for index in range(self.size):
             yield address(self.start + index), slice(index * CORE.neurons, (index + 1) * CORE.neurons)
 
 
 def address(number: int) -> int:
-    """The address, x << 5 | y, of a core by its number along the curve."""
+    """The address, x << 5 | y, of the core with this number along the curve."""
     x, y = (sum((number >> 2 * bit + odd & 1) << bit for bit in range(BITS)) for odd in (1, 0))
     return x << BITS | y
 
 
 def place(hidden: Sequence[Stage], tiles: Sequence[Sequence[Tile]]) -> List[List[Block]]:
-    """The tiles of each stage on one chip. Raises UserError if they do not fit."""
+    """Place the tiles of each stage on one chip. Raises UserError if they do not fit."""
     sizes = [[block_size(len(tile.neurons), CORE) for tile in layer] for layer in tiles]
     largest_first = sorted(((size, i, j) for i, layer in enumerate(sizes) for j, size in enumerate(layer)), reverse=True)
     starts = _starts([size for size, _, _ in largest_first])
     if len(starts) < len(largest_first):
         stages = ", ".join(f"{stage.conv} {sum(layer):,}" for stage, layer in zip(hidden, sizes))
         left = sum(size for size, _, _ in largest_first[len(starts):])
-        raise UserError(f"the network takes {sum(map(sum, sizes)):,} cores ({stages}), and {left:,} find no place among the "
-                        f"{OFFLINE_CORES:,} of a chip: train a smaller one")
+        raise UserError(f"the network takes {sum(map(sum, sizes)):,} cores ({stages}), of which {left:,} do not fit on a chip of "
+                        f"{OFFLINE_CORES:,}: train a smaller one")
     start = {(i, j): start for (_, i, j), start in zip(largest_first, starts)}
     return [[Block(tile, start[i, j], sizes[i][j]) for j, tile in enumerate(layer)] for i, layer in enumerate(tiles)]
 
 
 def _starts(sizes: Sequence[int]) -> List[int]:
-    """The first core of each block, sizes from the largest on; fewer where not all fit."""
+    """The first core of each block. sizes: in descending order. Shorter than sizes if not all fit."""
     free = np.array([min(divmod(address(number), 1 << BITS)) < ONLINE_FROM for number in range(1 << 2 * BITS)])
     starts, end = [], 0
     for size in sizes:

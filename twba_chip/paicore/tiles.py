@@ -1,13 +1,13 @@
-"""A network's hidden stages cut into tiles: what one crossbar of so many axons and neurons sees.
+"""Cut a network's hidden stages into tiles. The neurons of a tile share the axons of a crossbar.
 
 A neuron of PAICORE sends its spike to one axon, which has the same number in all cores of a block. So:
 
-- A tile holds some rows, columns and whole groups of a stage. All cores of a tile see the same axons.
-- A neuron that several tiles read is copied, one copy for each. Kernels overlap in rows and columns alone: each channel is
+- A tile holds some rows, columns and whole groups of a stage. All cores of a tile have the same axons.
+- A neuron that several tiles read is copied, one copy per tile. Kernels overlap only in rows and columns: each channel is
   read by one group.
-- A neuron that nothing reads, as at a border that a stride leaves out, is in no tile.
+- A neuron that nothing reads, such as one at a border that a stride skips, is in no tile.
 
-The tiles are chosen from the last stage back to the first, since a stage's copies follow from its readers' tiles.
+The tiles are chosen from the last stage back to the first, because a stage's copies depend on its readers' tiles.
 """
 import itertools
 from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
@@ -17,22 +17,22 @@ import numpy as np
 from twba_nets.network.architecture import Stage
 from twba_nets.system.errors import UserError
 
-PLANS = 5  # that are followed at a time; 50 save 0.05 % of the cores of 60 random networks, and take ten times as long
-Side = Tuple[Tuple[int, int], ...]  # (a row or column of a stage's map, the block of its reader's tiles) of neurons in order
+PLANS = 5  # width of the beam; 50 save 0.05 % of the cores of 60 random networks, and take ten times as long
+Side = Tuple[Tuple[int, int], ...]  # of neurons in order: (row or column of the stage's map, block of its reader's tiles)
 
 
 class Core(NamedTuple):
-    """A core's inputs and neurons. weights: how many it stores, if it shares kernels; None: one at each crossing."""
+    """A core's inputs and neurons. weights: how many it stores, if it shares kernels; None: one per crossing."""
     axons: int
     neurons: int
     weights: Optional[int] = None
 
 
 class Tile(NamedTuple):
-    """A crossbar. Neurons are numbers in a flattened map [row, column, channel].
+    """A crossbar. Neurons are indices in a flattened map [row, column, channel].
 
-    neurons: int64 [n], of the stage's output map. axons: int64 [a], of its input map, in rising order: what all these neurons
-    see. readers: int64 [n], the number of the next stage's tile that reads each neuron; 0 for the last stage's.
+    neurons: int64 [n], of the stage's output map. axons: int64 [a], of its input map, in ascending order: all inputs of these
+    neurons. readers: int64 [n], the number of the next stage's tile that reads each neuron; 0 in the last stage.
     """
     neurons: np.ndarray
     axons: np.ndarray
@@ -40,7 +40,7 @@ class Tile(NamedTuple):
 
 
 class _Cut(NamedTuple):
-    """How a stage is cut: each combination of a part of its groups, of its rows and of its columns is a tile."""
+    """How a stage is cut: each combination of a part of its groups, rows and columns is a tile."""
     stage: Stage
     groups: Sequence[Sequence[int]]
     rows: Sequence[Side]
@@ -48,7 +48,7 @@ class _Cut(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """The cuts of the last stages, in order; their cores; the rows and columns that they read of the stage before."""
+    """The cuts of the last stages, in order; their cores; the rows and columns that they read from the stage before."""
     cuts: Tuple[_Cut, ...]
     cores: int
     rows: Side
@@ -60,18 +60,18 @@ class _Plan(NamedTuple):
 
 
 def cut(hidden: Sequence[Stage], core: Core) -> List[List[Tile]]:
-    """The tiles of each stage. Raises UserError if a neuron has more inputs than a core has axons."""
+    """Cut each stage into tiles. Raises UserError if a neuron has more inputs than a core has axons."""
     cuts = _best_plan(hidden, core).cuts
     return [list(_tiles(here, reader)) for here, reader in itertools.zip_longest(cuts, cuts[1:])]
 
 
 def crossbar(tile: Tile, stage: Stage, weights: np.ndarray) -> np.ndarray:
-    """The weights of a tile: int8 [axons, neurons], 0 where there is no synapse.
+    """The weights of a tile: int8 [axons, neurons], 0 if there is no synapse.
 
     weights: the stage's, int8 [k, k, channels / groups, groups * filters].
     """
     matrix = np.zeros((len(tile.axons), len(tile.neurons)), np.int8)
-    units = tile.neurons // stage.filters  # the neurons of a group at a position see the same
+    units = tile.neurons // stage.filters  # a group's neurons at a position share their inputs
     for unit in np.unique(units):
         here, (position, group) = np.flatnonzero(units == unit), divmod(unit, stage.groups)
         corner = [place * stage.stride - stage.margin for place in divmod(position, stage.output_size)]
@@ -84,26 +84,26 @@ def crossbar(tile: Tile, stage: Stage, weights: np.ndarray) -> np.ndarray:
 
 
 def cores(layer: Sequence[Tile], core: Core) -> int:
-    """How many cores of these tiles hold a neuron."""
+    """The number of cores of these tiles that hold a neuron."""
     return sum(-(-len(tile.neurons) // core.neurons) for tile in layer)
 
 
 def block_size(neurons: int, core: Core) -> int:
-    """How many cores a tile of so many neurons takes: a power of two, as a spike reaches no other number of cores."""
+    """The number of cores for a tile of so many neurons: a power of two, because spikes reach no other number of cores."""
     return 1 << (-(-neurons // core.neurons) - 1).bit_length()
 
 
 def _best_plan(hidden: Sequence[Stage], core: Core) -> _Plan:
-    """The plan of the fewest cores; of those, the one whose input neurons are sent to the fewest axons.
+    """The plan with the fewest cores; among those, the one that sends input neurons to the fewest axons.
 
-    A beam search: of the plans for the stages after one, those go on that would be the best if copies cost nothing else.
+    A beam search. It keeps the plans that would be the best if copies had no further cost in earlier stages.
     """
     side = tuple((place, 0) for place in range(hidden[-1].output_size))
     plans = {(side, side): _Plan((), 0, side, side)}
     for stage in reversed(hidden):
         if stage.fan_in > core.axons:
             raise UserError(f"{stage.conv}: its neurons have {stage.fan_in:,} inputs, {stage.fan_in - core.axons:,} more than a "
-                            f"core has axons, {core.axons:,}: train a network of more groups, or of a smaller kernel, there")
+                            f"core's {core.axons:,} axons: train a network with more groups, or a smaller kernel, there")
         neurons = stage.output_channels / core.neurons
         followed = sorted(plans.values(), key=lambda plan: plan.cores + plan.positions * neurons)[:PLANS]
         plans = {}
@@ -115,7 +115,7 @@ def _best_plan(hidden: Sequence[Stage], core: Core) -> _Plan:
 
 
 def _longer(plan: _Plan, stage: Stage, core: Core) -> Iterator[_Plan]:
-    """The plans that also cut the stage before, each way that fits a core."""
+    """The plans that also cut this stage, in each way that fits a core."""
     channels, columns = stage.channels // stage.groups, list(_sides(stage, plan.columns))
     groups = [_parts(range(stage.groups), number) for number in range(1, stage.groups + 1)]
     for rows, height, rows_before in _sides(stage, plan.rows):
@@ -127,7 +127,7 @@ def _longer(plan: _Plan, stage: Stage, core: Core) -> Iterator[_Plan]:
 
 
 def _sides(stage: Stage, side: Side) -> Iterator[Tuple[List[Side], int, Side]]:
-    """Each way to cut rows (or columns): the parts, the most rows that one sees, the rows of the stage before with copies."""
+    """Each way to cut rows (or columns): the parts, the most rows that a part reads, the rows of the stage before with copies."""
     for length in range(1, len(side) + 1):
         parts = _parts(side, length)
         seen = [_window(stage, part) for part in parts]
@@ -135,7 +135,7 @@ def _sides(stage: Stage, side: Side) -> Iterator[Tuple[List[Side], int, Side]]:
 
 
 def _window(stage: Stage, part: Side) -> List[int]:
-    """The rows (or columns) of the stage's input map that neurons in these rows see."""
+    """The rows (or columns) of the stage's input map that neurons in these rows read."""
     seen = {place * stage.stride - stage.margin + k for place, _ in part for k in range(stage.kernel)}
     return sorted(seen & set(range(stage.size)))
 
@@ -145,7 +145,7 @@ def _parts(items: Sequence, length: int) -> list:
 
 
 def _sizes(parts: list) -> List[Tuple[int, int]]:
-    """(size, how many have it) of parts which but for the last are of one size."""
+    """(size, number) pairs of parts that have one size, except the last."""
     return [(len(parts[0]), len(parts) - 1), (len(parts[-1]), 1)]
 
 
@@ -169,6 +169,6 @@ def _input_shape(stage: Stage) -> Tuple[int, int, int]:
 
 
 def _flat(indices: tuple, shape: Tuple[int, ...], order: Sequence[int] = (0, 1, 2)) -> np.ndarray:
-    """The flat numbers of all combinations of the indices along each axis, in an order of axes."""
+    """The flat indices of all combinations of the indices along each axis, in this order of axes."""
     numbers = np.asarray(np.ravel_multi_index(np.meshgrid(*indices, indexing="ij"), shape))
     return numbers.transpose(order).ravel()

@@ -1,1 +1,1 @@
-"""What an exported network costs on a neuromorphic chip."""
+"""The cost of an exported network on a neuromorphic chip."""

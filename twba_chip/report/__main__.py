@@ -1,4 +1,4 @@
-"""The command of command.py."""
+"""Run command.py."""
 from twba_nets.system import interrupts
 
 if __name__ == "__main__":

@@ -1,18 +1,18 @@
-"""Neuromorphic chips by their published figures, and whether a network's hidden stages fit one of each.
+"""Neuromorphic chips by their published figures, and whether a network's hidden stages fit one chip of each kind.
 
-A chip is judged by what is known of it. What is exceeded is said in words; where nothing is, the network fits by these counts.
+A chip is judged by its known figures. A sentence names each one that is exceeded; without any, the network fits by these counts.
 
-- Fan-in: all inputs of a neuron are axons of one core. With more inputs than axons a neuron has to be split into partial sums
-  (cores.py), which are integers, and a core sends spikes.
-- Weights: they are -1, 0 and 1, and take two bits. A synapse of one bit is there or not, so a weight takes two of them: one
-  whose axon adds, one whose axon subtracts. An input then takes two axons.
+- Fan-in: all inputs of a neuron are axons of one core. A neuron with more inputs than axons must be split into partial sums
+  (cores.py), which are integers, while a core sends spikes.
+- Weights are -1, 0 and 1 and take two bits. A one-bit synapse is present or absent, so a weight takes two of them: one whose axon
+  adds, one whose axon subtracts. An input then takes two axons.
 - Cores: PAICORE's are those that twba-nets to-paicore uses (twba_chip/paicore), a placement with all copies of neurons. The
-  others' are an estimate: the rule of cores.py, which leaves out copies.
-- Neurons and synapses of the whole chip, where its cores are not known. A synapse is a neuron's own: kernels are not shared.
-- Speck's layers: each takes a stage, whose weights and neurons must find room in its two memories. sinabs rounds them up to
-  powers of two; this is left out.
+  others' are an estimate by the rule of cores.py, without copies.
+- Neurons and synapses of the whole chip, if its cores are not known. Each neuron has its own synapses: kernels are not shared.
+- Speck's layers: each takes a stage, whose weights and neurons must fit into its two memories. sinabs rounds them up to
+  powers of two, which is neglected here.
 
-Only PAICORE's placement has been run, on a model of the chip. Of the others it is not known that they compute the same.
+Only PAICORE's placement was run, on a model of the chip. Whether the others compute the same is not known.
 """
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -24,14 +24,14 @@ from twba_nets.network.architecture import Stage
 from twba_nets.system.errors import UserError
 
 WEIGHT_BITS = 2
-CROSSBAR = crossbars.Core(256, 256)  # a core as many papers assume it
+CROSSBAR = crossbars.Core(256, 256)  # the core that many papers assume
 
 
 class Chip(NamedTuple):
     """A chip. None: not published, or not found.
 
-    axons, neurons: of a core. cores: of the chip. weight_bits: of a synapse, at most. picojoule_per_sop: the published energy
-    of a synaptic operation, each by its own measure. core_weights: that a core stores, where it shares kernels.
+    axons, neurons: per core. cores: of the chip. weight_bits: per synapse, at most. picojoule_per_sop: the published energy
+    of a synaptic operation, which each chip measures in its own way. core_weights: that a core stores, if it shares kernels.
     all_neurons, all_synapses: of the chip. layers: (weights, neurons) that each holds, if a core is a layer.
     """
     title: str
@@ -52,7 +52,7 @@ class Chip(NamedTuple):
 
     @property
     def core(self) -> Optional[crossbars.Core]:
-        """A core of whole weights; None if it is not known."""
+        """A core in units of whole weights; None if it is not known."""
         if not self.axons or not self.neurons:
             return None
         return crossbars.Core(self.axons // self.synapses_a_weight, self.neurons, self.core_weights)
@@ -88,12 +88,11 @@ CHIPS = {
 
 
 class Fit(NamedTuple):
-    """How a network lies on a chip.
+    """How a network fits on a chip.
 
-    why: what is exceeded, in words; empty if nothing is. stages: of each hidden stage `cores` and `parts`, and what else
-    cores.Placement has; {} where a core is not known. time_steps: for an image; None where partial sums or an asynchronous
-    chip leave it open. copies: of each stage how many neurons the chip holds for one at each position, int [H, W]; None:
-    one each.
+    why: a sentence for each exceeded figure. stages: for each hidden stage `cores` and `parts`, or all of cores.Placement's
+    fields; {} if the core is not known. time_steps: per image; None if partial sums or an asynchronous chip leave it open.
+    copies: for each stage the chip's copies of a neuron at each position, int [H, W]; None: one each.
     """
     why: List[str]
     stages: List[Dict[str, Any]]
@@ -103,7 +102,7 @@ class Fit(NamedTuple):
 
 
 def fit(chip: Chip, hidden: Sequence[Stage]) -> Fit:
-    """How the hidden stages lie on a chip."""
+    """How the hidden stages fit on a chip."""
     if chip.layers:
         return Fit(_beyond_layers(chip, hidden), [{} for _ in hidden], len(hidden), None)
     too_wide = _beyond_axons(chip, hidden)
@@ -115,10 +114,10 @@ def fit(chip: Chip, hidden: Sequence[Stage]) -> Fit:
 
 
 def row(name: str, chip: Chip, found: Fit, sops: float) -> dict:
-    """A chip's row for JSON. sops: an image's, with those of copied neurons.
+    """A chip's row for JSON. sops: per image, including copied neurons'.
 
-    placed: whether cores, how many are needed, is of to-paicore's tiles, with copies; else an estimate. microjoule: an
-    image's energy by the published figure; null where there is none. arithmetic_microjoule: the same SOPs as int32 additions.
+    placed: whether `cores`, the number needed, counts to-paicore's tiles with copies; else it is an estimate. microjoule: energy
+    per image by the published figure; null if there is none. arithmetic_microjoule: the same SOPs as int32 additions.
     """
     published = chip.picojoule_per_sop
     arithmetic = sops * energy.PICOJOULE_PER_SOP / 1e6
@@ -130,7 +129,7 @@ def row(name: str, chip: Chip, found: Fit, sops: float) -> dict:
 
 
 def _count(core: Optional[crossbars.Core], hidden: Sequence[Stage]) -> Tuple[List[Dict[str, Any]], Optional[int]]:
-    """Fit.stages and Fit.cores by the rule of cores.py. None: the core is not known, or does not see one channel of a kernel."""
+    """Fit.stages and Fit.cores by the rule of cores.py. None: the core is not known, or too small for one channel of a kernel."""
     if not core or max(stage.kernel ** 2 for stage in hidden) > core.axons:
         return [{} for _ in hidden], None
     stages: List[Dict[str, Any]] = [crossbars.place(stage, core)._asdict() for stage in hidden]
@@ -148,7 +147,7 @@ def _fit_paicore(hidden: Sequence[Stage]) -> Fit:
     for stage, layer in zip(hidden, layers):
         neurons = np.concatenate([tile.neurons for tile in layer])
         held = np.bincount(neurons, minlength=int(np.prod(stage.map_shape))).reshape(stage.map_shape)
-        copies.append(held[..., 0])  # a stage is cut alike in all its channels
+        copies.append(held[..., 0])  # the copies are the same in all channels
     return Fit(why, stages, sum(stage["cores"] for stage in stages), len(hidden), copies)
 
 
@@ -176,7 +175,7 @@ def _beyond_layers(chip: Chip, hidden: Sequence[Stage]) -> List[str]:
 
 
 def _find_layers(needed: Sequence[Tuple[int, int]], layers: Tuple[Tuple[int, int], ...]) -> bool:
-    """Whether each (weights, neurons) finds a layer of its own."""
+    """Whether each (weights, neurons) fits into a separate layer."""
     if not needed:
         return True
     (weights, neurons), rest = needed[0], needed[1:]
@@ -189,6 +188,6 @@ def _find_layers(needed: Sequence[Tuple[int, int]], layers: Tuple[Tuple[int, int
 
 
 def _exceeded(*counts: Tuple[str, Optional[int], Optional[int]]) -> List[str]:
-    """A sentence for each (what, how many are needed, how many there are) that is known and exceeded."""
+    """A sentence for each (what, number needed, number available) that is known and exceeded."""
     return [f"takes {needed:,} {what}, and a chip has {there:,}" for what, needed, there in counts
             if needed and there and needed > there]

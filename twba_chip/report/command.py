@@ -1,8 +1,8 @@
-"""What an exported network costs on a neuromorphic chip: twba-nets report NETWORK OUT, or python -m twba_chip.report.
+"""The cost of an exported network on a neuromorphic chip: twba-nets report NETWORK OUT, or python -m twba_chip.report.
 
 Spikes, synaptic operations, energy, cores and robustness of the maps of spikes, and which chips the network fits. The energy
-is an estimate: counted operations times published picojoules. What is computed off chip (the first two convolutions, the
-classifier) is on neither side of it.
+is an estimate: counted operations times published picojoules. It excludes what is computed off chip (the first two
+convolutions, the classifier), on both sides.
 """
 import argparse
 import sys
@@ -19,7 +19,7 @@ from twba_nets.system.errors import UserError
 from twba_nets.system.files import atomic_write, make_folder, write_json
 
 GENERIC = "generic"
-FEW, FIRST_LOOK = 1000, "--limit 1000 --robustness-images 100"  # in a few seconds
+FEW, FIRST_LOOK = 1000, "--limit 1000 --robustness-images 100"  # takes a few seconds
 
 
 def main(argv: Sequence[str] = None) -> None:
@@ -53,40 +53,40 @@ def main(argv: Sequence[str] = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="twba-nets report",
-        description="What an exported network costs on a neuromorphic chip: for each map neurons, fan-in, fan-out, "
-        "zero weights, spikes an image, firing rate, synaptic operations (SOPs: a spike at a nonzero synapse) against "
-        "dense multiply-accumulates (MACs), and cores (the rule: twba_chip/report/cores.py); the energy of both; which of "
-        f"{len(CHIPS)} chips the network fits, or why not; and accuracy when spikes get lost. Prints tables and writes "
-        "report.html, a page that needs nothing else: tables, figures, the confusion matrix, and "
-        "the spikes of a few test images; and report.json, the page's figures. On one core, 10,000 "
+        description="Report the cost of an exported network on a neuromorphic chip: for each map neurons, fan-in, fan-out, "
+        "zero weights, spikes per image, firing rate, synaptic operations (SOPs: a spike at a nonzero synapse) against "
+        "dense multiply-accumulates (MACs), and cores (by the rule in twba_chip/report/cores.py); the energy of both; which of "
+        f"{len(CHIPS)} chips the network fits, or why not; and accuracy when spikes are lost. Prints tables and writes "
+        "report.html, a self-contained page with tables, figures, the confusion matrix and "
+        "the spikes of a few test images, and report.json, the page's figures. On one core, 10,000 "
         f"images take about 20 seconds, {FIRST_LOOK} about four.")
     command_line.add_network(parser)
-    parser.add_argument("out", type=command_line.path, help="the folder for the report; made if need be")
+    parser.add_argument("out", type=command_line.path, help="the folder for the report; created if missing")
     command_line.add_data_flags(parser)
     parser.add_argument("--limit", type=command_line.positive, metavar="N", help="only the first N test images")
     parser.add_argument("--robustness-images", type=command_line.positive, default=1000, metavar="N",
-                        help=f"images of the robustness curve, {len(robustness.DROPS)} runs each (default: "
+                        help=f"images for the robustness curve, {len(robustness.DROPS)} runs each (default: "
                         "%(default)s)")
-    parser.add_argument("--chip", choices=CHIPS, help="count the cores of this chip for each map (default: "
-                        f"{GENERIC}). Its figures and their sources: twba_chip/report/chips.py")
+    parser.add_argument("--chip", choices=CHIPS, help="count this chip's cores for each map (default: "
+                        f"{GENERIC}). twba_chip/report/chips.py has its figures and their sources")
     parser.add_argument("--axons", type=command_line.positive, metavar="A",
-                        help=f"inputs of a core, of a chip of your own (default: {chips.CROSSBAR.axons})")
+                        help=f"inputs per core, for another chip (default: {chips.CROSSBAR.axons})")
     parser.add_argument("--neurons", type=command_line.positive, metavar="N",
-                        help=f"neurons of a core, likewise (default: {chips.CROSSBAR.neurons})")
+                        help=f"neurons per core, likewise (default: {chips.CROSSBAR.neurons})")
     parser.add_argument("--picojoule-per-sop", type=command_line.above_zero, metavar="PJ",
-                        help="energy of a SOP, beside those of int32 and float32 additions in 45 nm (0.1 and 0.9: Horowitz, "
-                        "ISSCC 2014) and the chips' own")
+                        help="another energy per SOP, besides those of int32 and float32 additions in 45 nm (0.1 and 0.9: "
+                        "Horowitz, ISSCC 2014) and the chips' own")
     parser.add_argument("--picojoule-per-mac", type=command_line.above_zero, metavar="PJ",
-                        help="energy of a MAC, beside those of int8 (0.3) and float32 (4.6) arithmetic in 45 nm")
+                        help="another energy per MAC, besides those of int8 (0.3) and float32 (4.6) arithmetic in 45 nm")
     return parser
 
 
 def _chips(args: argparse.Namespace, architecture: Architecture) -> Dict[str, Chip]:
-    """The chips by name; the generic one is of the cores that are asked for. Raises UserError if these are too small."""
+    """The chips by name; the generic one has the requested cores. Raises UserError if these are too small."""
     if not args.axons and not args.neurons:
         return CHIPS
     if args.chip:
-        raise UserError(f"--chip {args.chip} has axons and neurons of its own: leave out --axons and --neurons, or --chip")
+        raise UserError(f"--chip {args.chip} defines axons and neurons: leave out --axons and --neurons, or --chip")
     core = cores.Core(args.axons or chips.CROSSBAR.axons, args.neurons or chips.CROSSBAR.neurons)
     for stage in architecture.hidden:
         cores.place(stage, core)
@@ -94,10 +94,10 @@ def _chips(args: argparse.Namespace, architecture: Architecture) -> Dict[str, Ch
 
 
 def _write(report: dict, html: str, folder: Path) -> None:
-    """Write the page, then report.json: where it is, the page is its own."""
+    """Write the page, then report.json, so that an existing report.json always belongs to the page."""
     path = folder / "report.json"
     if path.exists():
         path.unlink()
     with atomic_write(folder / "report.html") as file:
-        file.write(html.encode("utf-8", "replace"))  # a file's name may hold what is no character
+        file.write(html.encode("utf-8", "replace"))  # a file's name may contain surrogates
     write_json(path, report)

@@ -1,18 +1,18 @@
-"""How many neuro-synaptic cores a stage needs.
+"""The number of neuro-synaptic cores that a stage needs.
 
-A core is a crossbar of A axons by N neurons: every input of its neurons must be one of its axons. The rule, for one
+A core is a crossbar of A axons by N neurons: every input of its neurons must be one of its axons. The rule for one
 group of a stage (its neurons at one position share their whole fan-in, neighbours share part of it):
 
-- A core takes a block of height x width output positions and as many of the group's filters as N allows; its axons are
-  the inputs that the block sees, ((height - 1) stride + kernel) * ((width - 1) stride + kernel) * channels / groups.
-- Where even one position's fan-in exceeds A, its input channels are divided into equal parts, the fewest that fit;
-  every part has neurons of its own that compute partial sums. These are integers, not spikes: the chip must be able to
-  add them up.
-- A core that shares kernels stores each weight of a block once: the block has no more filters than it has room for.
-- Where several blocks fit a core beside each other (of whatever group), they share it.
-- Of all blocks, the one with the fewest cores is taken; of those, the smallest.
+- A core takes a block of height x width output positions and as many of the group's filters as N allows. Its axons are
+  the block's inputs, ((height - 1) stride + kernel) * ((width - 1) stride + kernel) * channels / groups.
+- If even one position's fan-in exceeds A, its input channels are divided into equal parts, the fewest that fit.
+  Each part has separate neurons that compute partial sums. These are integers, not spikes: the chip must be able to
+  add them.
+- A core that shares kernels stores each weight of a block once, which limits the block's filters.
+- Blocks share a core if several fit into it, whatever their groups.
+- Of all blocks, the one with the fewest cores is taken; among those, the smallest.
 
-Neurons that copy a spike for several cores are not counted: chips differ in how they multicast.
+Neurons that copy a spike for several cores are not counted, because chips differ in how they multicast.
 """
 from typing import NamedTuple, Optional, Tuple
 
@@ -22,10 +22,10 @@ from twba_nets.system.errors import UserError
 
 
 class Placement(NamedTuple):
-    """How a stage lies on cores.
+    """How a stage fits on cores.
 
-    cores: how many. parts: into how many partial sums a neuron is split, 1 where it is whole. block: its (height, width,
-    filters). block_axons, block_neurons: what a block takes of a core.
+    cores: how many. parts: partial sums per neuron; 1 if it is whole. block: (height, width, filters). block_axons,
+    block_neurons: the axons and neurons that a block takes.
     """
     cores: int
     parts: int
@@ -36,7 +36,7 @@ class Placement(NamedTuple):
 
 
 def place(stage: Stage, core: Core) -> Placement:
-    """The stage on such cores. Raises UserError if a core is too small."""
+    """Place a stage on such cores. Raises UserError if a core is too small for one channel of its kernel."""
     parts = _parts(stage, core)
     positions = range(1, stage.output_size + 1)
     placements = [_place_blocks(stage, parts, height, width, core) for height in positions for width in positions]
@@ -48,8 +48,8 @@ def _parts(stage: Stage, core: Core) -> int:
     for parts in range(1, channels + 1):
         if stage.kernel ** 2 * _divide(channels, parts) <= core.axons:
             return parts
-    raise UserError(f"--axons {core.axons}: {stage.conv} needs at least {stage.kernel ** 2}, a core that sees one channel of "
-                    f"its kernel: give more")
+    raise UserError(f"--axons {core.axons}: {stage.conv} needs at least {stage.kernel ** 2}, for one channel of its kernel: "
+                    f"give more")
 
 
 def _place_blocks(stage: Stage, parts: int, height: int, width: int, core: Core) -> Optional[Placement]:
@@ -69,5 +69,5 @@ def _place_blocks(stage: Stage, parts: int, height: int, width: int, core: Core)
 
 
 def _divide(a: int, b: int) -> int:
-    """Rounded up."""
+    """a / b, rounded up."""
     return -(-a // b)

@@ -1,4 +1,4 @@
-"""A few test images as a report shows them, with their spikes as pictures."""
+"""A few test images for a report, with pictures of their spikes."""
 import base64
 import io
 from typing import Dict, List, NamedTuple
@@ -10,8 +10,8 @@ from twba_chip.report.measurement import Measurement
 from twba_chip.spiking.file import SpikingNetwork
 from twba_nets.system.drawing import imsave
 
-RIGHT, WRONG = 3, 2  # the first images that the network classifies rightly, and wrongly
-# RGBA, readable on white and on black; where no neuron fires the page shows through
+RIGHT, WRONG = 3, 2  # how many images that the network classifies rightly, and wrongly
+# RGBA, readable on white and on black; silent neurons are transparent
 SPIKE, SILENT, GAP = (63, 131, 200, 255), (0, 0, 0, 0), (128, 128, 128, 100)
 
 
@@ -23,10 +23,10 @@ class Example(NamedTuple):
 
 
 def run(network: SpikingNetwork, images: np.ndarray, measurement: Measurement) -> List[Example]:
-    """The first few test images. images: uint8 [N, S, S, C], which the measurement is of.
+    """The first few test images that are classified rightly, then wrongly. images: the measured ones, uint8 [N, S, S, C].
 
-    Their figures: image, its number among the test images; label and predicted, classes; the logits and probabilities,
-    their softmax; spikes in each map.
+    Their figures: image, its index among the test images; label and predicted, classes; logits; probabilities, their softmax;
+    spikes per map.
     """
     correct = measurement.labels == measurement.predicted
     numbers = np.concatenate([np.flatnonzero(correct)[:RIGHT], np.flatnonzero(~correct)[:WRONG]])
@@ -44,9 +44,9 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def tile(spikes: np.ndarray) -> np.ndarray:
-    """A map bool [H, W, C] as a picture uint8 [h, w, 4] (RGBA): its channels side by side, row by row, a pixel a neuron.
+    """A map bool [H, W, C] as a picture uint8 [h, w, 4] (RGBA): its channels side by side, row by row, a pixel per neuron.
 
-    As many columns as rows of channels, or half as many, so that it fits a phone. Between two channels lies a gap of a pixel,
+    It has as many columns of channels as rows, or half as many, so that it fits a phone. A gap of one pixel separates channels,
     unless each is a single neuron.
     """
     height, width, channels = spikes.shape
@@ -59,12 +59,12 @@ def tile(spikes: np.ndarray) -> np.ndarray:
 
 
 def columns_of(channels: int) -> int:
-    """The greatest divisor of `channels` that is no more than its square root."""
+    """The greatest divisor of `channels` that is not above its square root."""
     return next(columns for columns in range(int(channels ** 0.5), 0, -1) if not channels % columns)
 
 
 def data_uri(pixels: np.ndarray) -> str:
-    """A picture uint8 [h, w, 3 or 4] as the address of a PNG that holds it."""
+    """A picture uint8 [h, w, 3 or 4] as a data URI of a PNG."""
     buffer = io.BytesIO()
     imsave(buffer, np.ascontiguousarray(pixels), format="png", origin="upper")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,6 +1,6 @@
-"""The report's figures, as SVG that stands in a page and takes its colours.
+"""The report's figures, as inline SVG in the page's colours.
 
-A figure is drawn on an axis by a function of the report (measurement.summarise), and made SVG by svg().
+Each function draws a figure of the report (measurement.summarise) on an axis; svg() converts it.
 """
 import io
 import re
@@ -8,10 +8,10 @@ from typing import Callable
 
 import numpy as np
 
-from twba_nets.system import drawing  # before Matplotlib, which it brings up
+from twba_nets.system import drawing  # before Matplotlib, which it sets up
 from matplotlib.axes import Axes
 
-# Matplotlib writes these colours as they are; the page's variables take their places (page.css), in light and in dark
+# Matplotlib writes these colours unchanged; svg() replaces them by the page's variables (page.css), for light and dark
 COLOURS = {"#010101": "var(--ink)", "#020202": "var(--muted)", "#030303": "var(--accent)"}
 INK, MUTED, ACCENT = COLOURS
 STYLE = {"svg.fonttype": "none", "svg.hashsalt": "twba", "font.size": 10, "text.color": INK, "axes.edgecolor": MUTED,
@@ -20,7 +20,7 @@ STYLE = {"svg.fonttype": "none", "svg.hashsalt": "twba", "font.size": 10, "text.
 
 
 def firing_rate(axis: Axes, report: dict) -> None:
-    """Bars: the share of each map's neurons that fire for an image; whiskers: one standard deviation of the images."""
+    """Bars: the share of each map's neurons that fire for an image; whiskers: one standard deviation over the images."""
     rows = report["maps"]
     axis.bar([row["map"] for row in rows], [100 * row["firing_rate"] for row in rows], color=ACCENT, ecolor=INK, capsize=3,
              yerr=[100 * row["spikes_sd"] / row["neurons"] for row in rows])
@@ -29,19 +29,19 @@ def firing_rate(axis: Axes, report: dict) -> None:
 
 
 def spikes_per_image(axis: Axes, report: dict) -> None:
-    """Histogram of the spikes an image, all maps together."""
+    """Histogram of the spikes per image, all maps together."""
     edges = np.array(report["spikes_histogram"]["edges"]) / 1e3
     axis.bar(edges[:-1], report["spikes_histogram"]["images"], np.diff(edges), align="edge", color=ACCENT, edgecolor=ACCENT,
-             linewidth=0.5)  # which hides the seams
+             linewidth=0.5)  # hides the seams
     mean = report["total"]["spikes_mean"] / 1e3
     axis.axvline(mean, color=INK, linestyle="--", label=f"mean: {mean:.1f} thousand")
-    axis.set_xlabel("spikes an image, all maps [thousands]")
+    axis.set_xlabel("spikes per image, all maps [thousands]")
     axis.set_ylabel("images")
     axis.legend()
 
 
 def synaptic_operations(axis: Axes, report: dict) -> None:
-    """Bars, a pair a stage: dense multiply-accumulates and synaptic operations for an image."""
+    """Bars, a pair per stage: dense multiply-accumulates and synaptic operations per image."""
     rows = [row for row in report["maps"] if row["macs"]]
     places = np.arange(len(rows))
     axis.bar(places - 0.2, [row["macs"] / 1e6 for row in rows], 0.4, color=MUTED, alpha=0.5, label="dense MACs")
@@ -49,7 +49,7 @@ def synaptic_operations(axis: Axes, report: dict) -> None:
     axis.set_xticks(places)
     axis.set_xticklabels([row["map"] for row in rows])
     axis.set_xlabel("map whose neurons receive them")
-    axis.set_ylabel("operations an image [millions]")
+    axis.set_ylabel("operations per image [millions]")
     axis.legend()
 
 
@@ -66,7 +66,7 @@ def robustness(axis: Axes, report: dict) -> None:
 
 
 def svg(draw: Callable[[Axes, dict], None], report: dict) -> str:
-    """The <svg> element of a figure. Its ids begin with the name of the function that draws it."""
+    """The <svg> element of a figure. Its ids begin with the name of the drawing function."""
     with drawing.figure(5.4, 3.2, STYLE) as figure:
         axis = figure.subplots()
         draw(axis, report)
@@ -75,7 +75,7 @@ def svg(draw: Callable[[Axes, dict], None], report: dict) -> str:
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True)
     text = buffer.getvalue()
-    text = text[text.index("<svg"):]  # without what makes it a file: declaration, metadata, and a style that would be the page's
+    text = text[text.index("<svg"):]  # without XML declaration, metadata, and a style that would apply to the whole page
     text = re.sub(r"\s*<(metadata|style)\b.*?</\1>", "", text, flags=re.DOTALL)
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{draw.__name__}-", text)
     return re.sub("|".join(COLOURS), lambda match: COLOURS[match.group()], text)

@@ -1,4 +1,4 @@
-"""A report's figures: what the engine counts on test images, and a dictionary of it."""
+"""A report's figures: the engine's counts on test images, and their summary as a dictionary."""
 from typing import List, NamedTuple, Optional
 
 import numpy as np
@@ -14,9 +14,9 @@ BINS = 60  # of the histogram, at most
 
 
 class Measurement(NamedTuple):
-    """What each image gave. labels, predicted: its class, and the network's, int [N]. spikes: float64 [N, maps], each
-    map's (Architecture.map_shapes). sops: float64 [N, maps - 1], the synaptic operations at each hidden stage's own synapses.
-    fired: of each map that a hidden stage reads int64 [H * W * C], how many images each neuron spikes for.
+    """Counts per image. labels, predicted: true class, and the network's, int [N]. spikes: float64 [N, maps], in the order of
+    Architecture.map_shapes. sops: float64 [N, maps - 1], synaptic operations at each hidden stage's synapses. fired: for each
+    map that a hidden stage reads int64 [H * W * C], the number of images for which each neuron spikes.
     """
     labels: np.ndarray
     predicted: np.ndarray
@@ -40,7 +40,7 @@ def measure(network: SpikingNetwork, images: np.ndarray, labels: np.ndarray) -> 
                 fired = fired.reshape(len(fired), -1)
                 spikes[rows, index] = fired.sum(1)
                 if index < len(driven):  # the classifier, which reads the last map, is off chip
-                    # an image at a time: a chunk of 64-bit numbers is too large for the cache
+                    # an image at a time, because a chunk of 64-bit numbers exceeds the cache
                     sops[rows, index] = [image @ driven[index].ravel() for image in fired]
                     counts[index] += fired.sum(0)
             bar.update(rows.stop - start)
@@ -48,22 +48,21 @@ def measure(network: SpikingNetwork, images: np.ndarray, labels: np.ndarray) -> 
 
 
 def _fan_outs(network: SpikingNetwork) -> List[np.ndarray]:
-    """The fan-out of the neurons that each hidden stage reads, [H, W, C]."""
+    """For each hidden stage the fan-out of its input neurons, int64 [H, W, C]."""
     return [synapses.fan_out(network.arrays[f"{stage.conv}/weights"], stage) for stage in network.architecture.hidden]
 
 
 def summarise(network: SpikingNetwork, measurement: Measurement, fit: Fit) -> dict:
     """The report's figures as a dictionary for JSON.
 
-    fit: how the network lies on a chip. maps: a row a map, total: all of them. spikes_mean, spikes_sd: spikes an image.
+    fit: how the network fits on a chip. maps: a row per map; total: all maps together. spikes_mean, spikes_sd: spikes per image.
     firing_rate: share of the neurons that fire for an image. fan_out: nonzero synapses that a spike drives, mean over the
-    map's neurons; null where they are off chip. Null for the input spikes (bn0), which are made off chip: fan_in, synapses
-    of a neuron; fan_in_nonzero, those whose weight is not zero and that see no padding, mean over the neurons; weights;
-    weight_sparsity, the share of zeros; sops_mean, sops_sd: SOPs an image at the map's own synapses; macs: dense MACs an
-    image; sops_over_macs; what Fit.stages has. counted_spikes_mean: spikes an image in the maps that the
-    published code counts, all but the last. spikes_histogram: how many images lie between one edge and the next. confusion:
-    how many images of a class (row) the network takes for a class (column). class_accuracy: null for a class without
-    images.
+    map's neurons; null if they are off chip. Null for the input spikes (bn0), which are made off chip: fan_in, synapses
+    per neuron; fan_in_nonzero, those with nonzero weight and not on padding, mean over the neurons; weights;
+    weight_sparsity, the share of zeros; sops_mean, sops_sd: SOPs per image at the map's own synapses; macs: dense MACs per
+    image; sops_over_macs; the entries of Fit.stages. counted_spikes_mean: spikes per image in the maps that the published
+    code counts, all but the last. spikes_histogram: numbers of images between successive edges. confusion: number of images by
+    class (row) and predicted class (column). class_accuracy: null for a class without images.
     """
     architecture = network.architecture
     maps = [_map_row(stage.map, int(np.prod(stage.map_shape)), spikes)
@@ -84,7 +83,7 @@ def summarise(network: SpikingNetwork, measurement: Measurement, fit: Fit) -> di
 
 
 def sops_on_chip(network: SpikingNetwork, measurement: Measurement, fit: Fit) -> float:
-    """The mean SOPs of an image with those of the neurons that the chip copies."""
+    """The mean SOPs per image, including those of the neurons that the chip copies."""
     if fit.copies is None:
         return float(measurement.sops.sum(1).mean())
     sops = sum(fired @ synapses.fan_out(network.arrays[f"{stage.conv}/weights"], stage, copies).ravel()

@@ -1,4 +1,4 @@
-// Pressing a header sorts its table by that column, pressing it again turns the order round. Cells without a value stay last.
+// Pressing a header sorts its table by that column; pressing it again reverses the order. Cells without a value stay last.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0], headers = [...table.tHead.rows[0].cells];
   headers.forEach((header, column) => {
@@ -17,7 +17,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
-// A table that is wider than the page says so: a phone's browser may show no bar.
+// Mark tables that are wider than the page, because a phone's browser may show no bar.
 const mark = () => document.querySelectorAll(".scroll").forEach(
   box => box.classList.toggle("wide", box.scrollWidth > box.clientWidth));
 addEventListener("resize", mark);

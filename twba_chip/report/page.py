@@ -1,6 +1,6 @@
-"""The report as a page: one HTML file that needs nothing else.
+"""The report as a page: one self-contained HTML file.
 
-page.html is its template, and page.css and page.js go into it. Jinja2 escapes what comes from files.
+page.html is its template, which includes page.css and page.js. Jinja2 escapes values from files.
 """
 import json
 from pathlib import Path
@@ -17,22 +17,22 @@ from twba_nets.system import streams
 
 CAPTIONS = {
     "firing_rate": "Firing rate of each map; whiskers: one standard deviation over the images.",
-    "spikes_per_image": "Spikes an image, all maps together.",
+    "spikes_per_image": "Spikes per image, all maps together.",
     "synaptic_operations": "Synaptic operations against dense multiply-accumulates.",
     "robustness": "Accuracy when spikes are dropped; whiskers: one standard error.",
 }
-MAP_WIDTH, NEURON_WIDTH = 224, 7  # of a map's picture and of a neuron in it, at most, in CSS pixels: a whole number a neuron
+MAP_WIDTH, NEURON_WIDTH = 224, 7  # largest width of a map's picture and of a neuron, in whole CSS pixels
 
 
 class Picture(NamedTuple):
-    """uri: the address that holds it. width, height: in CSS pixels."""
+    """uri: a data URI. width, height: in CSS pixels."""
     uri: str
     width: int
     height: int
 
 
 def render(report: dict, shown: Sequence[Example]) -> str:
-    """The page's HTML. report: what report.json holds. shown: the images of its "examples"."""
+    """The page's HTML. report: report.json's content. shown: the images of its "examples"."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
                                      keep_trailing_newline=True, loader=jinja2.FileSystemLoader(str(Path(__file__).parent)))
     environment.filters["number"] = format
@@ -57,7 +57,7 @@ def _svg(name: str, report: dict) -> Markup:
 
 
 def _cells(row: dict) -> List[Tuple[str, str]]:
-    """Of each column after a map's name: the figure as report.json has it, "" where there is none, and as the page shows it."""
+    """For each column after a map's name: report.json's figure, "" if there is none, and its text on the page."""
     values = ["" if row[key] is None else json.dumps(row[key]) for _, _, key, _ in tables.COLUMNS]
     return list(zip(values, tables.cells(row)))[1:]
 

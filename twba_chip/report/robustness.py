@@ -1,7 +1,7 @@
-"""Accuracy where spikes get lost, as on a chip whose links drop packets.
+"""Accuracy when spikes are lost, as on a chip whose links drop packets.
 
 Each spike of every map (the input spikes, the hidden maps, those that reach the classifier) is dropped with the same
-probability, independently of all others. The networks were not trained for it and their thresholds stay as they are.
+probability, independently of all others. The networks were not trained for it, and their thresholds are unchanged.
 """
 import numpy as np
 
@@ -16,9 +16,9 @@ SEED = 0
 
 
 def curve(network: SpikingNetwork, images: np.ndarray, labels: np.ndarray) -> dict:
-    """The accuracies as a dictionary for JSON.
+    """The accuracies as a dictionary for JSON. images: uint8 [N, S, S, C]. labels: [N].
 
-    standard_error: of an accuracy, since the images are a sample; null where none or all are right, which does not tell it.
+    standard_error: of an accuracy, because the images are a sample; null if none or all are right, when it is unknown.
     """
     accuracy = accuracies(network, images, labels)
     errors = np.sqrt(accuracy * (1 - accuracy) / len(images))
@@ -29,7 +29,7 @@ def curve(network: SpikingNetwork, images: np.ndarray, labels: np.ndarray) -> di
 def accuracies(network: SpikingNetwork, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Accuracy at each of DROPS: float64 [8]. images: uint8 [N, S, S, C]. labels: [N].
 
-    All probabilities meet the same images and random numbers, so that chance does not hide the trend.
+    Every probability uses the same images and random numbers, so that chance does not hide the trend.
     """
     engine, correct, shapes = Engine(network), np.zeros(len(DROPS)), network.architecture.map_shapes
     with progress.bar(len(images), "dropped spikes") as bar:

@@ -1,4 +1,4 @@
-"""A report's tables: of the maps, of the energy and of the chips; and the whole as text."""
+"""A report's tables of maps, energy and chips, and the whole report as text."""
 from typing import Iterable, List, Optional
 
 COLUMNS = (  # title, width, key in a row, format
@@ -12,12 +12,12 @@ CHIP_TITLES = ("chip", "axons", "neurons", "weight bits", "fits", "cores", "of",
 
 
 def cells(row: dict) -> List[str]:
-    """What each of COLUMNS shows of a map, or of the total: "-" where it has no such figure."""
+    """A map's or the total's text in each of COLUMNS; "-" if it has no such figure."""
     return [_cell(row[key], text) for _, _, key, text in COLUMNS]
 
 
 def chip_cells(row: dict) -> List[str]:
-    """What each of CHIP_TITLES shows of a chip: "-" where there is no such figure, "1-9" bits for 1 to 9, "~" at an estimate."""
+    """A chip's text in each of CHIP_TITLES: "-" if there is no such figure, "1-9" for 1 to 9 bits, "~" before an estimate."""
     bits, fits = row["weight_bits"], "yes" if row["placed"] else "by count"
     return [row["title"], _cell(row["axons"], "{:,}"), _cell(row["neurons"], "{:,}"), _cell(bits, "1" if bits == 1 else "1-{}"),
             fits if row["fits"] else "no", _cell(row["cores"], "~{:,}" if row["axons"] and not row["placed"] else "{:,}"),
@@ -26,13 +26,13 @@ def chip_cells(row: dict) -> List[str]:
 
 
 def core(report: dict) -> str:
-    """Whose cores the maps' rows count, in words."""
+    """A description of the cores that the maps' rows count."""
     chip = next(row for row in report["chips"] if row["chip"] == report["chip"])
     return f"{chip['title']}: {_cell(chip['axons'], '{:,}')} axons and {_cell(chip['neurons'], '{:,}')} neurons a core"
 
 
 def text(report: dict) -> str:
-    """The report as text: a line a map, then energy, chips and robustness."""
+    """The report as text: a line per map, then energy, chips and robustness."""
     energy, curve = report["energy"], report["robustness"]
     lines = [f"{report['export']}: {report['variant']}, {report['images']} test images of {report['dataset']}, accuracy "
              f"{report['accuracy']:.2%}\n",

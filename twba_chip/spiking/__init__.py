@@ -1,1 +1,1 @@
-"""The exported spiking network: its file, its reference in NumPy, and how a model becomes one."""
+"""The exported spiking network: its file, its NumPy reference, and the export of a model."""

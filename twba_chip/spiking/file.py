@@ -3,22 +3,21 @@
 Version 1 holds, with NHWC maps and HWIO kernels:
 
     meta              JSON text: format, version, variant, architecture, sha256 of the arrays, source (checkpoint, its data
-                      set and card, the exporting commit), meta_sha256 of all these. Earlier files name no architecture: it
-                      is the paper's then. The first had no meta_sha256
-    CONV/kernel       float32 [k, k, channels, filters], of a float stage, off chip: x -> relu(conv(x) * scale + offset); of the
-                      last one, a spike where conv(x) * scale + offset >= 0
-    CONV/weights      int8 [k, k, channels / groups, groups * filters] in {-1, 0, 1}, or {-1, 1} where the variant is bwba, of
-                      a hidden stage
-    CONV/thresholds   int16 [groups * filters]: a neuron spikes where the sum of its spiking inputs' weights is at least its
+                      set and card, the exporting commit), meta_sha256 of all these. Earlier files have no architecture, which
+                      means the paper's. The first ones have no meta_sha256
+    CONV/kernel       float32 [k, k, channels, filters], of a float stage, off chip: x -> relu(conv(x) * scale + offset). The last
+                      float stage spikes if conv(x) * scale + offset >= 0
+    CONV/weights      int8 [k, k, channels / groups, groups * filters] in {-1, 0, 1}, or {-1, 1} for bwba, of a hidden stage
+    CONV/thresholds   int16 [groups * filters]: a neuron spikes if the sum of its spiking inputs' weights is at least its
                       threshold
     output/kernel     float32 [features, classes], off chip: logits = spikes @ kernel * scale + offset; features are in the order
                       [row, column, channel]
     float, output     also /scale and /offset, float32 [filters]: batch norm
 
 CONV is a convolution's name: in the paper's network cnn00 and cnn0 are float, the others hidden. Group i (from 0) of a stage
-owns the filters i * filters ... (i + 1) * filters - 1 and reads the input channels i, i + groups, i + 2 groups, ... A threshold
-that no reachable sum attains makes a neuron that never fires; the lowest reachable sum, one that always does. None is lower than
-that, or more than one above the highest.
+owns the filters i * filters ... (i + 1) * filters - 1 and reads the input channels i, i + groups, i + 2 groups, ... A neuron
+whose threshold is above all reachable sums never fires. One whose threshold is the lowest reachable sum always fires. No
+threshold is lower, or more than one above the highest reachable sum.
 """
 import hashlib
 import json
@@ -37,12 +36,12 @@ from twba_nets.system.errors import UserError, reads
 from twba_nets.system.files import Source, path_of, write_npz
 
 FORMAT, VERSION = "twba-spiking-network", 1
-MAKE_ANEW = "make it anew with python -m twba_chip.export"
-LONGEST_META = 1 << 20  # characters, hundreds of times what there is to say
+MAKE_ANEW = "export it again with python -m twba_chip.export"
+LONGEST_META = 1 << 20  # characters; a real one is hundreds of times shorter
 
 
 class SpikingNetwork(NamedTuple):
-    """An exported network. arrays: name -> array, as array_types() has them. meta: the file's JSON."""
+    """An exported network. arrays: name -> array, as in array_types(). meta: the file's JSON."""
     architecture: Architecture
     arrays: Arrays
     meta: dict
@@ -54,7 +53,7 @@ class SpikingNetwork(NamedTuple):
 
 
 def array_types(architecture: Architecture) -> Dict[str, Tuple[type, tuple]]:
-    """The arrays, name -> (dtype, shape), in the order of the network."""
+    """The file's arrays, name -> (dtype, shape), in the order of the network."""
     types = {}
 
     def off_chip(name, shape):
@@ -72,7 +71,7 @@ def array_types(architecture: Architecture) -> Dict[str, Tuple[type, tuple]]:
 
 
 def describe(architecture: Architecture, arrays: Arrays, variant: str, source: dict) -> SpikingNetwork:
-    """A network of these arrays (array_types()). source: a JSON object that says where they come from."""
+    """A network of these arrays (array_types()), with its meta. source: a JSON object on their origin."""
     digest = _digest({name: arrays[name] for name in array_types(architecture)})
     meta = {"format": FORMAT, "version": VERSION, "variant": variant, "architecture": architecture.to_json(), "sha256": digest,
             "source": source}
@@ -80,21 +79,21 @@ def describe(architecture: Architecture, arrays: Arrays, variant: str, source: d
 
 
 def write(path: Path, network: SpikingNetwork) -> None:
-    """Write a network."""
+    """Write a network to an npz."""
     write_npz(path, dict(network.arrays, meta=np.array(json.dumps(network.meta))))
 
 
 def is_exported(source: Source) -> bool:
-    """Whether this npz is an exported network, in whatever state. Raises UserError if it is damaged."""
+    """Whether this npz has an exported network's meta, valid or not. Raises UserError if the npz is damaged."""
     with open_npz(source, MAKE_ANEW) as archive:
         return "meta" in archive.names
 
 
 @reads
 def load(source: Source) -> SpikingNetwork:
-    """The network in a file.
+    """Read a network from a file.
 
-    Raises UserError if the file is missing, damaged, altered or of another version, or if its arrays are no network's.
+    Raises UserError if the file is missing, damaged, altered or of another version, or if its arrays are not a valid network.
     """
     path = path_of(source)
     with open_npz(source, MAKE_ANEW) as archive:
@@ -103,7 +102,7 @@ def load(source: Source) -> SpikingNetwork:
         architecture = _read_architecture(path, meta)
         arrays = {name: _read_array(path, archive, name, *kind) for name, kind in array_types(architecture).items()}
     if _digest(arrays) != meta.get("sha256") or meta.get("meta_sha256", _meta_digest(meta)) != _meta_digest(meta):
-        raise UserError(f"{path}: was altered (its digest is not the recorded one): {MAKE_ANEW}")
+        raise UserError(f"{path}: was altered (its digest differs from the recorded one): {MAKE_ANEW}")
     _check_meta(path, meta, architecture)
     network = SpikingNetwork(architecture, arrays, meta)
     check_network(path, network)
@@ -111,7 +110,7 @@ def load(source: Source) -> SpikingNetwork:
 
 
 def check_network(path: Path, network: SpikingNetwork) -> None:
-    """Raise UserError if the arrays' values are not those of the file's description; then readers may differ."""
+    """Raise UserError if the arrays' values violate the format above; readers may treat such a file differently."""
     architecture, arrays, inputs = network.architecture, network.arrays, network.architecture.largest_inputs
     try:
         for name, array in arrays.items():
@@ -133,61 +132,61 @@ def _affine(arrays: Arrays, name: str) -> Tuple[np.ndarray, np.ndarray, np.ndarr
 def _check_stage(name: str, weights: np.ndarray, thresholds: np.ndarray, variant: str) -> None:
     allowed = WEIGHTS[variant].levels
     if not np.isin(weights, allowed).all():
-        raise ValueError(f"{name}/weights holds others than {variant}'s, {allowed}")
+        raise ValueError(f"{name}/weights holds values other than {variant}'s, {allowed}")
     lowest, highest = reachable_sums(weights)
     if not ((lowest <= thresholds) & (thresholds <= highest + 1)).all():
-        raise ValueError(f"{name}/thresholds holds some beyond the sums that its neurons can receive")
+        raise ValueError(f"{name}/thresholds holds values beyond the sums that its neurons can receive")
 
 
 def _read_meta(archive: Npz) -> dict:
-    """The meta, and nothing where there is none: then the npz is another program's."""
+    """The meta; empty if the npz has none, and so is another program's."""
     if "meta" not in archive.names:
         return {}
     dtype, shape = archive.type("meta")
     if dtype.kind != "U" or shape != () or dtype.itemsize > 4 * LONGEST_META:
-        raise ValueError("meta is no text")
+        raise ValueError("meta is not text")
     meta = json.loads(str(archive.read("meta")))
     if not isinstance(meta, dict):
-        raise ValueError("meta is no JSON object")
+        raise ValueError("meta is not a JSON object")
     return meta
 
 
 def _check_version(path: Path, meta: dict) -> None:
     if meta.get("format") != FORMAT:
-        raise UserError(f"{path}: is no exported spiking network: {MAKE_ANEW}")
+        raise UserError(f"{path}: is not an exported spiking network: {MAKE_ANEW}")
     if meta.get("version") != VERSION or isinstance(meta["version"], bool):
-        raise UserError(f"{path}: has version {meta.get('version')} of the format, and this program reads {VERSION}: "
+        raise UserError(f"{path}: has version {meta.get('version')} of the format, but this program reads {VERSION}: "
                         f"{MAKE_ANEW}")
 
 
 def _check_meta(path: Path, meta: dict, architecture: Architecture) -> None:
-    """What reports and exports to other formats rely on."""
+    """Raise UserError if the entries that reports and other exports rely on are invalid."""
     if meta.get("variant") not in tuple(WEIGHTS):  # also a list, which has no hash
-        raise UserError(f"{path}: its variant, {meta.get('variant')!r}, is none of {', '.join(WEIGHTS)}: {MAKE_ANEW}")
+        raise UserError(f"{path}: its variant, {meta.get('variant')!r}, is not one of {', '.join(WEIGHTS)}: {MAKE_ANEW}")
     try:
         source = meta["source"]
         card, names = source.get("card"), source.get("class_names", [])
-        # the first files have no dataset: their card names it
+        # the first files have no dataset; their card names it
         known = isinstance(source["dataset"], str) if "dataset" in source else card is None or card["recipe"]["dataset"] in NAMES
         known = known and isinstance(card, (dict, type(None))) and isinstance(names, list) and len(names) in (
             0, architecture.classes) and all(isinstance(name, str) for name in names)
     except (AttributeError, KeyError, TypeError):
         known = False
     if not known:
-        raise UserError(f"{path}: its source does not say what it was trained on, as a card does: {MAKE_ANEW}")
+        raise UserError(f"{path}: its source does not name the data set that it was trained on: {MAKE_ANEW}")
 
 
 def _read_architecture(path: Path, meta: dict) -> Architecture:
-    """The network's; of earlier files, which name none, the paper's."""
+    """The file's architecture; the paper's for earlier files, which have none."""
     try:
         return arch.from_json(meta["architecture"]) if "architecture" in meta else PAPER
     except ValueError as error:
-        raise UserError(f"{path}: its architecture is none ({error}): {MAKE_ANEW}")
+        raise UserError(f"{path}: its architecture is invalid ({error}): {MAKE_ANEW}")
 
 
 def _read_array(path: Path, archive: Npz, name: str, dtype: type, shape: tuple) -> np.ndarray:
     if name not in archive.names or archive.type(name) != (np.dtype(dtype), shape):
-        raise UserError(f"{path}: {name} is not there, or not {np.dtype(dtype)} {shape}: {MAKE_ANEW}")
+        raise UserError(f"{path}: {name} is not there, or is not {np.dtype(dtype)} {shape}: {MAKE_ANEW}")
     return archive.read(name)
 
 

@@ -1,7 +1,7 @@
-"""Batch norm, htanh and sign of a hidden neuron folded into one integer threshold, in NumPy.
+"""Fold a hidden neuron's batch norm, htanh and sign into one integer threshold, in NumPy.
 
-A hidden neuron receives an integer sum s and fires where gamma (s - mean) / sqrt(variance + epsilon) + beta >= 0: from one
-sum on where gamma is positive, up to one where it is negative.
+A hidden neuron receives an integer sum s and fires if gamma (s - mean) / sqrt(variance + epsilon) + beta >= 0: from a certain
+sum on if gamma is positive, up to a certain sum if gamma is negative.
 """
 from typing import Dict, Sequence, Tuple
 
@@ -16,14 +16,14 @@ from twba_nets.system.errors import UserError
 from twba_nets.network.quantisers import WEIGHTS
 
 
-MOST_SYNAPSES = 2 ** 15 - 2  # of a neuron, whose threshold is an int16
+MOST_SYNAPSES = 2 ** 15 - 2  # per neuron, because its threshold is an int16
 
 
 def fold(values: Arrays, variant: str, architecture: Architecture) -> Arrays:
     """The arrays of file.array_types() from the model's variables, name -> array.
 
-    Decisions are computed in float64; twba_tensorflow.export asks TensorFlow for its own in float32. Raises UserError where a
-    neuron has too many synapses.
+    Decisions are computed in float64; twba_tensorflow.export takes TensorFlow's in float32. Raises UserError if a neuron has too
+    many synapses.
     """
     arrays, quantise = {}, WEIGHTS[variant].quantise
     for stage in architecture.stages:
@@ -41,7 +41,7 @@ def fold(values: Arrays, variant: str, architecture: Architecture) -> Arrays:
 
 
 def batch_norm(values: Arrays, bn: str) -> Tuple[np.ndarray, np.ndarray]:
-    """(scale, offset) of a batch norm as x * scale + offset: float64 [filters]."""
+    """A batch norm as x * scale + offset: (scale, offset), float64 [filters] each."""
     gamma, beta, mean, variance = (values[f"{bn}/{part}"].astype(np.float64)
                                    for part in ("gamma", "beta", "moving_mean", "moving_variance"))
     scale = gamma / np.sqrt(variance + arch.BN_EPSILON)
@@ -49,7 +49,7 @@ def batch_norm(values: Arrays, bn: str) -> Tuple[np.ndarray, np.ndarray]:
 
 
 def float_layer(name: str, kernel: np.ndarray, scale: np.ndarray, offset: np.ndarray) -> Arrays:
-    """The arrays of a layer that stays float, off chip."""
+    """The arrays, float32, of a layer that stays float, off chip. scale, offset: [filters]."""
     layer = {"kernel": kernel, "scale": scale, "offset": offset}
     return {f"{name}/{part}": array.astype(np.float32) for part, array in layer.items()}
 
@@ -61,37 +61,38 @@ def decisions(scale: np.ndarray, offset: np.ndarray, fan_in: int) -> np.ndarray:
 
 
 def stage_arrays(stage: Stage, groups: Sequence[Tuple[np.ndarray, np.ndarray]]) -> Arrays:
-    """A hidden stage's arrays from its groups' (decisions, quantised weights)."""
+    """A hidden stage's arrays. groups: (decisions, quantised weights) of each. Raises UserError for too many synapses."""
     if stage.fan_in > MOST_SYNAPSES:
-        raise UserError(f"{stage.conv}: a neuron has {stage.fan_in:,} synapses, and a threshold holds {MOST_SYNAPSES:,}: give it "
-                        "more groups, or its input fewer channels")
+        raise UserError(f"{stage.conv}: a neuron has {stage.fan_in:,} synapses, but a threshold holds only {MOST_SYNAPSES:,}: "
+                        "use more groups, or fewer channels in its input")
     weights, thresholds = zip(*(threshold(*group) for group in groups))
     return {f"{stage.conv}/weights": np.concatenate(weights, axis=3), f"{stage.conv}/thresholds": np.concatenate(thresholds)}
 
 
 def threshold(fires: np.ndarray, weights: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """Weights and thresholds of the neurons that decide like this.
+    """Weights and thresholds of neurons with these decisions.
 
-    fires: bool [2 * fan_in + 1, filters], whether a neuron does at the sums -fan_in ... fan_in.
+    fires: bool [2 * fan_in + 1, filters], whether a neuron fires at the sums -fan_in ... fan_in.
     weights: int8 [k, k, channels, filters]. Returns (weights, int16 [filters]: the lowest sum at which each fires).
-    A filter with negative gamma fires at *low* sums: the signs of its weights are turned.
+    A filter with negative gamma fires at *low* sums: the signs of its weights are flipped.
+    Raises UserError if no threshold gives the decisions.
     """
     falling = fires[0] & ~fires[-1]
     fires = np.where(falling, fires[::-1], fires)
     weights = np.where(falling, -weights, weights)
     if (np.diff(fires.astype(np.int8), axis=0) < 0).any():
-        raise UserError("a neuron's decisions rise and fall with its sum: no threshold gives them, and the checkpoint "
+        raise UserError("a neuron's decisions rise and fall with its sum: no threshold gives them, so the checkpoint "
                         "cannot be exported")
     lowest, highest = reachable_sums(weights)
-    # with a rising sum a neuron begins to fire once, so the number of sums that do not fire is the index of the first that does;
-    # index 0 is the sum -fan_in
+    # a neuron fires from one sum on, so the number of sums at which it does not fire is the index of the first at which it
+    # does; index 0 is the sum -fan_in
     fan_in = len(fires) // 2
     first = (~fires).sum(0) - fan_in
     return weights, np.clip(first, lowest, highest + 1).astype(np.int16)
 
 
 def constant_filters(network: SpikingNetwork) -> Dict[str, int]:
-    """How many hidden filters' neurons "always" fire, whatever they receive, and how many "never" do."""
+    """How many hidden filters' neurons "always" or "never" fire, whatever their input."""
     always = never = 0
     for stage in network.architecture.hidden:
         thresholds = network.arrays[f"{stage.conv}/thresholds"]

@@ -1,5 +1,4 @@
-"""An exported network, from whatever names one: a file that was exported, a model, a run, a released model's name.
-"""
+"""Open a network by an exported file, a model, a run's folder or a released model's name."""
 from pathlib import Path
 from types import ModuleType
 from typing import Union
@@ -18,30 +17,30 @@ from twba_nets.runs.model import Model, open_model
 
 @reads
 def open_network(source: Union[str, Path]) -> SpikingNetwork:
-    """The network that `source` names: an exported file, else what model.open_model takes, with batch norm folded.
+    """The network that `source` names: an exported file, or a model for open_model, whose batch norm is folded.
 
-    Raises UserError if there is none, if it is damaged, or if its activations are not binary.
+    Raises UserError if it is missing or damaged, or if its activations are not binary.
     """
     return fold(open_any(source))
 
 
 def open_any(source: Union[str, Path]) -> Union[SpikingNetwork, Model]:
-    """The network of an exported file, else the model that `source` names, whatever its activations.
+    """The network in an exported file, or the model that `source` names, whatever its activations.
 
-    Raises UserError if there is none, or if it is damaged.
+    Raises UserError if it is missing or damaged.
     """
     path = run_folder.locate_npz(places.model(source))
-    content = read_npz(path, "so it is no network: name another, use a copy of it, or make it anew")
+    content = read_npz(path, "so it is not a network: name another, use a copy of it, or make it again")
     if spiking_file.is_exported(content):
         return spiking_file.load(content)
     if not card.about_beside(path, card.read(content)):
-        raise UserError(f"{path}: is no exported network, and neither card nor recipe beside it says what model it is: export "
+        raise UserError(f"{path}: is not an exported network, and no card or recipe beside it says what model it is: export "
                         "it (twba-nets export --variant ... --activation ...)")
     return open_model(content)
 
 
 def fold(model: Union[SpikingNetwork, Model]) -> SpikingNetwork:
-    """The exported network of what open_any gives. Raises UserError if its activations are not binary."""
+    """The exported network of open_any's result. Raises UserError if its activations are not binary."""
     if isinstance(model, SpikingNetwork):
         return model
     require_binary(model)
@@ -49,8 +48,8 @@ def fold(model: Union[SpikingNetwork, Model]) -> SpikingNetwork:
 
 
 def describe(model: Model, arrays: Arrays) -> SpikingNetwork:
-    """The network that a model's arrays make. Raises UserError if their values are no network's."""
-    # without the digests of a release's files: this one cannot hold its own
+    """A model's exported network. arrays: as in file.array_types(). Raises UserError if their values are invalid."""
+    # without the digests of a release's files, because this file cannot contain its own
     recorded = model.card and {key: value for key, value in model.card.items() if key != "files"}
     about = model.about
     source = {"checkpoint": model.path.name, "dataset": about.data, "class_names": list(about.class_names), "card": recorded,
@@ -61,14 +60,14 @@ def describe(model: Model, arrays: Arrays) -> SpikingNetwork:
 
 
 def require_binary(model: Model) -> None:
-    """Raise UserError for a model whose activations are no spikes."""
+    """Raise UserError for a model whose activations are not spikes."""
     if not quantisers.is_binary(model.about.activation):
-        raise UserError(f"{model.path}: its activations are {model.about.activation}, {{0, 0.5, 1}}, not binary: no spiking "
-                        "network with one threshold a neuron computes them: name a binary one, as twba or bwba")
+        raise UserError(f"{model.path}: its activations are {model.about.activation}, {{0, 0.5, 1}}, not binary: a spiking "
+                        "network with one threshold per neuron cannot compute them: name a binary one, such as twba or bwba")
 
 
 def about(network: Union[SpikingNetwork, Model]) -> About:
-    """Of what open_any gives. The first files name their data set in the card; without one it is CIFAR-10."""
+    """The About of open_any's result. The first exports name the data set only in their card; without a card it is CIFAR-10."""
     if isinstance(network, Model):
         return network.about
     source, classes = network.meta["source"], network.architecture.classes
@@ -80,10 +79,10 @@ def about(network: Union[SpikingNetwork, Model]) -> About:
 
 
 def pytorch(model: Model) -> ModuleType:
-    """twba_torch.evaluation, which runs models of three-level activations. Raises UserError where PyTorch is not installed."""
+    """twba_torch.evaluation, which runs models with three-level activations. Raises UserError if PyTorch is not installed."""
     try:
-        from twba_torch import evaluation  # only now: PyTorch takes seconds to import, and most networks do without
+        from twba_torch import evaluation  # here, because PyTorch takes seconds to import and most networks do not need it
     except ModuleNotFoundError as error:
-        raise UserError(f"{model.path}: its activations are {model.about.activation}, {{0, 0.5, 1}}: PyTorch computes them, and "
+        raise UserError(f"{model.path}: its activations are {model.about.activation}, {{0, 0.5, 1}}: PyTorch computes them, but "
                         f"{error.name} is not installed: {places.install('torch')}")
     return evaluation

@@ -1,4 +1,4 @@
-"""Channels in their reader's order: what a group of the next stage reads lies together."""
+"""Channels in their reader's order: those that a group of the next stage reads are adjacent."""
 from typing import Dict, Tuple
 
 import numpy as np
@@ -7,9 +7,9 @@ from twba_chip.spiking.file import SpikingNetwork
 
 
 def by_reader(channels: int, readers: int) -> np.ndarray:
-    """The order of a map's channels that brings together what each of its reader's groups reads: int [channels].
+    """The order of a map's channels that makes those of each of its reader's groups adjacent: int [channels].
 
-    It is 0, readers, 2 readers, ..., then 1, readers + 1, ... np.argsort of it gives the way back.
+    It is 0, readers, 2 readers, ..., then 1, readers + 1, ... Its np.argsort is the inverse. readers: number of groups.
     """
     return np.arange(channels).reshape(-1, readers).T.ravel()
 
@@ -17,10 +17,10 @@ def by_reader(channels: int, readers: int) -> np.ndarray:
 def in_readers_order(network: SpikingNetwork) -> Tuple[SpikingNetwork, Dict[str, np.ndarray]]:
     """A network whose maps are all in their reader's order, and the order of each map (by_reader).
 
-    At a map's place p is the exported network's channel order[p], and group i of the next stage reads the i-th block of places.
-    Only the last axes of a stage's arrays change, since a kernel lists the channels of its group in the same order as before.
-    The last map stays as it is. A filter at place p belongs to group order[p] // stage.filters, so a group's own filters are
-    neighbours no more. The arrays are not those of meta's digest.
+    Place p of a map holds the exported network's channel order[p]. Group i of the next stage reads the i-th block of places.
+    Only the last axes of a stage's arrays change, because a kernel keeps the order of its group's channels. The last map is
+    unchanged. The filter at place p belongs to group order[p] // stage.filters, so a group's own filters are no longer
+    adjacent. The arrays no longer match meta's digest.
     """
     arrays, orders = dict(network.arrays), {}
     for stage in network.architecture.stages:

@@ -1,10 +1,9 @@
-"""The exported network as a spiking network of one time step, in NumPy: the reference for chips and simulators.
+"""The exported network as a spiking network with one time step, in NumPy: the reference for chips and simulators.
 
-A hidden neuron adds up the weights of its inputs that spike, compares the sum with its threshold and fires, or not:
-integers throughout. Only what the paper computes off chip is float: the convolutions that turn an image into
-spikes, and the classifier.
+A hidden neuron adds up the weights of its inputs that spike, and fires if the sum reaches its threshold: integers throughout.
+Only the parts that the paper computes off chip are float: the convolutions that turn an image into spikes, and the classifier.
 
-Functions that take images or spikes raise ValueError for other shapes, or values other than 0 and 1.
+Functions that take images or spikes raise ValueError for wrong shapes or values.
 """
 from typing import Dict, Iterator, Tuple
 
@@ -35,14 +34,14 @@ def fire(potentials: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 def integrate(spikes: np.ndarray, weights: np.ndarray, stage: Stage) -> np.ndarray:
     """The potentials of a stage's neurons, integers as float32 [N, H', W', groups * filters].
 
-    spikes: bool [N, H, W, C]. weights: int8 [k, k, C / groups, groups * filters]. Float32 holds the integers, of at most
-    32,766 (folding.MOST_SYNAPSES), exactly.
+    spikes: bool [N, H, W, C]. weights: int8 [k, k, C / groups, groups * filters]. Float32 is exact: the integers are at most
+    32,766 (folding.MOST_SYNAPSES).
     """
     return _convolve(spikes.astype(np.float32), weights.astype(np.float32), stage)
 
 
 def _convolve(x: np.ndarray, kernel: np.ndarray, stage: Stage) -> np.ndarray:
-    """A stage's sums: one matrix product for each position in the kernel adds all inputs that arrive through it."""
+    """A stage's sums. One matrix product per position in the kernel adds all inputs at that position."""
     _check_input(x.shape[1:], kernel, stage)
     margin = (stage.margin, stage.margin)
     x = np.pad(x, ((0, 0), margin, margin, (0, 0)), mode="constant")
@@ -56,7 +55,7 @@ def _convolve(x: np.ndarray, kernel: np.ndarray, stage: Stage) -> np.ndarray:
 
 
 def _patches(x: np.ndarray, stage: Stage) -> Iterator[Tuple[int, int, np.ndarray]]:
-    """(row, column, what each output position sees there: [N, H', W', C]) for each position in the kernel."""
+    """(row, column, inputs of all output positions there: [N, H', W', C]) for each position in the kernel."""
     reach = (stage.output_size - 1) * stage.stride + 1
     for row in range(stage.kernel):
         for column in range(stage.kernel):
@@ -64,7 +63,7 @@ def _patches(x: np.ndarray, stage: Stage) -> Iterator[Tuple[int, int, np.ndarray
 
 
 def central_crop(images: np.ndarray, architecture: Architecture) -> np.ndarray:
-    """Images as they are evaluated: their centre, standardised. uint8 [N, S, S, C] -> float32 [N, size, size, C].
+    """The centre of images, standardised, for evaluation: uint8 [N, S, S, C] -> float32 [N, size, size, C].
 
     Source: tf.image.per_image_standardization, whose variance is E[x^2] - E[x]^2 in float32.
     """
@@ -83,7 +82,7 @@ def encode(network: SpikingNetwork, x: np.ndarray) -> np.ndarray:
 
 
 def input_potentials(network: SpikingNetwork, x: np.ndarray) -> np.ndarray:
-    """What decides over the input spikes: float32 [N, H, W, C]."""
+    """The potentials of the input spikes, which fire at 0 or above: float32 [N, size, size, C] -> float32 [N, H, W, C']."""
     architecture, x = network.architecture, np.asarray(x)
     expected = (architecture.image_size, architecture.image_size, architecture.channels)
     if x.shape[1:] != expected or x.dtype.kind != "f" or not np.isfinite(x).all():
@@ -102,7 +101,7 @@ def classify(network: SpikingNetwork, spikes: np.ndarray) -> np.ndarray:
 
 
 def check_images(images: np.ndarray, architecture: Architecture) -> np.ndarray:
-    """Images as uint8 [N, S, S, C]. Raises ValueError for another shape, or where they are no integers that fit."""
+    """Images as uint8 [N, S, S, C]. Raises ValueError for another shape, or for values other than integers from 0 to 255."""
     images, shape = np.asarray(images), architecture.picture_shape
     if images.shape[1:] != shape:
         remedy = {shape: "add the axis of the batch (images[None])", shape[2:] + shape[:2]: "put channels last "
@@ -111,7 +110,7 @@ def check_images(images: np.ndarray, architecture: Architecture) -> np.ndarray:
     if images.dtype == np.uint8:
         return images
     if images.dtype.kind not in "iu" or images.size and not 0 <= images.min() <= images.max() <= 255:
-        raise ValueError(f"images are uint8, or integers from 0 to 255; these are {images.dtype}: of floats in [0, 1] make "
+        raise ValueError(f"images are uint8, or integers from 0 to 255; these are {images.dtype}: convert floats in [0, 1] with "
                          "np.uint8(np.round(255 * images))")
     return images.astype(np.uint8)
 
@@ -119,7 +118,7 @@ def check_images(images: np.ndarray, architecture: Architecture) -> np.ndarray:
 def check_spikes(spikes: np.ndarray, stage: Stage) -> np.ndarray:
     """The spikes of a stage's output map as bool [N, H, W, C].
 
-    Raises ValueError where the shape is another's, or a value is not 0 or 1.
+    Raises ValueError if the shape is wrong, or a value is not 0 or 1.
     """
     spikes, shape = np.asarray(spikes), stage.map_shape
     if spikes.ndim != 4 or spikes.shape[1:] != shape:
@@ -132,7 +131,7 @@ def check_spikes(spikes: np.ndarray, stage: Stage) -> np.ndarray:
 
 
 def _check_input(shape: tuple, weights: np.ndarray, stage: Stage) -> None:
-    """A map [H, W, C] and the kernel that reads it."""
+    """Raise ValueError if the shape of a map, [H, W, C], or of its kernel is not the stage's."""
     expected = stage.kernel_shape[:3] + (stage.output_channels,)
     if shape != (stage.size, stage.size, stage.channels) or weights.shape != expected:
         raise ValueError(f"{stage.conv}: a map {list(shape)} and weights {list(weights.shape)} do not fit")

@@ -1,7 +1,6 @@
-"""The synapses of an exported network: what a spike drives, and what a dense layer would compute instead.
+"""The synapses of an exported network: the synaptic operations of a spike, and the operations of a dense layer.
 
-A synaptic operation (SOP) is one spike at one synapse whose weight is not zero: one addition or subtraction. No
-framework is imported here.
+A synaptic operation (SOP) is one spike at one synapse with a nonzero weight: one addition or subtraction.
 """
 from typing import Tuple
 
@@ -13,9 +12,9 @@ from twba_nets.network.architecture import Stage
 def fan_out(weights: np.ndarray, stage: Stage, copies: np.ndarray = None) -> np.ndarray:
     """How many nonzero synapses a spike of each of the stage's input neurons drives: int64 [size, size, channels].
 
-    weights: int8 [k, k, channels / groups, groups * filters]. copies: int [output_size, output_size], how many neurons there
-    are for one at each output position; None: one each. Exact at borders, where fewer kernels see a neuron. An image's
-    SOPs are the sum of this over the neurons that spike.
+    weights: int8 [k, k, channels / groups, groups * filters]. copies: int [output_size, output_size], copies of a neuron at
+    each output position; None: one each. Exact at borders, where fewer kernels cover a neuron. An image's SOPs are the sum of
+    this over the neurons that spike.
     """
     held = np.ones(stage.map_shape[:2], int) if copies is None else copies
     by_channel = (weights != 0).reshape(weights.shape[:3] + (stage.groups, stage.filters)).sum(4)
@@ -31,14 +30,14 @@ def fan_out(weights: np.ndarray, stage: Stage, copies: np.ndarray = None) -> np.
 
 
 def fan_in(weights: np.ndarray) -> int:
-    """How many synapses a neuron of the stage has, those of weight zero and those that see padding included."""
+    """Synapses per neuron of the stage, including those with weight zero and those on padding."""
     return int(np.prod(weights.shape[:3]))
 
 
 def multiply_accumulates(weights: np.ndarray, stage: Stage) -> int:
     """Dense MACs of the stage for one image, by the usual formula: H' W' k k C / groups * groups * filters.
 
-    It counts the products with SAME's padding too, as a dense layer computes them, and all weights, zeros included.
+    As in a dense layer, products with SAME's padding and with zero weights count too.
     """
     return stage.output_size ** 2 * weights.size
 
