@@ -29,7 +29,7 @@ def test_lowering_the_rate_by_hand():
 
 def test_json(tmp_path):
     recipe = dataclasses.replace(recipes.digits("bwba"), activation="three-level", seed=7, limit_train=500, limit_test=400,
-                                 hold_out=100, precise_batch_norm=True, teacher={"file": "a/model.npz", "sha256": "1"},
+                                 hold_out=100, precise_batch_norm=True, teacher=({"file": "a/model.npz", "sha256": "1"},) * 2,
                                  architecture=random_architecture(0))
     recipe.save(tmp_path)
     assert card.load_recipe(tmp_path / "a checkpoint") == recipe
@@ -54,13 +54,16 @@ def test_initial_weights(tmp_path):
 
 
 def test_recipes_of_before_load(tmp_path):
-    """recipe.json as it was before it knew of initial weights, of a limit and of other networks than the paper's."""
+    """Without initial weights, limits and other networks than the paper's; later with one teacher where there may be several."""
     fields = {"variant": "bwba", "activation": "three-level", "dataset": "cifar10", "epochs": 2, "batch_size": 200,
               "learning_rate_steps": [[0, 0.01], [1, 0.0099]], "seed": 0}
     (tmp_path / "recipe.json").write_text(json.dumps(fields))
     assert card.load_recipe(tmp_path / "a checkpoint") == recipes.Recipe(
         **dict(fields, learning_rate_steps=((0, 0.01), (1, 0.0099))), initial_weights=None, limit_train=None, limit_test=None,
         hold_out=None, teacher=None, precise_batch_norm=False, architecture=PAPER)
+    teacher = {"file": "a/model.npz", "sha256": "1"}
+    (tmp_path / "recipe.json").write_text(json.dumps(dict(fields, teacher=teacher)))
+    assert card.load_recipe(tmp_path / "a checkpoint").teacher == (teacher,)
 
 
 def test_an_earlier_name_of_the_activation(tmp_path):
@@ -109,6 +112,7 @@ REFUSED = [
     ({"seed": True}, "seed True"), ({"seed": None}, "seed None"), ({"initial_weights": "model.npz"}, "initial_weights"),
     ({"initial_weights": {"file": 1, "sha256": "x"}}, "initial_weights"), ({"limit_train": True}, "limit_train True"),
     ({"hold_out": 0}, "hold_out 0"), ({"hold_out": 50001}, "hold_out 50001"), ({"teacher": "model.npz"}, "teacher"),
+    ({"teacher": [{"file": "model.npz"}]}, "teacher"), ({"teacher": 5}, "teacher"),
     ({"class_names": ["a"]}, "class_names .*10"), ({"class_names": tuple(range(10))}, "class_names"),
     ({"mirror": 1}, "mirror 1"), ({"mirror": "no"}, "mirror 'no'"), ({"data": "mine.npz"}, "data 'mine.npz'"),
     ({"data": {"path": "mine.npz"}}, "data "), ({"dataset": 3}, "dataset 3"),

@@ -267,6 +267,9 @@ def test_initial_weights(training_calls, finished_run, tmp_path):
     assert card.load_recipe(tmp_path / "run" / "a checkpoint") == recipe
     latent = checkpoint.read(run_folder.locate(finished_run), PAPER)
     assert list(initial) == list(latent) and all((initial[name] == latent[name]).all() for name in latent)
+    train("--output", tmp_path / "another", "--dataset", "digits", "--initial-weights", finished_run / "model.npz")
+    quantised, initial = npz.read_model(finished_run / "model.npz", PAPER), training_calls[1][4]
+    assert all(initial[name].dtype == np.float32 and (initial[name] == quantised[name]).all() for name in quantised)
 
 
 def test_a_network_of_ones_own(on_few_digits, finished_run, tmp_path, capsys):
@@ -363,7 +366,6 @@ def test_mistaken_initial_weights(finished_run, training_calls, tmp_path, capsys
         flags = ["--output", str(tmp_path / "run")] + [str(flag) for flag in flags]
         return fails(capsys, scripts.train, recipes.paper(variant), argv=flags)
     assert "twba, not bwba" in complaint("bwba", "--initial-weights", finished_run)
-    assert "holds quantised weights only" in complaint("twba", "--initial-weights", finished_run / "model.npz")
     assert "no such checkpoint" in complaint("twba", "--initial-weights", tmp_path / "nowhere")
     assert "--initial-weights begins a run" in complaint(
         "twba", "--resume", finished_run, "--initial-weights", finished_run)

@@ -80,8 +80,9 @@ def add_training_flags(parser: argparse.ArgumentParser, recipe: Recipe) -> None:
                       "after the last epoch; give it again when you change --epochs")
     parser.add_argument("--initial-weights", type=path, metavar="CHECKPOINT",
                         help="start a new run from the weights and batch norm of this checkpoint; Adam and the epochs start "
-                        "from zero. The variant must be the same. The activation may differ: a network with two levels "
-                        "learns faster from one with three")
+                        "from zero. A model.npz has quantised weights only; training then starts from these. The "
+                        "variant must be the same. The activation may differ: a network with two levels learns faster from "
+                        "one with three")
     parser.add_argument("--seed", type=natural, metavar="N",
                         help=f"seed of initial weights, order and augmentation (default: {recipe.seed})")
 

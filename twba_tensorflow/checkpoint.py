@@ -88,9 +88,9 @@ def read(source: Source, architecture: Architecture, allow_pickle: bool = False)
 
 
 def read_latent(path: Path, architecture: Architecture) -> Tuple[Dict[str, np.ndarray], str]:
-    """The model's latent variables, name -> array, of a training.npz or a TensorFlow checkpoint, and its data file's sha256.
+    """The model's variables to start training from, name -> array, and their file's sha256.
 
-    Raises UserError as read() does, and for a model.npz, which holds quantised weights.
+    path: a TensorFlow checkpoint, or an npz (npz.read_latent). Raises UserError as read() does.
     """
     if path.suffix == ".npz":
         return npz.read_latent(path, architecture)

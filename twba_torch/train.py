@@ -44,9 +44,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
                         metavar="CHECKPOINT",
                         help="continue from the output folder's training.npz, or from this one; python -m "
                         "twba_tensorflow.convert makes one from TensorFlow's checkpoints")
-    parser.add_argument("--teacher", type=str, metavar="MODEL", help="also learn from the logits of this network on the same "
-                        "distorted images: a released one (twba-published), a run's folder or an npz. Give it again with "
-                        "--resume")
+    parser.add_argument("--teacher", nargs="+", metavar="MODEL", help="also learn from the logits of this network on the same "
+                        "distorted images, or from the mean of several: a released one (twba-published), a run's folder or an "
+                        "npz. Give it again with --resume")
     parser.add_argument("--precise-batch-norm", action="store_true", default=None, help="after the last epoch, re-estimate "
                         "batch norm's statistics over all training images in one pass; otherwise they are those of about "
                         "the last ten batches")
@@ -76,7 +76,7 @@ def train(args: argparse.Namespace) -> None:
     if run.is_done:
         run.end_without_training(lambda recipe: training.complete(recipe, run.folder, run.start))  # type: ignore[arg-type]
         return
-    run.require_teacher()
+    run.require_teachers()
     data = run.load_data()
     with devices.prepared(args.device, args.threads) as device:
         if device.type == "cpu":
@@ -86,7 +86,7 @@ def train(args: argparse.Namespace) -> None:
 
 def _train_on(device: torch.device, run: TrainingRun, data: Dataset) -> None:
     args, recipe = run.args, run.recipe
-    trainer = training.Trainer(recipe, data, device, args.precision == "exact", not args.no_compile, run.teacher)
+    trainer = training.Trainer(recipe, data, device, args.precision == "exact", not args.no_compile, run.teachers)
     if run.start:
         variables.assign(npz.read_training(run.start, run.recipe.architecture), trainer.network, trainer.adam)
     elif run.initial:
@@ -107,7 +107,8 @@ def locate(source: str | Path) -> Path:
     path = Path(source)
     path = path / TRAINING_NAME if path.is_dir() else path
     there = path.suffix == ".npz" and path.exists()
-    epoch, tensorflow = npz.read_epoch(path) if there else 0, run_folder.newest_prefix(path.parent)
+    tensorflow = run_folder.newest_prefix(path.parent)
+    epoch = npz.read_epoch(path) if there and tensorflow else 0
     if tensorflow and (run_folder.epoch_of(tensorflow) or 0) > epoch:
         raise UserError(f"{path}: TensorFlow took this run to epoch {run_folder.epoch_of(tensorflow)}: convert its checkpoint "
                         f"to a training.npz with `.venv/bin/python -m twba_tensorflow.convert {path.parent}`")

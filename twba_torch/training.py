@@ -3,7 +3,7 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,12 @@ TEACHERS_SHARE = 0.5  # of the loss, if there is a teacher
 class Trainer:
     """A network, its Adam and its data on a device; one of several processes if torch.distributed is initialised.
 
-    compiled: fuse each step's operations with torch.compile. exact: see network.Network. teacher: the recipe's.
+    compiled: fuse each step's operations with torch.compile. exact: see network.Network. teachers: the recipe's.
     Raises UserError if there are more processes than images in an epoch's last batch or in the test.
     """
 
     def __init__(self, recipe: Recipe, dataset: Dataset, device: torch.device, exact: bool = True, compiled: bool = True,
-                 teacher: Model = None):
+                 teachers: Sequence[Model] = ()):
         self.recipe, self.device, self.flip, self.size = recipe, device, dataset.flip, recipe.architecture.image_size
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         if min(len(dataset.x_train) % recipe.batch_size or recipe.batch_size, len(dataset.x_test)) < self.world:
@@ -51,7 +51,7 @@ class Trainer:
         self.test = Images(dataset.x_test[self.rank::self.world], dataset.y_test[self.rank::self.world], device)
         self.network = Network(recipe.variant, recipe.architecture, recipe.activation, exact).to(device)
         variables.assign(variables.initial(recipe.seed, recipe.architecture), self.network)
-        self.teacher = self._fixed(teacher, exact) if teacher else None
+        self.teachers = [self._fixed(teacher, exact) for teacher in teachers]
         self.adam = Adam(self.network.parameters(), compiled)
         self.model = DistributedDataParallel(self.network) if self.world > 1 else self.network
         self.compiled = {function: self._compile(function) if compiled else function
@@ -91,9 +91,9 @@ class Trainer:
         x = augment(images, uniforms, self.flip, self.size)
         logits, _ = self.model(x)
         loss = F.cross_entropy(logits, labels, reduction="sum")
-        if self.teacher:
+        if self.teachers:
             with torch.no_grad():
-                teachers, _ = self.teacher(x)
+                teachers = torch.stack([teacher(x)[0] for teacher in self.teachers])
             loss = (1 - TEACHERS_SHARE) * loss + TEACHERS_SHARE * divergence(logits, teachers)
         return loss, torch.stack([loss.detach().double(), (logits.argmax(1) == labels).sum().double()])
 
@@ -214,11 +214,13 @@ class Trainer:
 
 
 def divergence(logits: Tensor, teachers: Tensor) -> Tensor:
-    """The summed Kullback-Leibler divergence between a teacher's softened classes and ours, times the temperature squared.
+    """The summed Kullback-Leibler divergence between teachers' mean softened classes and ours, times the temperature squared.
 
-    logits, teachers: [N, classes]. The factor keeps the gradient's scale. Source: Hinton, Vinyals and Dean, 2015, section 2.
+    logits: [N, classes]. teachers: [teachers, N, classes]. The factor keeps the gradient's scale.
+    Source: Hinton, Vinyals and Dean, 2015, section 2.
     """
-    ours, theirs = (F.log_softmax(x / TEMPERATURE, 1) for x in (logits, teachers))
+    ours, each = (F.log_softmax(x / TEMPERATURE, -1) for x in (logits, teachers))
+    theirs = each.logsumexp(0) - math.log(len(teachers))
     return TEMPERATURE ** 2 * F.kl_div(ours, theirs, reduction="sum", log_target=True)
 
 

@@ -167,28 +167,31 @@ def test_a_precise_run_in_pieces_is_the_whole_run(tmp_path, precise_run, few_dig
     assert_same_files(tmp_path / "training.npz", precise_run / "training.npz")
 
 
-def test_a_teachers_part_in_the_loss(finished_run, few_digits, short_recipe):
-    """Half the cross entropy, half the divergence from the teacher's softened classes; the teacher itself learns nothing."""
+@pytest.mark.parametrize("names", [["finished_run"], ["finished_run", "precise_run"]], ids=len)
+def test_teachers_part_in_the_loss(request, names, few_digits, short_recipe):
+    """Half the cross entropy, half the divergence from the teachers' mean softened classes; the teachers learn nothing."""
     torch.set_default_dtype(torch.float64)
-    model = open_model(finished_run / "model.npz")
-    trainer = Trainer(short_recipe, few_digits, CPU, exact=False, compiled=False, teacher=model)
+    models = [open_model(request.getfixturevalue(name) / "model.npz") for name in names]
+    trainer = Trainer(short_recipe, few_digits, CPU, exact=False, compiled=False, teachers=models)
     images, labels, uniforms = trainer.training.x[:50], trainer.training.y[:50], torch.full((50, 5), 0.4)
     loss, totals = trainer.training_step(images, uniforms, labels)
     loss.backward()
     with torch.no_grad():
         x = pipeline.augment(images, uniforms, few_digits.flip, PAPER.image_size)
-        logits, teachers = (network(x)[0].numpy() for network in (trainer.network, trainer.teacher))
-    softened = [np.exp(values / 2) / np.exp(values / 2).sum(1, keepdims=True) for values in (logits, teachers)]
-    divergence = (softened[1] * np.log(softened[1] / softened[0])).sum()
+        logits, *teachers = (network(x)[0].numpy() for network in (trainer.network, *trainer.teachers))
+    ours, *each = (np.exp(values / 2) / np.exp(values / 2).sum(1, keepdims=True) for values in (logits, *teachers))
+    theirs = np.mean(each, 0)
+    divergence = (theirs * np.log(theirs / ours)).sum()
     entropy = -np.log(np.exp(logits) / np.exp(logits).sum(1, keepdims=True))[range(50), labels].sum()
     assert loss.item() == pytest.approx(0.5 * entropy + 0.5 * 4 * divergence)
     assert totals[0] == loss.detach()
-    assert totals[1] == (logits.argmax(1) == labels.numpy()).sum() != (teachers.argmax(1) == labels.numpy()).sum()
-    assert all(parameter.grad is None for parameter in trainer.teacher.parameters())
+    assert totals[1] == (logits.argmax(1) == labels.numpy()).sum() != (theirs.argmax(1) == labels.numpy()).sum()
+    assert all(parameter.grad is None for teacher in trainer.teachers for parameter in teacher.parameters())
     assert all(parameter.grad is not None for parameter in trainer.network.parameters())
-    expected = variables.quantised(trainer.teacher)
-    for name, value in npz.read_model(finished_run / "model.npz", PAPER).items():
-        np.testing.assert_array_equal(expected[name], value, name)
+    for teacher, model in zip(trainer.teachers, models):
+        found = variables.quantised(teacher)
+        for name, value in model.values.items():
+            np.testing.assert_array_equal(found[name], value, name)
 
 
 def test_learning(few_digits, short_recipe):
@@ -294,18 +297,23 @@ def test_a_run_goes_back_and_forth_between_the_frameworks(tmp_path, finished_run
     assert "test accuracy %.2f%%" % (100 * recorded["test_accuracy"]) in report
 
 
-def test_a_run_begins_with_the_weights_it_is_given(tmp_path, finished_run, on_few_digits):
-    """At a rate too small to move a weight, the new run ends with the old one's kernels. Adam begins anew."""
+@pytest.mark.parametrize("file", ["training.npz", "model.npz"])
+def test_a_run_begins_with_the_weights_it_is_given(tmp_path, finished_run, on_few_digits, file):
+    """At a rate too small to move a weight, the new run ends with the old one's kernels. Adam begins anew.
+
+    A model.npz has quantised weights alone.
+    """
     train_here(tmp_path / "run", "--dataset", "digits", "--epochs", "1", "--learning-rate", "1e-30", "--activation",
-               "three-level", "--initial-weights", str(finished_run))
-    before, after = (npz.read_training(folder / "training.npz", PAPER) for folder in (finished_run, tmp_path / "run"))
+               "three-level", "--initial-weights", str(finished_run / file))
+    read = npz.read_training if file == "training.npz" else npz.read_model
+    before, after = read(finished_run / file, PAPER), npz.read_training(tmp_path / "run" / "training.npz", PAPER)
     for name in (name for name in before if name.endswith(("/kernel", "/W_conv2d", "/W", "/gamma"))):
-        np.testing.assert_array_equal(after[name], before[name], name)
+        np.testing.assert_allclose(after[name], before[name], rtol=0, atol=1e-29, err_msg=name)
     assert after["beta1_power"] == pytest.approx(0.9 ** 4)  # three steps, and the one that TensorFlow is ahead
     assert not (after["model/bn8/moving_mean"] == before["model/bn8/moving_mean"]).all()
-    digest = hashlib.sha256((finished_run / "training.npz").read_bytes()).hexdigest()
+    digest = hashlib.sha256((finished_run / file).read_bytes()).hexdigest()
     assert json.loads((tmp_path / "run" / "model.json").read_text())["recipe"]["initial_weights"] == {
-        "file": "%s/training.npz" % finished_run.name, "sha256": digest}
+        "file": f"{finished_run.name}/{file}", "sha256": digest}
 
 
 def test_a_network_of_ones_own(tmp_path, finished_run, on_few_digits):
@@ -333,7 +341,6 @@ def test_mistaken_initial_weights(tmp_path, finished_run):
     def mistake(*flags):
         return complaint(*arguments(tmp_path / "run", *map(str, flags)))
     assert "twba, not bwba" in mistake("--variant", "bwba", "--initial-weights", finished_run)
-    assert "holds quantised weights only" in mistake("--initial-weights", finished_run / "model.npz")
     assert "nowhere: " in mistake("--initial-weights", tmp_path / "nowhere")
     assert "--initial-weights begins a run" in mistake("--resume", finished_run, "--initial-weights", finished_run)
     assert not (tmp_path / "run").exists()
@@ -471,20 +478,23 @@ def test_limits(without_arithmetic, tmp_path, capsys):
     assert (recorded["limit_train"], recorded["limit_test"]) == (60, 7)
 
 
-def test_a_run_with_a_teacher(without_arithmetic, finished_run, precise_run, tmp_path):
-    """The card names the teacher; a run that goes on must be given the same one again."""
-    folder = tmp_path / "run"
-    without_arithmetic(folder, "--epochs", "1", "--teacher", str(finished_run))
-    digest = hashlib.sha256((finished_run / "model.npz").read_bytes()).hexdigest()
-    teacher = {"file": f"{finished_run.name}/model.npz", "sha256": digest}
-    assert card.read(folder / "model.npz")["recipe"]["teacher"] == teacher
-    for flags, line in (((), f"({finished_run.name}/model.npz): name it with --teacher"),
-                        (("--teacher", str(precise_run)), f"error: {precise_run}/model.npz: is not the teacher")):
+def test_a_run_with_teachers(without_arithmetic, finished_run, precise_run, tmp_path):
+    """The card names the teachers; a run that goes on must be given the same ones again."""
+    folder, models = tmp_path / "run", [finished_run / "model.npz", precise_run / "model.npz"]
+    both = ["--teacher", *map(str, models)]
+    without_arithmetic(folder, "--epochs", "1", *both)
+    teachers = [{"file": f"{model.parent.name}/model.npz", "sha256": hashlib.sha256(model.read_bytes()).hexdigest()}
+                for model in models]
+    assert card.read(folder / "model.npz")["recipe"]["teacher"] == teachers
+    first, second = (teacher["file"] for teacher in teachers)
+    for flags, line in (((), f"({first}, {second}): name it with --teacher"),
+                        (both[:2], f"error: {folder}/training.npz: had {first}, {second} as --teacher, not {first}: "),
+                        ([both[0], *both[:0:-1]], f"had {first}, {second} as --teacher, not {second}, {first}: ")):
         with pytest.raises(SystemExit, match=re.escape(line)):
             without_arithmetic(folder, "--resume", "--epochs", "2", *flags)
-    without_arithmetic(folder, "--resume", "--epochs", "2", "--teacher", str(finished_run))
-    assert card.read(folder / "model.npz")["recipe"]["teacher"] == teacher
-    with pytest.raises(SystemExit, match="is not the teacher"):
+    without_arithmetic(folder, "--resume", "--epochs", "2", *both)
+    assert card.read(folder / "model.npz")["recipe"]["teacher"] == teachers
+    with pytest.raises(SystemExit, match="had none as --teacher"):
         without_arithmetic(precise_run, "--resume", "--epochs", "3", "--teacher", str(finished_run))
     with pytest.raises(SystemExit, match="nothing: no such model"):
         without_arithmetic(tmp_path / "new", "--teacher", str(tmp_path / "nothing"))

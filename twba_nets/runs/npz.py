@@ -63,13 +63,16 @@ def read_training(source: Source, architecture: Architecture) -> Dict[str, np.nd
 
 @reads
 def read_latent(path: Path, architecture: Architecture) -> Tuple[Dict[str, np.ndarray], str]:
-    """The model's latent variables, name -> array, of a training.npz, and the file's sha256.
+    """The model's variables to start training from, name -> float array, and the file's sha256.
 
-    Raises UserError as read_training does.
+    They are a training.npz's latent variables. A model.npz has none: its quantised weights take their place.
+    Raises UserError as read_training and read_model do.
     """
     content = read_npz(path, REMEDY)
-    values = read_training(content, architecture)
-    return {name: values[name] for name in architecture.variable_shapes}, sha256(content)
+    with _open(content) as archive:
+        read = read_training if "epoch" in archive.names else read_model
+    values = read(content, architecture)
+    return {name: values[name].astype(np.float32) for name in architecture.variable_shapes}, sha256(content)
 
 
 @reads

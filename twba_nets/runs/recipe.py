@@ -1,7 +1,7 @@
 """The training recipe, in one object."""
 import dataclasses
 from pathlib import Path
-from typing import Any, Dict, Optional, Set, Tuple
+from typing import Any, Dict, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -42,9 +42,9 @@ class Recipe:
     dataset: a name of datasets.NAMES, or the name of your own data. data: None, or of your own data {"path": where they were,
     "sha256": their digest}. class_names: of the labels 0, 1, ...; None: those of the named data set.
 
-    Only PyTorch's trainer has the following. teacher: None, else a checkpoint, as in initial_weights; the network learns from
-    its logits and from the labels (Hinton, Vinyals and Dean, 2015). precise_batch_norm: whether batch norm's statistics are
-    re-estimated over all training images after the last epoch (Wu and Johnson, 2021, section 3).
+    Only PyTorch's trainer has the following. teacher: None, else checkpoints, each as in initial_weights; the network learns
+    from their mean softened classes and from the labels (Hinton, Vinyals and Dean, 2015). precise_batch_norm: whether batch
+    norm's statistics are re-estimated over all training images after the last epoch (Wu and Johnson, 2021, section 3).
 
     Raises UserError, naming the field, if a value is invalid.
     """
@@ -59,7 +59,7 @@ class Recipe:
     limit_train: Optional[int] = None
     limit_test: Optional[int] = None
     hold_out: Optional[int] = None
-    teacher: Optional[Dict[str, str]] = None
+    teacher: Optional[Tuple[Dict[str, str], ...]] = None
     precise_batch_norm: bool = False
     architecture: Architecture = PAPER
     data: Optional[Dict[str, str]] = None
@@ -71,6 +71,10 @@ class Recipe:
         # JSON has lists in place of tuples
         object.__setattr__(self, "learning_rate_steps", tuple(sorted((epoch, rate) for epoch, rate in
                                                                      self.learning_rate_steps)))
+        if isinstance(self.teacher, dict):  # older files have one
+            object.__setattr__(self, "teacher", [self.teacher])
+        if isinstance(self.teacher, list):
+            object.__setattr__(self, "teacher", tuple(self.teacher))
         if self.class_names is not None:
             object.__setattr__(self, "class_names", tuple(self.class_names))
         self._check()
@@ -94,10 +98,11 @@ class Recipe:
         if not isinstance(self.precise_batch_norm, bool):
             raise UserError(f"precise_batch_norm {self.precise_batch_norm!r} is neither true nor false")
         self._check_rates()
-        for name in ("initial_weights", "teacher"):
-            source = getattr(self, name)
-            if source is not None and not _is_record(source, {"file", "sha256"}):
-                raise UserError(f"{name} {source!r} is not {{file, sha256}}")
+        teachers = self.teacher if isinstance(self.teacher, tuple) else (self.teacher,)
+        for name, sources in (("initial_weights", (self.initial_weights,)), ("teacher", teachers)):
+            for source in sources:
+                if source is not None and not _is_record(source, {"file", "sha256"}):
+                    raise UserError(f"{name} {source!r} is not {{file, sha256}}")
 
     def _check_data(self) -> None:
         if not isinstance(self.dataset, str) or self.data is None and self.dataset not in NAMES:
@@ -195,9 +200,9 @@ class Recipe:
         """
         return dataclasses.replace(self, initial_weights=_source(path, sha256))
 
-    def with_teacher(self, path: Path, sha256: str) -> "Recipe":
-        """The same recipe with the teacher in this npz. sha256: of the bytes that it was read from."""
-        return dataclasses.replace(self, teacher=_source(path, sha256))
+    def with_teachers(self, read: Sequence[Tuple[Path, str]]) -> "Recipe":
+        """The same recipe with the teachers in these npz. read: each one's path and the sha256 of the bytes read from it."""
+        return dataclasses.replace(self, teacher=tuple(_source(path, sha256) for path, sha256 in read))
 
     def _from_epoch(self, epoch: int, steps: Tuple) -> "Recipe":
         past = tuple(step for step in self.learning_rate_steps if step[0] < epoch)

@@ -11,7 +11,7 @@ import argparse
 import contextlib
 import dataclasses
 from pathlib import Path
-from typing import Callable, Iterator, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from twba_nets import datasets
 from twba_nets.runs import card, journal, npz, provenance, recipe as recipes, run_folder
@@ -20,6 +20,7 @@ from twba_nets.system.arrays import Arrays, read_npz
 from twba_nets.datasets.dataset import Dataset
 from twba_nets.network.architecture import Architecture
 from twba_nets.system.errors import UserError
+from twba_nets.system.files import Content
 from twba_nets.runs.model import Model, open_model, require_activation, require_same
 from twba_nets.runs.recipe import Recipe
 
@@ -39,8 +40,8 @@ class TrainingRun:
     """A run, made from the flags that both trainers share.
 
     folder: the run's. start: the checkpoint that it continues from, or None. first_epoch: the first to train, counted from 0.
-    initial: the variables of the checkpoint that --initial-weights names, name -> array, or None. teacher: the model that
-    --teacher names, or None. recipe: the run's. chief: whether this process, of several, writes and prints.
+    initial: the variables of the checkpoint that --initial-weights names, name -> array, or None. teachers: the models
+    that --teacher names. recipe: the run's. chief: whether this process, of several, writes and prints.
     """
 
     def __init__(self, recipe: Recipe, args: argparse.Namespace, read_latent: Callable[[Path, Architecture], Tuple[Arrays, str]],
@@ -60,7 +61,7 @@ class TrainingRun:
         if weights:
             self.initial, sha256 = read_latent(weights, self.recipe.architecture)
             self.recipe = self.recipe.with_initial_weights(weights, sha256)
-        self.teacher = self._open_teacher()
+        self.teachers = self._open_teachers()
         journal.read_log(self.folder)  # finds damage before training
         for folder in (self.folder, self.start.parent if self.start else self.folder):
             provenance.read(folder)
@@ -98,20 +99,27 @@ class TrainingRun:
                   f"{self.args.initial_epoch} (--initial-epoch)")
         return self.args.initial_epoch
 
-    def _open_teacher(self) -> Optional[Model]:
-        """The model that --teacher names, a flag of PyTorch's trainer, or None. Adds it to the recipe.
+    def _open_teachers(self) -> List[Model]:
+        """The models that --teacher names, a flag of PyTorch's trainer. Adds them to the recipe.
 
-        Raises UserError if a resumed run had another teacher, or if it does not fit the network.
+        Raises UserError if a resumed run had other teachers, or if one does not fit the network.
         """
-        named, stored = getattr(self.args, "teacher", None), self.recipe.teacher
+        named, stored = getattr(self.args, "teacher", None) or [], self.recipe.teacher
         if not named:
-            return None
-        content = read_npz(run_folder.locate_npz(places.model(named)), npz.REMEDY)
-        sha256 = files.sha256(content)
-        self.recipe = self.recipe.with_teacher(content.path, sha256)
-        if self.start and (stored or {}).get("sha256") != sha256:
-            raise UserError(f"{content.path}: is not the teacher of the resumed run, {self.start}: name the same one, or "
-                            "start another run")
+            return []
+        contents = [read_npz(run_folder.locate_npz(places.model(name)), npz.REMEDY) for name in named]
+        self.recipe = self.recipe.with_teachers([(content.path, files.sha256(content)) for content in contents])
+        if self.start:
+            self._require_same_teachers(stored or ())
+        return [self._teacher(content) for content in contents]
+
+    def _require_same_teachers(self, stored: Sequence[Dict[str, str]]) -> None:
+        named = self.recipe.teacher or ()
+        if [record["sha256"] for record in named] != [record["sha256"] for record in stored]:
+            raise UserError(f"{self.start}: had {_files(stored) or 'none'} as --teacher, not {_files(named)}: name the same, in "
+                            "this order, or start another run")
+
+    def _teacher(self, content: Content) -> Model:
         model = open_model(content)
         for name in ("image_size", "channels", "classes"):
             theirs, ours = (getattr(recipe.architecture, name) for recipe in (model.about, self.recipe))
@@ -120,10 +128,10 @@ class TrainingRun:
                                 "name another")
         return model
 
-    def require_teacher(self) -> None:
-        """Raise UserError if the recipe has a teacher and the command line names none."""
-        if self.recipe.teacher and not self.teacher:
-            raise UserError(f"{self.start}: learns from a teacher ({self.recipe.teacher['file']}): name it with --teacher")
+    def require_teachers(self) -> None:
+        """Raise UserError if the recipe has teachers and the command line names none."""
+        if self.recipe.teacher and not self.teachers:
+            raise UserError(f"{self.start}: learns from a teacher ({_files(self.recipe.teacher)}): name it with --teacher")
 
     @property
     def is_done(self) -> bool:
@@ -190,6 +198,10 @@ class TrainingRun:
             provenance.carry(self.start.parent, self.folder, self.first_epoch)
         print(f"{self.folder}: {recipe.title}, now epochs {self.first_epoch + 1} to {recipe.epochs}, batch size "
               f"{recipe.batch_size}, seed {recipe.seed}" + "".join(f", {detail}" for detail in details), flush=True)
+
+
+def _files(records: Sequence[Dict[str, str]]) -> str:
+    return ", ".join(record["file"] for record in records)
 
 
 def epochs_done(path: Optional[Path], epochs: int, recipe: Recipe) -> str:
