@@ -25,13 +25,14 @@ class Ternarise(_Quantiser):
     """sign(sign(W + t) + sign(W - t)), t = 0.7 mean|W| of each group's tensor; dW = 2 g.
 
     W: [groups, ...] -> the same shape, values in {-1, 0, 1}. Each sign passes the gradient unchanged.
-    Source: the published code's binary.py.
+    Source: the published code's binary.py. The mean is float64's, so that t does not depend on the order of the sum: the
+    compiled network and the saved one have the same weights.
     """
 
     @staticmethod
     def forward(weights):
-        groups = weights.flatten(1)
-        threshold = (TERNARY_FACTOR * groups.abs().mean(1)).view(-1, *[1] * (weights.dim() - 1))
+        mean = weights.flatten(1).abs().mean(1, dtype=torch.float64)
+        threshold = (TERNARY_FACTOR * mean).to(weights.dtype).view(-1, *[1] * (weights.dim() - 1))
         return torch.sign(torch.sign(weights + threshold) + torch.sign(weights - threshold))
 
     @staticmethod

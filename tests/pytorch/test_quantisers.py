@@ -1,6 +1,7 @@
 """PyTorch's quantisers beyond what the proof compares with TensorFlow."""
 import json
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -35,6 +36,21 @@ def test_the_registrys_levels():
 def test_the_earlier_name_of_three_levels():
     assert Spike("published").activation == "three-level"
     assert torch.equal(Spike("published")(torch.tensor([-1.0, 0, 1])), torch.tensor([0, 0.5, 1]))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_weights_next_to_the_threshold(seed):
+    """They do not depend on the order of the weights: the trainer's layout, the file's and NumPy's give the same ones."""
+    generator = np.random.RandomState(seed)
+    weights = generator.normal(0, 2, 50000).astype(np.float32)
+    for _ in range(9):  # these four move their mean
+        threshold = np.float32(0.7 * np.abs(weights.astype(np.float64)).mean())
+        below = np.nextafter(threshold, np.float32(0))
+        weights[:4] = threshold, below, -threshold, -below
+    assert registry.ternarise(weights)[:4].tolist() == [1, 0, -1, 0]
+    for order in (np.arange(len(weights)), *(generator.permutation(len(weights)) for _ in range(4))):
+        found = WEIGHTS["twba"].apply(torch.from_numpy(weights[order])[None])[0].numpy()
+        np.testing.assert_array_equal(found, registry.ternarise(weights)[order])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -12,7 +12,8 @@ def ternarise(weights: np.ndarray) -> np.ndarray:
 
     Ternary weights are unchanged. Source: the published code's binary.py.
     """
-    threshold = TERNARY_FACTOR * np.abs(weights.astype(np.float64)).mean()
+    weights = weights.astype(np.result_type(weights, np.float32))
+    threshold = (TERNARY_FACTOR * np.abs(weights.astype(np.float64)).mean()).astype(weights.dtype)
     return np.sign(np.sign(weights + threshold) + np.sign(weights - threshold)).astype(np.int8)
 
 
