@@ -38,6 +38,7 @@ def text(name: str) -> str:
     versions = dict.fromkeys(f"{written} {version[name]}" for version in found
                              for name, written in (("torch", "PyTorch"), ("tensorflow", "TensorFlow")) if name in version)
     is_papers = dict(recipe.to_json(), seed=0) == recipes.Recipe(recipe.variant, recipe.activation).to_json()
+    released = {card.read(path_of(other).parent / "model.npz")["sha256"]: f"`{other}`" for other in places.RELEASED}
     template = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True).from_string(
         (ROOT / "docs" / "model_card.j2").read_text(encoding="utf-8"))
     return template.render(
@@ -45,6 +46,7 @@ def text(name: str) -> str:
         levels={"weights": levels, "activations": ACTIVATIONS[recipe.activation]}, versions=", ".join(versions),
         minutes=tables._minutes(recorded), devices=tables._devices(recorded), commits=tables._commits(recorded),
         percent=tables._percent, reported=recipe.reported, zeros=tables._zeros(model), is_papers_recipe=is_papers,
+        teachers=[released[teacher["sha256"]] for teacher in recipe.teacher or ()],
         standard_error=100 * (figures["accuracy"] * (1 - figures["accuracy"]) / figures["images"]) ** 0.5,
         up="../" * len(Path(folder).parts))
 

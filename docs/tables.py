@@ -21,7 +21,6 @@ from twba_nets.system import places
 from twba_nets.runs.recipe import REPORTED
 
 PAGES = [ROOT / "README.md", ROOT / "REPRODUCTION.md", *sorted((ROOT / "docs").glob("*.md"))]
-RUNS = [*places.RELEASED.values(), "TWBA/scratch"]  # the last is kept for comparison, not released by name
 SIDES = {"engine": "engine", "engine_avx2": "engine, built for AVX2", "onnxruntime": "ONNX Runtime",
          "openvino": "OpenVINO, float32", "openvino_bf16": "OpenVINO, its default (bfloat16)",
          "litert": "LiteRT (XNNPACK, int8)", "pytorch": "PyTorch, plain", "pytorch_int8": "PyTorch, our int8",
@@ -50,8 +49,7 @@ def results() -> str:
         rows.append([recipe["variant"].upper(), activation + ": {0, 1/2, 1}" * halves, _percent(reported),
                      f"**{_percent(figures['accuracy'])}**", _gap(figures["accuracy"] - reported),
                      f"{figures['total']['spikes_mean']:,.0f}" + " (halves added)" * halves, _zeros(ROOT / folder / "model.npz"),
-                     f"{recorded['epochs']} epochs{' from three levels' * bool(recipe.get('initial_weights'))}, "
-                     f"{_minutes(recorded)} on {_devices(recorded)}",
+                     f"{recorded['epochs']} epochs{_origin(recipe)}, {_minutes(recorded)} on {_devices(recorded)}",
                      f"[`{folder}/model.npz`]({folder}/model.npz)"])
     return _table(rows)
 
@@ -60,7 +58,7 @@ def runs() -> str:
     """The recorded runs, and the accuracy of their last epoch's weights by three implementations."""
     rows = [["network", "reported", "PyTorch, `log.csv`", "TensorFlow 1.15, `spikes.json`", "engine, `report.json`", "epochs",
              "training", "commit", "finished"]]
-    for folder, recorded, log in _kept(RUNS):
+    for folder, recorded, log in _kept(places.RELEASED.values()):
         variant, activation = recorded["recipe"]["variant"], quantisers.canonical(recorded["recipe"]["activation"])
         by_tensorflow = _percent(_json(f"{folder}/spikes.json")["accuracy"])
         by_engine = "" if quantisers.is_binary(activation) else "refused"  # empty if there is no report
@@ -74,9 +72,9 @@ def runs() -> str:
 
 def along_the_way() -> str:
     """Training and test accuracy of the recorded runs after some epochs."""
-    epochs = [1, 5, 10, 20, 30, 40, 60, 80, 90, 100]
+    epochs = [1, 5, 10, 20, 40, 60, 80, 100, 200, 300, 400, 500, 600]
     rows = [["after epoch", *map(str, epochs)]]
-    for folder, _, log in _kept(RUNS):
+    for folder, _, log in _kept(places.RELEASED.values()):
         for kind in ("train", "test"):
             reached = [_percent(float(log[epoch - 1][f"{kind}_accuracy"])) for epoch in epochs if epoch <= len(log)]
             rows.append([f"`{folder}/`, {kind}", *reached, *[""] * (len(epochs) - len(reached))])
@@ -87,6 +85,12 @@ def _kept(folders: Iterable[str]) -> Iterator[Tuple[str, dict, List[Dict[str, st
     """For the run in each folder: the folder, its card, the rows of its log."""
     for folder in folders:
         yield folder, card.read(ROOT / folder / "model.npz"), journal.read_log(ROOT / folder)
+
+
+def _origin(recipe: dict) -> str:
+    """The network that training began with, by its run's name, and whether others taught."""
+    begun = recipe.get("initial_weights")
+    return (f" from {Path(begun['file']).parent.name}" if begun else "") + (" with two teachers" if recipe.get("teacher") else "")
 
 
 def _minutes(recorded: dict) -> str:

@@ -9,7 +9,8 @@ HOME = _PACKAGE.parent if IS_CHECKOUT else Path()
 # a wheel holds the released models and the tables of networks inside the package
 _RELEASED = _PACKAGE.parent if IS_CHECKOUT else _PACKAGE / "released"
 NETWORKS = (_PACKAGE.parent if IS_CHECKOUT else _PACKAGE) / "networks"  # tables of networks, in TOML
-RELEASED = {"twba": "TWBA", "bwba": "BWBA", "twba-published": "TWBA/published", "bwba-published": "BWBA/published"}
+RELEASED = {"twba": "TWBA", "bwba": "BWBA", "twba-paper": "TWBA/paper", "twba-published": "TWBA/published",
+            "bwba-published": "BWBA/published"}
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"  # of PyTorch, without CUDA's libraries
 
 
