@@ -309,6 +309,14 @@ def test_names_and_paths(tmp_path, monkeypatch):
     assert not twba_chip.load(tmp_path / "bwba").network.arrays["cnn1/weights"].all()
 
 
+def test_a_network_that_does_not_say_what_it_was_trained_on(tmp_path):
+    """As one made of layers of one's own."""
+    spiking_file.write(tmp_path / "net.npz", random_network(dataset=""))
+    for command, out in ((evaluate.main, ()), (report.main, (tmp_path / "report",))):
+        line = command_error(command, tmp_path / "net.npz", *out)
+        assert line.startswith(f"{tmp_path / 'net.npz'}: does not say what it was trained on") and "--data" in line
+
+
 def test_files_that_are_not_overwritten(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     assert "holds something else: name another file" in command_error(export.main, "twba", tmp_path / "notes.txt")

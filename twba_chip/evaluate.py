@@ -11,7 +11,7 @@ from typing import Callable, Sequence
 from twba_chip import engine
 from twba_chip.spiking import opening as exported
 from twba_chip.spiking.file import SpikingNetwork
-from twba_nets import command_line, datasets
+from twba_nets import command_line
 from twba_nets.network import quantisers
 from twba_nets.runs import spike_statistics
 from twba_nets.system import places
@@ -40,7 +40,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         by, evaluate = "the engine", functools.partial(engine.evaluate, exported.fold(network))
     else:
         by, evaluate = "PyTorch", functools.partial(exported.pytorch(network).evaluate, network)
-    data = datasets.load(args.data or args.dataset or about.data, about.architecture, args.data_dir)
+    data = command_line.load_data(args, about, args.network)
     result = evaluate(data.x_test[:args.limit], data.y_test[:args.limit], args.threads)
     summary = spike_statistics.summarise(result, about.architecture, args.batch_size)
     spike_statistics.report(summary, args.network, about.variant, about.activation, data.name, by, args.json)

@@ -8,8 +8,10 @@ from typing import Iterable, Tuple, Union
 from twba_nets import datasets
 from twba_nets.network import architecture, quantisers
 from twba_nets.runs import provenance, recipe as recipes
+from twba_nets.runs.about import About
 from twba_nets.system import places
 from twba_nets.datasets.cifar10 import ENVIRONMENT_VARIABLE
+from twba_nets.datasets.dataset import Dataset
 from twba_nets.system.errors import UserError
 from twba_nets.system.files import read_json
 from twba_nets.runs.recipe import Recipe
@@ -193,6 +195,14 @@ def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=images_of_a_batch, default=200, metavar="N",
                         help="images per batch (default: 200)")
     parser.add_argument("--json", type=path, metavar="FILE", help="also write all figures to this file")
+
+
+def load_data(args: argparse.Namespace, about: About, network: Union[str, Path]) -> Dataset:
+    """The data that --data or --dataset names, else those that the network was trained on. network: its name, for the error."""
+    source = args.data or args.dataset or about.data
+    if not source:
+        raise UserError(f"{network}: does not say what it was trained on: name its data with --data or --dataset")
+    return datasets.load(source, about.architecture, args.data_dir)
 
 
 def add_network(parser: argparse.ArgumentParser, names: Iterable[str] = tuple(quantisers.WEIGHTS), **options) -> None:

@@ -4,7 +4,7 @@ from typing import Optional, Sequence, Union
 
 import numpy as np
 
-from twba_nets import command_line, datasets
+from twba_nets import command_line
 from twba_nets.runs import spike_statistics
 from twba_nets.system import interrupts, places
 from twba_nets.system.errors import UserError
@@ -57,7 +57,7 @@ def _count_spikes(variant: str, args: argparse.Namespace) -> None:
     if args.json:
         command_line.check_figures(args.json)
     model = open_model(places.model(args.checkpoint), variant, args.activation, args.allow_pickle, checkpoint.read)
-    data = datasets.load(args.data or args.dataset or model.about.data, model.about.architecture, args.data_dir)
+    data = command_line.load_data(args, model.about, model.path)
     result = _evaluate(model, data.x_test[:args.limit], data.y_test[:args.limit], args)
     summary = spike_statistics.summarise(result, model.about.architecture, args.batch_size)
     by = "the engine" if args.engine else "TensorFlow"

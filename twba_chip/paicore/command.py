@@ -15,7 +15,7 @@ from twba_chip.paicore import check, frames as fr, tiles
 from twba_chip.paicore.placement import BITS, CORE, OFFLINE_CORES, Block, place
 from twba_chip.spiking import opening, reference
 from twba_chip.spiking.file import SpikingNetwork
-from twba_nets import __version__, command_line, datasets
+from twba_nets import __version__, command_line
 from twba_nets.network.architecture import Stage
 from twba_nets.system.errors import UserError
 from twba_nets.system.files import atomic_write, make_folder, write_json, write_npz
@@ -64,7 +64,7 @@ def _inputs(args: argparse.Namespace, network: SpikingNetwork) -> Tuple[np.ndarr
     """Input spikes bool [N, H, W, C], and the name of their source."""
     if not args.check:
         return check.random_spikes(network, RANDOM), "random spikes"
-    data = datasets.load(args.data or args.dataset or opening.about(network).data, network.architecture, args.data_dir)
+    data = command_line.load_data(args, opening.about(network), args.network)
     images = data.x_test[:args.check]
     batches = [images[start:start + check.BATCH] for start in range(0, len(images), check.BATCH)]  # the float maps are large
     spikes = [reference.encode(network, reference.central_crop(batch, network.architecture)) for batch in batches]

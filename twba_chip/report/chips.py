@@ -47,7 +47,7 @@ class Chip(NamedTuple):
     layers: Tuple[Tuple[int, int], ...] = ()
 
     @property
-    def synapses_a_weight(self) -> int:
+    def synapses_per_weight(self) -> int:
         return 2 if self.weight_bits == 1 else 1
 
     @property
@@ -55,7 +55,7 @@ class Chip(NamedTuple):
         """A core in units of whole weights; None if it is not known."""
         if not self.axons or not self.neurons:
             return None
-        return crossbars.Core(self.axons // self.synapses_a_weight, self.neurons, self.core_weights)
+        return crossbars.Core(self.axons // self.synapses_per_weight, self.neurons, self.core_weights)
 
 
 PAICORE = Chip(
@@ -74,8 +74,8 @@ CHIPS = {
         source="Merolla et al., Science 2014: binary synapses, a weight for each type of axon"),
     "loihi": Chip(
         "Loihi", 4096, 1024, 128, weight_bits=9, picojoule_per_sop=23.6, core_weights=(1 << 20) // WEIGHT_BITS,
-        source="cores, weights of 1 to 9 bits, energy (the least): Davies et al., IEEE Micro 2018; axons, 128 KiB of synapses a "
-        "core: nengo-loihi"),
+        source="cores, weights of 1 to 9 bits, energy (the least): Davies et al., IEEE Micro 2018; axons, 128 KiB of synapses "
+        "per core: nengo-loihi"),
     "loihi2": Chip(
         "Loihi 2", cores=128, weight_bits=8, all_neurons=1000000, all_synapses=120000000,
         source="Intel's technology brief, 2021: 128 cores, 1 million neurons, 120 million synapses; weights: Lava. Not found: a "
@@ -152,17 +152,17 @@ def _fit_paicore(hidden: Sequence[Stage]) -> Fit:
 
 
 def _beyond_axons(chip: Chip, hidden: Sequence[Stage]) -> List[str]:
-    widest, each = max(hidden, key=lambda stage: stage.fan_in), chip.synapses_a_weight
+    widest, each = max(hidden, key=lambda stage: stage.fan_in), chip.synapses_per_weight
     if not chip.axons or widest.fan_in * each <= chip.axons:
         return []
-    two = " (two an input, since a synapse has one bit)" if each > 1 else ""
+    two = " (two per input, since a synapse has one bit)" if each > 1 else ""
     return [f"a neuron of {widest.conv} takes {widest.fan_in * each:,} axons{two}, and a core has {chip.axons:,}: it would need "
             "partial sums"]
 
 
 def _beyond_totals(chip: Chip, hidden: Sequence[Stage]) -> List[str]:
     neurons = sum(int(np.prod(stage.map_shape)) for stage in hidden)
-    synapses = chip.synapses_a_weight * sum(int(np.prod(stage.map_shape)) * stage.fan_in for stage in hidden)
+    synapses = chip.synapses_per_weight * sum(int(np.prod(stage.map_shape)) * stage.fan_in for stage in hidden)
     return _exceeded(("neurons", neurons, chip.all_neurons), ("synapses", synapses, chip.all_synapses))
 
 

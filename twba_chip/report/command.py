@@ -12,7 +12,7 @@ from typing import Dict, Sequence
 from twba_chip.report import chips, cores, energy, examples, measurement, page, robustness, tables
 from twba_chip.report.chips import CHIPS, Chip
 from twba_chip.spiking import opening
-from twba_nets import command_line, datasets
+from twba_nets import command_line
 from twba_nets.network.architecture import Architecture
 from twba_nets.system import interrupts
 from twba_nets.system.errors import UserError
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] = None) -> None:
         fits = {name: chips.fit(chip, network.architecture.hidden) for name, chip in known.items()}
         make_folder(args.out)
         about = opening.about(network)
-        data = datasets.load(args.data or args.dataset or about.data, network.architecture, args.data_dir)
+        data = command_line.load_data(args, about, args.network)
         images, labels = data.x_test[:args.limit], data.y_test[:args.limit]
         if len(images) > FEW:
             print(f"{len(images):,} test images take half a minute; {FIRST_LOOK} gives a first look", file=sys.stderr)

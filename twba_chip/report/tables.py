@@ -44,7 +44,7 @@ def text(report: dict) -> str:
         "computes off chip and does not count.",
         "nonzero: a neuron's synapses whose weight is not 0 (mean). SOPs: at the map's own synapses.",
         f"cores: {core(report)}. parts above 1: the fan-in exceeds a core, and the chip has to add as many partial sums.",
-        f"energy an image, arithmetic alone: SOPs {_energies(energy['sops'])}; dense MACs {_energies(energy['macs'])}", ""]
+        f"energy per image, arithmetic alone: SOPs {_energies(energy['sops'])}; dense MACs {_energies(energy['macs'])}", ""]
     lines += _chips(report["chips"])
     drops = ", ".join(f"{dropped:.0%}: {accuracy:.1%}" for dropped, accuracy in zip(curve["dropped"], curve["accuracy"]))
     return "\n".join(lines + [f"\naccuracy on the first {curve['images']} images when spikes are dropped: {drops}"])

@@ -16,8 +16,6 @@ def load(source: Union[str, Path], architecture: Architecture, data_dir: Union[s
     source: one of NAMES, or the path of an npz or a folder of pictures (own.load). data_dir: the folder of CIFAR's files
     (cifar10.load, cifar100.load). Raises UserError if the data are missing, damaged or do not fit the network.
     """
-    if not source:
-        raise UserError("the network does not say what it was trained on: name its data with --data or --dataset")
     data = _load(source, architecture, data_dir)
     for images in (data.x_train, data.x_test):
         if images.shape[1:] != architecture.picture_shape or len(data.class_names) != architecture.classes:
