@@ -37,7 +37,6 @@ def _write_network(name: str, folder: Path, images: np.ndarray) -> None:
     export_nir.main([name, str(folder / "groups.nir"), "--groups"])
     export_qonnx.main([name, str(folder / "network.qonnx")])
     export_qonnx.main([name, str(folder / "hidden.qonnx"), "--hidden"])
-    onnx.save(export_qonnx.build(open_network(name), "cnn8"), folder / "end.qonnx")
     for form, flags in (("integers", []), ("floats", ["--float"])):
         export_onnx.main([name, str(folder / f"{form}.onnx"), *flags])
         _write_hidden(folder / f"{form}.onnx", folder / f"{form}_hidden.onnx")
