@@ -48,7 +48,7 @@ def results() -> str:
         halves = not quantisers.is_binary(activation)
         rows.append([recipe["variant"].upper(), activation + ": {0, 1/2, 1}" * halves, _percent(reported),
                      f"**{_percent(figures['accuracy'])}**", _gap(figures["accuracy"] - reported),
-                     f"{figures['total']['spikes_mean']:,.0f}" + " (halves added)" * halves, _zeros(ROOT / folder / "model.npz"),
+                     f"{figures['total']['spikes_mean']:,.0f}" + " (1/2 counts half)" * halves, _zeros(ROOT / folder / "model.npz"),
                      f"{recorded['epochs']} epochs{_origin(recipe)}, {_minutes(recorded)} on {_devices(recorded)}",
                      f"[`{folder}/model.npz`]({folder}/model.npz)"])
     return _table(rows)
@@ -88,9 +88,11 @@ def _kept(folders: Iterable[str]) -> Iterator[Tuple[str, dict, List[Dict[str, st
 
 
 def _origin(recipe: dict) -> str:
-    """The network that training began with, by its run's name, and whether others taught."""
-    begun = recipe.get("initial_weights")
-    return (f" from {Path(begun['file']).parent.name}" if begun else "") + (" with two teachers" if recipe.get("teacher") else "")
+    """The network that training began with, and whether others taught."""
+    begun, text = recipe.get("initial_weights"), ""
+    if begun:  # a training.npz is known by its run's name; a released network's earlier model.npz bears its own
+        text = f" from {Path(begun['file']).parent.name}" if begun["file"].endswith("training.npz") else " from its predecessor"
+    return text + (" with two teachers" if recipe.get("teacher") else "")
 
 
 def _minutes(recorded: dict) -> str:
@@ -116,7 +118,7 @@ def _percent(share: float) -> str:
 
 
 def _gap(difference: float) -> str:
-    return f"{abs(100 * difference):.1f} points {'above' if difference > 0 else 'below'}"
+    return f"{abs(100 * difference):.2f} points {'above' if difference > 0 else 'below'}"
 
 
 def _zeros(model: Path) -> str:
