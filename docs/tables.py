@@ -48,7 +48,8 @@ def results() -> str:
         halves = not quantisers.is_binary(activation)
         rows.append([recipe["variant"].upper(), activation + ": {0, 1/2, 1}" * halves, _percent(reported),
                      f"**{_percent(figures['accuracy'])}**", _gap(figures["accuracy"] - reported),
-                     f"{figures['total']['spikes_mean']:,.0f}" + " (1/2 counts half)" * halves, _zeros(ROOT / folder / "model.npz"),
+                     f"{figures['total']['spikes_mean']:,.0f}" + " (1/2 counts half)" * halves,
+                     _zeros(ROOT / folder / "model.npz"),
                      f"{recorded['epochs']} epochs{_origin(recipe)}, {_minutes(recorded)} on {_devices(recorded)}",
                      f"[`{folder}/model.npz`]({folder}/model.npz)"])
     return _table(rows)
