@@ -73,7 +73,7 @@ def runs() -> str:
 
 def along_the_way() -> str:
     """Training and test accuracy of the recorded runs after some epochs."""
-    epochs = [1, 5, 10, 20, 40, 60, 80, 100, 200, 300, 400, 500, 600]
+    epochs = [1, 5, 10, 18, 40, 60, 80, 100, 200, 300, 400, 500, 600]
     rows = [["after epoch", *map(str, epochs)]]
     for folder, _, log in _kept(places.RELEASED.values()):
         for kind in ("train", "test"):
