@@ -33,7 +33,7 @@ demo: setup
 	PYTHON=$(PYTHON) ./demo.sh
 
 test: setup
-	$(PYTHON) -m pytest $(ARGS)
+	$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-torch: setup setup-torch
 	$(TORCH_PYTHON) -m pytest tests/pytorch $(ARGS)
