@@ -72,7 +72,8 @@ def read_latent(path: Path, architecture: Architecture) -> Tuple[Dict[str, np.nd
     with _open(content) as archive:
         read = read_training if "epoch" in archive.names else read_model
     values = read(content, architecture)
-    return {name: values[name].astype(np.float32) for name in architecture.variable_shapes}, sha256(content)
+    return {name: values[name].astype(np.result_type(values[name], np.float32))  # int8 to float; float64 stays
+            for name in architecture.variable_shapes}, sha256(content)
 
 
 @reads
