@@ -170,8 +170,8 @@ def test_a_precise_run_in_pieces_is_the_whole_run(tmp_path, precise_run, few_dig
 @pytest.mark.parametrize("names", [["finished_run"], ["finished_run", "precise_run"]], ids=len)
 def test_teachers_part_in_the_loss(request, names, few_digits, short_recipe):
     """Half the cross entropy, half the divergence from the teachers' mean softened classes; the teachers learn nothing."""
+    models = [open_model(request.getfixturevalue(name) / "model.npz") for name in names]  # the runs are float32's
     torch.set_default_dtype(torch.float64)
-    models = [open_model(request.getfixturevalue(name) / "model.npz") for name in names]
     trainer = Trainer(short_recipe, few_digits, CPU, exact=False, compiled=False, teachers=models)
     images, labels, uniforms = trainer.training.x[:50], trainer.training.y[:50], torch.full((50, 5), 0.4)
     loss, totals = trainer.training_step(images, uniforms, labels)
