@@ -71,10 +71,8 @@ class Recipe:
         # JSON has lists in place of tuples
         object.__setattr__(self, "learning_rate_steps", tuple(sorted((epoch, rate) for epoch, rate in
                                                                      self.learning_rate_steps)))
-        if isinstance(self.teacher, dict):  # older files have one
-            object.__setattr__(self, "teacher", [self.teacher])
-        if isinstance(self.teacher, list):
-            object.__setattr__(self, "teacher", tuple(self.teacher))
+        if isinstance(self.teacher, (dict, list)):  # older files have one, without a list
+            object.__setattr__(self, "teacher", tuple([self.teacher] if isinstance(self.teacher, dict) else self.teacher))
         if self.class_names is not None:
             object.__setattr__(self, "class_names", tuple(self.class_names))
         self._check()
