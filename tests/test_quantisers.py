@@ -69,6 +69,18 @@ def test_ternary_and_binary_are_fixed_points():
     np.testing.assert_array_equal(value_and_gradient(quantize, binary_weights, ternary)[0], binary_weights)
 
 
+@pytest.mark.parametrize("variant, values", [("twba", [-1, 0, 1]), ("bwba", [-1, 1])])
+@pytest.mark.parametrize("kind", ["int8", "float16", "float32", "float64"])
+def test_latent_weights_from_quantised_ones(variant, values, kind):
+    """They are quantised to the same, and a few steps of training can change them. Latent ones stay."""
+    quantise, weights = np_quantisers.WEIGHTS[variant].quantise, np.random.RandomState(0).choice(values, (3, 3, 32, 8)).astype(kind)
+    latent = np_quantisers.latent(weights)
+    assert latent.dtype == (np.float64 if kind == "float64" else np.float32)
+    np.testing.assert_array_equal(quantise(latent), weights)
+    assert np.abs(latent).max() <= 0.25
+    np.testing.assert_array_equal(np_quantisers.latent(latent), latent)
+
+
 def test_binary_weights_are_tensorlayers_sign():
     """sign(W), 0 included; gradient clip(g, -1, 1) wherever W lies."""
     y, gradient = value_and_gradient(quantize, [-3.0, -1e-30, 0.0, 0.5, 3.0], [-2.0, -0.5, 0.0, 0.5, 2.0])

@@ -10,16 +10,13 @@ from typing import Dict, Iterator, Tuple
 
 import numpy as np
 
-from twba_nets.network import architecture as arch
+from twba_nets.network import architecture as arch, quantisers
 from twba_nets.network.architecture import Architecture, Shape, is_quantised
 from twba_nets.system.arrays import Npz, check_affine, check_finite, open_npz, read_npz
 from twba_nets.system.errors import UserError, reads
 from twba_nets.system.files import Source, path_of, sha256, write_npz
 
 REMEDY = "use a copy of it"
-# the size of a latent weight of which only the quantised one, -1 or 1, is known. Adam moves a weight by about the rate in a step.
-# So a start from 1 is all but stuck: in 18 epochs from a rate of 0.005 only 100 of 3.2 million weights changed their sign
-LATENT = 0.25
 
 
 def save_model(path: Path, values: Dict[str, np.ndarray], architecture: Architecture) -> str:
@@ -68,19 +65,15 @@ def read_training(source: Source, architecture: Architecture) -> Dict[str, np.nd
 def read_latent(path: Path, architecture: Architecture) -> Tuple[Dict[str, np.ndarray], str]:
     """The model's variables to start training from, name -> float array, and the file's sha256.
 
-    They are a training.npz's latent variables. A model.npz has none: its quantised weights, times LATENT, take their place.
-    They are quantised to the same weights, since no quantiser depends on their scale.
+    They are a training.npz's latent variables. A model.npz has none: its quantised weights take their place (quantisers.latent).
     Raises UserError as read_training and read_model do.
     """
     content = read_npz(path, REMEDY)
     with _open(content) as archive:
-        latent = "epoch" in archive.names
-    values = read_training(content, architecture) if latent else read_model(content, architecture)
-    start = {name: values[name].astype(np.result_type(values[name], np.float32))  # int8 to float; float64 stays
-             for name in architecture.variable_shapes}
-    if not latent:
-        start.update({name: LATENT * start[name] for name in start if is_quantised(name)})
-    return start, sha256(content)
+        read = read_training if "epoch" in archive.names else read_model
+    values = {name: value.astype(np.result_type(value, np.float32))  # int8 to float; float64 stays
+              for name, value in read(content, architecture).items() if name in architecture.variable_shapes}
+    return {name: quantisers.latent(value) if is_quantised(name) else value for name, value in values.items()}, sha256(content)
 
 
 @reads
