@@ -23,8 +23,8 @@ def stack():
     return found
 
 
-# TensorLayer asks for its callers' frames. inspect.stack also finds their source lines, which it does not use. This took most of the
-# time of building the published graph, since pytest's tests run under many frames
+# TensorLayer asks for its callers' frames. inspect.stack also finds their source lines, which TensorLayer does not use. Under
+# pytest, with its many frames, this took most of the time of building the published graph
 method_decorator.inspect = core.inspect = types.SimpleNamespace(**dict(vars(inspect), stack=stack))
 
 

@@ -73,7 +73,8 @@ def test_ternary_and_binary_are_fixed_points():
 @pytest.mark.parametrize("kind", ["int8", "float16", "float32", "float64"])
 def test_latent_weights_from_quantised_ones(variant, values, kind):
     """They are quantised to the same, and a few steps of training can change them. Latent ones stay."""
-    quantise, weights = np_quantisers.WEIGHTS[variant].quantise, np.random.RandomState(0).choice(values, (3, 3, 32, 8)).astype(kind)
+    quantise = np_quantisers.WEIGHTS[variant].quantise
+    weights = np.random.RandomState(0).choice(values, (3, 3, 32, 8)).astype(kind)
     latent = np_quantisers.latent(weights)
     assert latent.dtype == (np.float64 if kind == "float64" else np.float32)
     np.testing.assert_array_equal(quantise(latent), weights)
