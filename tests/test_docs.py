@@ -81,7 +81,7 @@ def test_links_lead_somewhere(page):
 
 
 def anchors(page):
-    """Of a page's headings, as forges make them."""
+    """The anchors of a page's headings, as forges make them."""
     headings = re.findall("^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -133,7 +133,7 @@ def test_model_cards_are_those_of_the_records(name):
 
 
 def test_the_tour_was_run_from_its_first_cell_to_its_last():
-    """And printed no warning, error or path of a machine. Whether it still gives the same: make test-tour."""
+    """It printed no warning, error or path of a machine. make test-tour checks that it still gives the same."""
     cells = json.loads(TOUR.read_text(encoding="utf-8"))["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1)) and len(code) > 10

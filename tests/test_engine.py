@@ -433,7 +433,7 @@ def test_the_maps_of_a_call(small, images):
 @pytest.mark.parametrize("name", ["cnn00/kernel", "cnn0/offset", "cnn2/weights", "cnn3/thresholds", "output/kernel",
                                   "output/scale", "output/offset"])
 def test_arrays_that_change_later(small, name):
-    """The engine computes what it was given: neither the caller nor who looks at its arrays can change that."""
+    """The engine computes what it was given: the caller's later changes do not reach it, and its own arrays are read-only."""
     network = random_network(architecture=SMALL)
     running = engine.Engine(network, threads=1)
     network.arrays[name][...] = 0
@@ -521,7 +521,7 @@ print(len(running.run(images).logits))
 
 @pytest.mark.parametrize("when, expected", [("before", "9"), ("after", "forked")])
 def test_forked_processes(when, expected):
-    """A child can run the engine as long as its parent has not; then it is told so, where it would wait for ever."""
+    """A child can run the engine if its parent has not. Otherwise it gets an error instead of waiting for ever."""
     child = subprocess.run([sys.executable, "-c", FORK, when], cwd=str(REPOSITORY), stdout=subprocess.PIPE, timeout=300,
                            universal_newlines=True)
     first, second, parents = child.stdout.splitlines()
@@ -637,7 +637,7 @@ def load_elsewhere():
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "altered", "a link", "writable by others"])
 def test_a_library_that_is_damaged_or_not_ones_own(damage, cache, tmp_path):
-    """It is not loaded but compiled anew. By processes of their own: one that has a library loaded dies of its truncation."""
+    """It is compiled again, not loaded. Separate processes test this: truncating a loaded library kills its process."""
     load_elsewhere()
     path, = cache.iterdir()
     content = path.read_bytes()

@@ -137,7 +137,7 @@ def test_export_of_the_originals_npz(finished_run, tmp_path):
 
 
 def test_damaged_values_are_not_exported(finished_run, tmp_path):
-    """Where they were, neurons became ones that never fire."""
+    """Before this check they gave neurons that never fire."""
     values = npz.read_model(finished_run / "model.npz", PAPER)
     values["model/bn6_2/gamma"][5] = np.nan
     npz.save_model(tmp_path / "model.npz", values, PAPER)

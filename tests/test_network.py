@@ -244,7 +244,7 @@ def test_variables_are_the_originals(training_graph):
 
 
 def test_multiply_accumulates():
-    """Of every convolution and product in the published graph, for one image: positions x fan-in x filters, by the paper's
+    """Those of every convolution and product in the published graph, for one image: positions x fan-in x filters, by the paper's
     table. SPEC: 81.6 M an image, 70.5 M of them between quantised weights and binary activations.
     """
     by_hand = {"cnn00": 576 * 27 * 32, "cnn0": 576 * 288 * 64, "cnn1": 144 * 512 * 256, "cnn2": 144 * 288 * 512,
