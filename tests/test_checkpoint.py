@@ -270,7 +270,7 @@ def test_killed_while_saving(tmp_path, signal_number):
     rest, _ = process.communicate(timeout=300)
     last = int((last + rest).split()[-1])
     assert saved_epoch(tmp_path / "run") in (last, last + 1)
-    # and the next process goes on from there, and clears what the killed one left
+    # and the next process continues from there, and removes what the killed one left
     process = start_python(SAVE_FOREVER, tmp_path / "run", last + 1)
     assert process.stdout.readline() == "saved %d\n" % (last + 1)
     process.kill()

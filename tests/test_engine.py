@@ -752,7 +752,7 @@ def test_threads_that_slept_get_time_to_wake():
 
 
 def test_one_thread_timed_at_a_bad_moment():
-    """A first time of one thread that was far too long does not bar it for good."""
+    """A first measurement of one thread that was far too long does not exclude it for good."""
     pace = engine.Pace()
     pace.record(True, 1e-3)
     pace.record(False, 1)
@@ -761,7 +761,7 @@ def test_one_thread_timed_at_a_bad_moment():
 
 
 def test_one_thread_is_asked_anew_where_all_have_become_slow():
-    """What one thread took on a busy machine says nothing once all threads are held up."""
+    """The time of one thread on a busy machine says nothing once all threads are delayed."""
     pace = engine.Pace()
     pace_of(1, pace, steady(41e-6), steady(300e-6))
     assert pace_of(0.1, pace, steady(177e-6), steady(82e-6))[1] > 0.95 / 82e-6

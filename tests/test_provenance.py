@@ -1,4 +1,4 @@
-"""Which epochs of a run were trained where: what is recorded as it goes on, and what its card says."""
+"""Which epochs of a run were trained where: what is recorded during the run, and what its card says."""
 import json
 
 import pytest

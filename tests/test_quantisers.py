@@ -198,7 +198,7 @@ def _input(x):
 
 
 def test_one_registry():
-    """Whoever knows quantisers by their names knows those of the registry. PyTorch's are in tests/pytorch."""
+    """All code that names quantisers has the registry's names. PyTorch's are tested in tests/pytorch."""
     assert list(quantisers.WEIGHTS) == list(published_network.QUANTISED_CONV) == list(np_quantisers.WEIGHTS)
     assert set(quantisers.ACTIVATIONS) - {"relu"} == set(published_network.PATCHED_NAMES) == set(np_quantisers.ACTIVATIONS)
     assert not set(np_quantisers.ALIASES) & set(np_quantisers.ACTIVATIONS)
@@ -210,7 +210,7 @@ def test_one_registry():
 
 @pytest.mark.parametrize("variant, quantise", [("twba", binary.ternarise), ("bwba", quantize)])
 def test_numpy_quantises_weights_as_tensorflow(variant, quantise):
-    """By the factor that architecture.py names; the library's file has it as a number of its own."""
+    """With the factor in twba_nets/network/quantisers.py; the library's file has its own copy of it."""
     weights = np.random.RandomState(0).normal(size=(3, 3, 32, 64)).astype(np.float32)
     weights[0, 0, 0, :2] = 0, np_quantisers.TERNARY_FACTOR * np.abs(weights).mean() * 1.001  # just beyond the threshold
     with tf.Graph().as_default(), tf.Session() as session:

@@ -273,7 +273,7 @@ def test_initial_weights(training_calls, finished_run, tmp_path):
 
 
 def test_a_network_of_ones_own(on_few_digits, finished_run, tmp_path, capsys):
-    """What its run writes carries the table of --network; a run of another network is not gone on with, nor begun from."""
+    """Its run's files hold the table of --network. A run of another network is neither resumed nor used as a start."""
     run, file, papers = tmp_path / "run", tmp_path / "own.toml", tmp_path / "paper.toml"
     for path, architecture in ((file, OWN), (papers, PAPER)):
         path.write_text(to_toml(architecture))

@@ -62,7 +62,7 @@ def test_killed_and_resumed_equals_uninterrupted(finished_run, tmp_path):
 
 
 def test_a_run_begins_with_the_weights_it_is_given(finished_run, tmp_path):
-    """At a rate too small to move a weight, the new run ends with the old one's kernels. Adam begins anew."""
+    """At a rate too small to move a weight, the new run ends with the old one's kernels. Adam starts from zero."""
     process = start_training(tmp_path / "run", "--dataset", "digits", "--epochs", "1", "--learning-rate", "1e-30",
                              "--activation", "three-level", "--initial-weights", finished_run)
     _, error = process.communicate(timeout=300)
@@ -177,7 +177,7 @@ def told_places(folder):
 
 
 def test_the_card_of_a_run_that_went_elsewhere(train, tmp_path, monkeypatch):
-    """Gone on with by another machine, in the same folder and in another one; and begun by code that kept no record."""
+    """Another machine continues it, in the same folder and in another one; code without a record began it."""
     monkeypatch.setattr(card, "cpu_name", lambda: "one")
     train(tmp_path / "run")
     monkeypatch.setattr(card, "cpu_name", lambda: "other")
@@ -232,7 +232,7 @@ def figures(folder):
 
 
 def test_killed_at_any_moment_of_the_last_save(train, tmp_path, monkeypatch):
-    """Whenever the last epoch's save is cut short, the next run ends with the files of one that was left alone."""
+    """Whenever the last epoch's save is cut short, the next run ends with the files of an uninterrupted one."""
     whole = tmp_path / "whole"
     with monkeypatch.context() as watching:
         snapshots = Snapshots(whole, tmp_path, watching)

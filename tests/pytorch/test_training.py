@@ -262,7 +262,7 @@ def test_two_processes_compute_what_one_does(tmp_path):
 
 
 def test_killed_and_resumed_from_the_command_line(tmp_path):
-    """kill -9 in the middle of an epoch; the run then ends as one that was left alone."""
+    """kill -9 in the middle of an epoch; the run then ends like an uninterrupted one."""
     status, line, _ = command(*arguments(tmp_path / "whole", "--epochs", "2", "--threads", "1"))
     assert status == 0, line
     process = subprocess.Popen([sys.executable, *arguments(tmp_path / "cut", "--epochs", "2", "--threads", "1")],
@@ -277,7 +277,7 @@ def test_killed_and_resumed_from_the_command_line(tmp_path):
 
 
 def test_a_run_goes_back_and_forth_between_the_frameworks(tmp_path, finished_run):
-    """PyTorch trains, TensorFlow goes on and evaluates, its checkpoint is converted, PyTorch goes on."""
+    """PyTorch trains, TensorFlow continues and evaluates, its checkpoint is converted, PyTorch continues."""
     run = tmp_path / "run"
     run.mkdir()
     for name in ("training.npz", "recipe.json", "log.csv"):
@@ -299,7 +299,7 @@ def test_a_run_goes_back_and_forth_between_the_frameworks(tmp_path, finished_run
 
 @pytest.mark.parametrize("file", ["training.npz", "model.npz"])
 def test_a_run_begins_with_the_weights_it_is_given(tmp_path, finished_run, on_few_digits, file):
-    """At a rate too small to move a weight, the new run ends with the old one's kernels. Adam begins anew.
+    """At a rate too small to move a weight, the new run ends with the old one's kernels. Adam starts from zero.
 
     A model.npz has quantised weights alone: scaled, they give the same network.
     """
@@ -320,7 +320,7 @@ def test_a_run_begins_with_the_weights_it_is_given(tmp_path, finished_run, on_fe
 
 
 def test_a_network_of_ones_own(tmp_path, finished_run, on_few_digits):
-    """What its run writes carries the table of --network, TensorFlow goes on with it; no other network's run is taken."""
+    """Its run's files hold the table of --network, and TensorFlow resumes it. Another network's run is refused."""
     run, file, papers = tmp_path / "run", tmp_path / "own.toml", tmp_path / "paper.toml"
     for path, architecture in ((file, OWN), (papers, PAPER)):
         path.write_text(to_toml(architecture))
@@ -386,7 +386,7 @@ def run(finished_run, tmp_path):
 
 
 def test_killed_at_any_replacement(without_arithmetic, tmp_path, monkeypatch):
-    """Whenever a run is killed, the next one ends with the files of a run that was left alone."""
+    """Whenever a run is killed, the next one ends with the files of an uninterrupted run."""
     snapshots = Snapshots(tmp_path / "whole", tmp_path, monkeypatch)
     without_arithmetic(tmp_path / "whole", "--epochs", "1")
     kills = snapshots.taken[:]
@@ -472,7 +472,7 @@ def test_summaries_that_a_kill_left_out(without_arithmetic, tmp_path, flags):
 
 
 def test_limits(without_arithmetic, tmp_path, capsys):
-    """60 images in batches of 50 are two steps an epoch; the card says so, and a run that goes on keeps to it."""
+    """60 images in batches of 50 are two steps an epoch; the card says so, and a resumed run keeps the limits."""
     without_arithmetic(tmp_path, "--limit-train", "60", "--limit-test", "7", "--epochs", "1")
     without_arithmetic(tmp_path, "--resume", "--epochs", "2")
     assert capsys.readouterr().out.count("TWBA on digits (first 60 training images, first 7 test images), ") == 2
@@ -482,7 +482,7 @@ def test_limits(without_arithmetic, tmp_path, capsys):
 
 
 def test_a_run_with_teachers(without_arithmetic, finished_run, precise_run, tmp_path):
-    """The card names the teachers; a run that goes on must be given the same ones again."""
+    """The card names the teachers; a resumed run must be given the same ones again."""
     folder, models = tmp_path / "run", [finished_run / "model.npz", precise_run / "model.npz"]
     both = ["--teacher", *map(str, models)]
     without_arithmetic(folder, "--epochs", "1", *both)
@@ -510,7 +510,7 @@ def test_tensorflow_does_not_go_on_with_what_it_cannot_do(tmp_path, precise_run)
 
 
 def test_hold_out(without_arithmetic, tmp_path, monkeypatch, capsys):
-    """The last training images take the place of the test images; a run that goes on keeps to it."""
+    """The last training images replace the test images; a resumed run keeps this."""
     seen = []
     monkeypatch.setattr(WithoutArithmetic, "evaluate", lambda trainer: seen.append(
         (len(trainer.training), trainer.test.x.numpy())) or journal.Tested(2.5, 0.125, 8.0, 0.1))
@@ -655,7 +655,7 @@ def places(folder):
 
 
 def test_the_card_of_a_run_that_went_elsewhere(without_arithmetic, tmp_path, monkeypatch):
-    """From a GPU to a CPU, in the same folder and in another one; and begun by code that kept no record."""
+    """It moves from a GPU to a CPU, in the same folder and to another one. Code without a record began it."""
     monkeypatch.setattr(training, "device_name", lambda device: "a GPU")
     without_arithmetic(tmp_path / "run", "--epochs", "2")
     monkeypatch.setattr(training, "device_name", lambda device: "a CPU")
