@@ -95,6 +95,12 @@ def test_modules_and_scripts_of_commands_exist(page):
         assert (REPOSITORY / f"{path}.py").is_file() or (REPOSITORY / path / "__main__.py").is_file(), path
 
 
+@pages
+def test_the_trainers_required_flag_is_in_its_commands(page):
+    for command in re.findall(r"(?:twba-nets train|twba_torch\.train) --.*", page.read_text(encoding="utf-8")):
+        assert "--variant " in command
+
+
 def test_make_targets_exist():
     targets = set(re.findall(r"^([\w-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
     for page in PAGES:
