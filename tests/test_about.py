@@ -43,7 +43,7 @@ def test_what_is_no_network(change, tmp_path):
 
 
 def test_a_model_that_no_run_trained(tmp_path):
-    """Its card says what it is; it is no recipe to go on by, and takes no other network's variables."""
+    """Its card says what it is. It is not a recipe for resuming, and rejects another network's variables."""
     path, values = tmp_path / "model.npz", random_variables(architecture=TWO.architecture)
     card.write_saved(path, TWO, npz.save_model(path, values, TWO.architecture))
     assert card.load_recipe(path) is None

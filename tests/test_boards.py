@@ -1,6 +1,6 @@
 """A network's C on microcontrollers and on RISC-V, emulated: every spike is the NumPy reference's. Bounds of a program's cycles.
 
-Elsewhere than in continuous integration these tests skip where a compiler or an emulator is missing.
+Outside continuous integration a test is skipped if its compiler or emulator is missing.
 """
 import subprocess
 

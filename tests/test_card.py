@@ -38,7 +38,7 @@ def test_another_digest(model):
 
 
 def test_the_commit_is_this_projects(monkeypatch, tmp_path):
-    """A source archive that lies in somebody else's repository has none."""
+    """A source archive in somebody else's repository has no commit."""
     if (card.places.HOME / ".git").exists():
         assert len(card.commit().split("-")[0]) == 40
     monkeypatch.setattr(card.places, "HOME", tmp_path)
@@ -47,7 +47,7 @@ def test_the_commit_is_this_projects(monkeypatch, tmp_path):
 
 @pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")
 def test_code_alone_changes_the_code(monkeypatch, tmp_path):
-    """A new model or page that is not committed yet is no change of the code that a record names."""
+    """A new model or page that is not committed yet does not change the code that a record names."""
     def git(*arguments):
         return subprocess.check_output(["git", "-c", "user.name=a", "-c", "user.email=a@b.c", *arguments], cwd=str(tmp_path),
                                        universal_newlines=True)

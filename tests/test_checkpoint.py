@@ -66,7 +66,7 @@ def test_npz_is_the_quantised_model(finished_run):
 
 
 def test_npz_and_checkpoint_evaluate_alike(finished_run, few_digits):
-    """By one thread, as the run was: several add up a tensor's mean, the ternary threshold, in another order."""
+    """With one thread, like the run: several threads sum a tensor's mean for the ternary threshold in another order."""
     with tf.Graph().as_default(), tf.Session(config=fast_network.session_config(1)) as session:
         net = fast_network.build(tf.constant(few_digits.x_test[:20, 4:28, 4:28] / np.float32(255)), "twba", PAPER)
         logits = []
@@ -140,7 +140,7 @@ def test_altered_npz(run):
 
 
 def test_the_newest_of_both_frameworks(run):
-    """Where one went on from the other's checkpoint, the one with more epochs behind it counts."""
+    """If one continued from the other's checkpoint, the one with more epochs counts."""
     tensorflows, values = run_folder.newest(run), checkpoint.read_training(run_folder.newest(run), PAPER)
     for epoch, expected in ((1, tensorflows), (5, run / "training.npz")):
         npz.save_training(run / "training.npz", values, epoch)
@@ -167,7 +167,7 @@ def test_a_damaged_state_file_hides_no_run(run, text):
 
 
 def test_a_flipped_bit_is_found_wherever_it_is(run):
-    """Among Adam's slots too, which an evaluation does not use: what else is wrong is not known."""
+    """Also in Adam's slots, which an evaluation does not use: other parts may be damaged as well."""
     newest = run_folder.newest(run)
     content = data_file(newest).read_bytes()
     for place in np.random.RandomState(0).randint(len(content), size=8):
@@ -270,7 +270,7 @@ def test_killed_while_saving(tmp_path, signal_number):
     rest, _ = process.communicate(timeout=300)
     last = int((last + rest).split()[-1])
     assert saved_epoch(tmp_path / "run") in (last, last + 1)
-    # and the next process goes on from there, and clears what the killed one left
+    # and the next process continues from there, and removes what the killed one left
     process = start_python(SAVE_FOREVER, tmp_path / "run", last + 1)
     assert process.stdout.readline() == "saved %d\n" % (last + 1)
     process.kill()
@@ -279,7 +279,7 @@ def test_killed_while_saving(tmp_path, signal_number):
 
 
 def test_what_killed_saves_and_removals_left_is_removed(tmp_path):
-    """A removal cut short leaves a checkpoint's half, a save cut short TensorFlow's temporary files."""
+    """A removal that is cut short leaves half a checkpoint; such a save leaves TensorFlow's temporary files."""
     def files(*names):
         return {run_folder.CHECKPOINT_NAME + name for name in names}
 

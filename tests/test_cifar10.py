@@ -157,7 +157,7 @@ def test_a_file_twice(folder):
 
 
 def test_other_data_than_the_official_ones(good, capsys):
-    """One line on stderr, once, and the data all the same."""
+    """They are loaded, with one line on stderr, once."""
     cifar10.load(good)
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and error.startswith(f"warning: {good}: the md5 is not the official one")
@@ -257,7 +257,7 @@ except errors.UserError as error:
 
 @pytest.mark.parametrize("attack", sorted(ATTACKS))
 def test_a_pickle_that_attacks(attack, tmp_path):
-    """By a process of its own, with 2 GB of memory: one line, and no crash."""
+    """A separate process with 2 GB of memory prints one line and does not crash."""
     path = tmp_path / "data_batch_2"
     path.write_bytes(ATTACKS[attack])
     read = subprocess.run([sys.executable, "-c", READ, path], cwd=REPOSITORY, stdout=subprocess.PIPE,
@@ -323,7 +323,7 @@ def test_truncated_archive(archive, tmp_path):
 
 @pytest.mark.parametrize("place", [".", "cifar-10-batches-py-target"])
 def test_a_batch_file_or_the_cache_of_keras(good, tmp_path, place):
-    """What people name in place of the folder."""
+    """Users may name these instead of the folder."""
     folder = tmp_path / place / cifar10.FOLDER
     folder.parent.mkdir(exist_ok=True)
     folder.symlink_to(good)
@@ -399,7 +399,7 @@ def test_bad_archives(kind, tmp_path):
 
 
 def test_an_archive_that_is_huge_once_decompressed(tmp_path, monkeypatch):
-    """Whatever it holds, in a member that is not wanted or in a header: no more than the bound is read."""
+    """At most the bound is read, whether the data are in an unused member or in a header."""
     monkeypatch.setattr(cifar10, "MAX_ARCHIVE_BYTES", 1 << 22)
     for name, kind in (("readme.html", tarfile.REGTYPE), ("readme.html", tarfile.GNUTYPE_LONGNAME)):
         info = huge(name, 1 << 24)
@@ -410,7 +410,7 @@ def test_an_archive_that_is_huge_once_decompressed(tmp_path, monkeypatch):
 
 
 def test_a_corrected_archive(good, tmp_path):
-    """One whose files are bad leaves nothing that hides the next one."""
+    """An archive with bad files leaves nothing that hides the corrected one."""
     members = {name: (good / name).read_bytes() for name in FILES}
     pack(tmp_path / cifar10.ARCHIVE, dict(members, data_batch_3=b"damaged"), open)
     message = user_error(cifar10.load, tmp_path)

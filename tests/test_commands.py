@@ -64,7 +64,7 @@ def test_every_command_explains_itself(name):
 
 
 def test_what_installs_an_extra(monkeypatch):
-    """A clone, since the name on the index may come to be another's; for PyTorch the CPU's build, too."""
+    """It needs a clone, since another project may take the name on the index. For PyTorch it names the CPU build, too."""
     assert "pip install '.[nir]' in a clone" in places.install("nir") and "index-url" not in places.install("nir")
     assert "pip install '.[torch]' in a clone" in places.install("torch") and places.CPU_WHEELS in places.install("torch")
     extras = re.findall(r"^(\w+) = \[", (REPOSITORY / "pyproject.toml").read_text().split("optional-dependencies]")[1], re.M)
@@ -164,7 +164,7 @@ def test_pixels_of_16_bits(name, tmp_path):
 
 
 def test_colours_of_16_bits(tmp_path):
-    """By a PNG of our own: Pillow writes none."""
+    """In a PNG of our own, because Pillow cannot write one."""
     deep = np.random.RandomState(0).randint(0, 65536, (32, 32, 3)).astype(">u2")
     (tmp_path / "deep.png").write_bytes(png(deep, depth=16))
     np.testing.assert_array_equal(read_picture(tmp_path / "deep.png"), deep >> 8)
@@ -191,7 +191,7 @@ def png(pixels, depth=8, interlaced=False, rows=None):
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (1, 1), (3, 2)])
 def test_a_png_whose_pixels_end_early(interlaced, size, tmp_path):
-    """It is refused, however well its parts are formed: what lacks is not taken for black."""
+    """It is refused even if its parts are well formed: missing pixels are not taken for black."""
     pixels = np.random.RandomState(0).randint(1, 256, size + (3,)).astype(np.uint8)
     path = tmp_path / "picture.png"
     path.write_bytes(png(pixels, interlaced=interlaced))
@@ -212,7 +212,7 @@ def test_a_png_of_any_mode_is_whole(mode, tmp_path):
 
 @pytest.mark.parametrize("size, mode", [((12000, 12000), "L"), ((100000, 1000), "1"), ((30000, 30000), "1")])
 def test_a_picture_of_too_many_pixels(size, mode, tmp_path):
-    """A small file: nothing is made of it, by a process with 500 MB."""
+    """A small file: a process with 500 MB refuses it."""
     Image.new(mode, size).save(str(tmp_path / "bomb.png"))
     code = "import sys; from twba_chip import predict; predict.main(sys.argv[1:])"
     done = subprocess.run([sys.executable, "-c", code, "twba", str(tmp_path / "bomb.png")], cwd=str(REPOSITORY),
@@ -233,7 +233,7 @@ def test_a_large_photograph(tmp_path):
 @pytest.mark.parametrize("error", [RuntimeError("Failed to decode frame 0: No content"), KeyError(3), MemoryError(),
                                    ZeroDivisionError("a\nb")], ids=repr)
 def test_whatever_a_decoder_raises(error, picture, monkeypatch):
-    """As Pillow's of AVIF does of a file with one byte inverted."""
+    """For example Pillow's AVIF decoder, for a file with one inverted byte."""
     def fail(*_):
         raise error
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", fail)
@@ -267,7 +267,7 @@ def test_evaluate(tmp_path, capsys):
 
 @pytest.mark.parametrize("main", [evaluate.main, lambda argv: predict.main([*argv, "picture.png"])], ids=["evaluate", "predict"])
 def test_three_levels_without_pytorch(main, monkeypatch):
-    """The engine has none of them; PyTorch has."""
+    """The engine does not run them; PyTorch does."""
     monkeypatch.setitem(sys.modules, "torch", None)
     line = command_error(main, "twba-published")
     assert line.startswith(str(places.released("twba-published") / "model.npz")) and places.install("torch") in line
@@ -280,7 +280,7 @@ def test_three_levels_on_a_chip(main, tmp_path):
 
 
 def test_a_record_names_a_released_model_from_the_checkout(tmp_path):
-    """Whosever machine it was made on."""
+    """So it is the same on every machine."""
     model = str(places.released("bwba") / "model.npz")
     evaluate.main([model, "--dataset", "digits", "--limit", "1", "--json", str(tmp_path / "figures.json")])
     assert json.loads((tmp_path / "figures.json").read_text())["checkpoint"] == "BWBA/model.npz"
@@ -310,7 +310,7 @@ def test_names_and_paths(tmp_path, monkeypatch):
 
 
 def test_a_network_that_does_not_say_what_it_was_trained_on(tmp_path):
-    """As one made of layers of one's own."""
+    """For example one made of your own layers."""
     spiking_file.write(tmp_path / "net.npz", random_network(dataset=""))
     for command, out in ((evaluate.main, ()), (report.main, (tmp_path / "report",))):
         line = command_error(command, tmp_path / "net.npz", *out)

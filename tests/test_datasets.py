@@ -149,7 +149,7 @@ def test_a_folder_that_is_not_right(case, tmp_path):
 
 
 def test_an_exported_network_on_data_of_ones_own(tmp_path):
-    """The evaluation names the file that is not right; without data, what the network was trained on is missing."""
+    """The evaluation names an invalid file. Without data it says that those of the training are missing."""
     np.savez(tmp_path / "mine.npz", **arrays(2))
     line = command_error(evaluate.main, "twba", "--data", tmp_path / "mine.npz")
     assert line.startswith(f"{tmp_path / 'mine.npz'}: ") and "8x8x3" in line and "--network" in line
@@ -161,7 +161,7 @@ def test_an_exported_network_on_data_of_ones_own(tmp_path):
 
 
 def test_a_path_is_never_a_data_sets_name(tmp_path, monkeypatch):
-    """A folder that is called digits; and the same from every folder."""
+    """A folder may be called digits. A path means the same in every working folder."""
     monkeypatch.chdir(tmp_path)
     args = command_line.training_parser(recipes.paper("twba"), False).parse_args(["--data", "digits"])
     assert str(args.data) == str(tmp_path / "digits")

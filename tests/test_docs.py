@@ -81,7 +81,7 @@ def test_links_lead_somewhere(page):
 
 
 def anchors(page):
-    """Of a page's headings, as forges make them."""
+    """The anchors of a page's headings, as forges make them."""
     headings = re.findall("^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -93,6 +93,12 @@ def test_modules_and_scripts_of_commands_exist(page):
     scripts = re.findall(r"(?:python|\n|`)\s?((?:TWBA|BWBA|benchmarks|docs|examples|patches)/[\w/]+\.py)", text)
     for path in [module.replace(".", "/") for module in modules] + [name[:-len(".py")] for name in scripts]:
         assert (REPOSITORY / f"{path}.py").is_file() or (REPOSITORY / path / "__main__.py").is_file(), path
+
+
+@pages
+def test_the_trainers_required_flag_is_in_its_commands(page):
+    for command in re.findall(r"(?:twba-nets train|twba_torch\.train) --.*", page.read_text(encoding="utf-8")):
+        assert "--variant " in command
 
 
 def test_make_targets_exist():
@@ -133,7 +139,7 @@ def test_model_cards_are_those_of_the_records(name):
 
 
 def test_the_tour_was_run_from_its_first_cell_to_its_last():
-    """And printed no warning, error or path of a machine. Whether it still gives the same: make test-tour."""
+    """It printed no warning, error or path of a machine. make test-tour checks that it still gives the same."""
     cells = json.loads(TOUR.read_text(encoding="utf-8"))["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1)) and len(code) > 10

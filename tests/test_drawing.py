@@ -44,7 +44,7 @@ def test_the_environment_changes_no_figure(backend, tmp_path):
 
 @pytest.mark.parametrize("before", ["", "import matplotlib; matplotlib.rcParams['font.size'] = 33; "])
 def test_the_users_settings_stay(before):
-    """Of a program that draws, too, whichever comes first to import Matplotlib."""
+    """Also those of a program that draws, whichever of the two imports Matplotlib first."""
     code = before + ("from twba_nets.system import drawing\nwith drawing.figure(3, 2, {'font.size': 9}): pass\n"
                      "import matplotlib, os\nprint(matplotlib.get_backend(), os.environ['MPLBACKEND'], "
                      "matplotlib.rcParams['font.size'])")

@@ -433,7 +433,7 @@ def test_the_maps_of_a_call(small, images):
 @pytest.mark.parametrize("name", ["cnn00/kernel", "cnn0/offset", "cnn2/weights", "cnn3/thresholds", "output/kernel",
                                   "output/scale", "output/offset"])
 def test_arrays_that_change_later(small, name):
-    """The engine computes what it was given: neither the caller nor who looks at its arrays can change that."""
+    """The engine computes what it was given: the caller's later changes do not reach it, and its own arrays are read-only."""
     network = random_network(architecture=SMALL)
     running = engine.Engine(network, threads=1)
     network.arrays[name][...] = 0
@@ -521,7 +521,7 @@ print(len(running.run(images).logits))
 
 @pytest.mark.parametrize("when, expected", [("before", "9"), ("after", "forked")])
 def test_forked_processes(when, expected):
-    """A child can run the engine as long as its parent has not; then it is told so, where it would wait for ever."""
+    """A child can run the engine if its parent has not. Otherwise it gets an error instead of waiting for ever."""
     child = subprocess.run([sys.executable, "-c", FORK, when], cwd=str(REPOSITORY), stdout=subprocess.PIPE, timeout=300,
                            universal_newlines=True)
     first, second, parents = child.stdout.splitlines()
@@ -637,7 +637,7 @@ def load_elsewhere():
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "altered", "a link", "writable by others"])
 def test_a_library_that_is_damaged_or_not_ones_own(damage, cache, tmp_path):
-    """It is not loaded but compiled anew. By processes of their own: one that has a library loaded dies of its truncation."""
+    """It is compiled again, not loaded. Separate processes test this: truncating a loaded library kills its process."""
     load_elsewhere()
     path, = cache.iterdir()
     content = path.read_bytes()
@@ -752,7 +752,7 @@ def test_threads_that_slept_get_time_to_wake():
 
 
 def test_one_thread_timed_at_a_bad_moment():
-    """A first time of one thread that was far too long does not bar it for good."""
+    """A first measurement of one thread that was far too long does not exclude it for good."""
     pace = engine.Pace()
     pace.record(True, 1e-3)
     pace.record(False, 1)
@@ -761,7 +761,7 @@ def test_one_thread_timed_at_a_bad_moment():
 
 
 def test_one_thread_is_asked_anew_where_all_have_become_slow():
-    """What one thread took on a busy machine says nothing once all threads are held up."""
+    """The time of one thread on a busy machine says nothing once all threads are delayed."""
     pace = engine.Pace()
     pace_of(1, pace, steady(41e-6), steady(300e-6))
     assert pace_of(0.1, pace, steady(177e-6), steady(82e-6))[1] > 0.95 / 82e-6

@@ -120,7 +120,7 @@ def test_export_of_a_run(finished_run, tmp_path, capsys):
 
 
 def test_export_of_the_originals_npz(finished_run, tmp_path):
-    """Pickled, and with nothing beside it: what the user has to say is asked for, one thing after the other."""
+    """It is pickled, and nothing beside it describes it: errors ask for the missing facts, one after the other."""
     params, path, out = np.empty(270, object), tmp_path / "model.npz", tmp_path / "net.npz"
     params[:] = [value.astype(np.float32) for value in npz.read_model(finished_run / "model.npz", PAPER).values()]
     np.savez(str(path), params=params)
@@ -137,7 +137,7 @@ def test_export_of_the_originals_npz(finished_run, tmp_path):
 
 
 def test_damaged_values_are_not_exported(finished_run, tmp_path):
-    """Where they were, neurons became ones that never fire."""
+    """Before this check they gave neurons that never fire."""
     values = npz.read_model(finished_run / "model.npz", PAPER)
     values["model/bn6_2/gamma"][5] = np.nan
     npz.save_model(tmp_path / "model.npz", values, PAPER)

@@ -17,7 +17,7 @@ def write(path, text="after"):
 
 
 def test_no_link_is_followed_to_write(tmp_path, monkeypatch):
-    """Not even where somebody knows the temporary file's name before."""
+    """Not even if somebody knows the temporary file's name in advance."""
     (tmp_path / "victim").write_text("before")
     (tmp_path / ".file.tmp").symlink_to(tmp_path / "victim")
     write(tmp_path / "file")

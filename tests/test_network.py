@@ -198,7 +198,7 @@ def test_evaluation_is_the_published_graphs_to_the_bit(variant, activation):
 
 
 def test_an_evaluation_sees_the_variables_as_they_are(few_digits, short_recipe):
-    """It keeps quantised weights: not beyond its own pass."""
+    """It keeps quantised weights only during its own pass."""
     with tf.Graph().as_default(), tf.Session() as session:
         evaluator = Evaluator(few_digits.x_test[:20], few_digits.y_test[:20], 10, short_recipe)
         values, losses = random_variables(), []
@@ -218,7 +218,7 @@ def training_graph(few_digits, short_recipe):
 
 
 def test_a_seed_stands_for_the_weights_that_it_stood_for(training_graph, few_digits, short_recipe):
-    """A run that is begun anew is the run of before. A variable's own seed is the number of operations before it."""
+    """A run with the same seed starts as before. A variable's own seed is the number of operations before it."""
     with tf.Graph().as_default() as published:
         tf.set_random_seed(0)
         build_step(short_recipe, few_digits, "published")
@@ -244,8 +244,8 @@ def test_variables_are_the_originals(training_graph):
 
 
 def test_multiply_accumulates():
-    """Of every convolution and product in the published graph, for one image: positions x fan-in x filters, by the paper's
-    table. SPEC: 81.6 M an image, 70.5 M of them between quantised weights and binary activations.
+    """Those of every convolution and product in the published graph, for one image: positions x fan-in x filters, by the paper's
+    table. 81.6 M per image, 70.5 M of them between quantised weights and binary activations.
     """
     by_hand = {"cnn00": 576 * 27 * 32, "cnn0": 576 * 288 * 64, "cnn1": 144 * 512 * 256, "cnn2": 144 * 288 * 512,
                "cnn4": 36 * 512 * 512, "cnn6": 16 * 288 * 2048, "cnn7": 16 * 512 * 1024, "cnn8": 4 * 512 * 1024,

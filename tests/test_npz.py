@@ -80,7 +80,7 @@ def test_values_beyond_float32(model, tmp_path):
     ("model/bn7_1/gamma", 1e36, "cnn7_1"), (KERNEL, 3e38, "cnn0"), (WEIGHTS, 3e38, "cnn6_3"),
     ("model/bn00/gamma", 1e38, "cnn00"), ("model/bn8/gamma", 3e38, "output")])
 def test_sums_that_overflow(training, tmp_path, name, value, layer):
-    """Each value is a float32, but infinity less infinity would come out of them, and a NaN never fires."""
+    """Each value is a valid float32, but the sums would be infinity minus infinity, and a NaN never fires."""
     np.savez(tmp_path / "bad.npz", **changed(training, name, value))
     assert f"{layer} and its batch norm" in refused(npz.read_model, tmp_path / "bad.npz")
 

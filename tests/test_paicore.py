@@ -233,7 +233,7 @@ def test_a_damaged_frame_is_found(own, kind, frame, bit):
 
 
 def test_a_core_that_starts_late_is_found(own):
-    """In step 3 in place of 2, one of the last stage: its potentials are right, but of the first image nothing fires."""
+    """In step 3 instead of 2, a core of the last stage: its potentials are right, but the first image gives no spike."""
     network, here, frames = own
     last = int(np.flatnonzero(frames >> np.uint64(40) == fr.CORE_REGISTERS << 20 | here[-1][0].address)[0])
     counts = check.compare(network, here, flip(frames, last + 1, 23), check.random_spikes(network, 2))

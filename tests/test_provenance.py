@@ -1,4 +1,4 @@
-"""Which epochs of a run were trained where: what is recorded as it goes on, and what its card says."""
+"""Which epochs of a run were trained where: what is recorded during the run, and what its card says."""
 import json
 
 import pytest
@@ -49,7 +49,7 @@ def test_epochs_that_a_kill_left_unsaved_are_trained_again(tmp_path):
 
 
 def test_epochs_of_which_nothing_is_known(tmp_path):
-    """Trained by code that kept no record: nothing is claimed of them, whoever trained the rest."""
+    """Code without a record trained them: the card claims nothing about them, whoever trained the rest."""
     train(tmp_path, 1, 2, None)
     train(tmp_path, 3, 4, HERE)
     train(tmp_path, 5, 6, None)
@@ -65,7 +65,7 @@ def test_what_was_begun_by_an_older_version_can_be_told(tmp_path):
 
 
 def test_a_run_that_goes_on_in_another_folder(tmp_path):
-    """It takes along where it was trained. The log stays behind, and so the seconds are not known."""
+    """It keeps the record of where it was trained. The log stays behind, so the seconds are unknown."""
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
     train(tmp_path / "old", 1, 4, HERE)
@@ -88,7 +88,7 @@ def test_damaged(tmp_path, text):
 
 
 def test_the_commit_is_that_of_the_code_that_trains(monkeypatch):
-    """As it was when the process began, not what has been checked out since."""
+    """It is the commit at the process's start, not a later checkout's."""
     commits = iter(["before", "after"])
     monkeypatch.setattr(card, "commit", lambda: next(commits))
     facts = provenance.of_this_process("a CPU", {"torch": "2.13.0"})

@@ -67,7 +67,7 @@ def test_recipes_of_before_load(tmp_path):
 
 
 def test_an_earlier_name_of_the_activation(tmp_path):
-    """A run of before goes on: in a file, and for a caller."""
+    """An earlier run can be resumed: files and callers may use the earlier name."""
     recipes.Recipe("twba", activation="published").save(tmp_path)
     assert card.load_recipe(tmp_path / "a checkpoint").activation == "three-level"
     (tmp_path / "recipe.json").write_text((tmp_path / "recipe.json").read_text().replace("three-level", "published"))
@@ -133,14 +133,14 @@ def test_refused(change, message):
 
 
 def test_data_sets_by_name():
-    """A recipe may have each of them; no other name is taken for CIFAR-10."""
+    """A recipe accepts each of them, and no other name."""
     assert [recipes.of("bwba", name).source for name in datasets.NAMES] == list(datasets.NAMES)
     with pytest.raises(UserError, match="^mnist: no such file"):
         datasets.load("mnist", PAPER)
 
 
 def test_the_order_of_an_epoch():
-    """It stays what it was when a run began; another seed or epoch gives another."""
+    """It never changes, so that runs can be resumed. Another seed or epoch gives another order."""
     assert recipes.epoch_order(10, seed=3, epoch=7).tolist() == [4, 5, 9, 6, 0, 1, 2, 3, 7, 8]
     orders = [recipes.epoch_order(100, *numbers).tolist() for numbers in ((3, 7), (3, 8), (4, 7))]
     assert all(sorted(order) == list(range(100)) for order in orders) and len(set(map(tuple, orders))) == 3

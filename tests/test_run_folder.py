@@ -129,14 +129,14 @@ def test_open_as_something_else(finished_run, asked, text):
     twba_chip.load, spiking_file.load, open_model, npz.read_model, npz.read_training, npz.read_epoch, run_folder.locate,
     run_folder.locate_npz, cifar10.load, pictures.read_picture], ids=lambda read: f"{read.__module__}.{read.__name__}")
 def test_a_path_that_can_be_none(read, path):
-    """Where the system has an error of its own, the documented one comes."""
+    """The documented error replaces the system's."""
     rest = {npz.read_model: [PAPER], npz.read_training: [PAPER], pictures.read_picture: [32]}.get(read, [])
     line = user_error(read, Path(path), *rest)
     assert path[:100] in line and "name another" in line
 
 
 def test_a_name_that_is_just_short_enough(finished_run, tmp_path):
-    """Beside which neither a card nor a TensorFlow checkpoint of that name can be."""
+    """A card or a TensorFlow checkpoint beside it would have too long a name."""
     model = tmp_path / ("m" * 251 + ".npz")
     shutil.copy(str(finished_run / "model.npz"), str(model))
     shutil.copy(str(finished_run / "recipe.json"), str(tmp_path))

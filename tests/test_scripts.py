@@ -73,7 +73,7 @@ with interrupts.one_line_for_mistakes("stopped"):
 
 @pytest.mark.parametrize("signal_name", ["SIGINT", "SIGTERM"])
 def test_interrupted_in_c_code(signal_name):
-    """TensorFlow's wrappers make another error of a KeyboardInterrupt; it is the user's interruption all the same."""
+    """TensorFlow's wrappers turn a KeyboardInterrupt into another error. It still counts as the user's interruption."""
     process = start_python(INTERRUPTED_IN_C % signal_name)
     _, error = process.communicate(timeout=300)
     assert (process.returncode, error) == (130, "\nstopped\n")
@@ -97,7 +97,7 @@ with interrupts.one_line_for_mistakes("stopped"):
 
 @pytest.mark.parametrize("context, output", [("open(os.devnull)", "raised\n"), ("interrupts.exiting_at_once()", "")])
 def test_interrupted_where_it_gets_lost(context, output):
-    """What a library swallows is raised again; where an exception does harm, there is none."""
+    """An exception that a library swallows is raised again. None is raised where it does harm."""
     process = start_python(INTERRUPTED_IN_A_LIBRARY % context)
     assert process.communicate(timeout=300) == (output, "\nstopped\n") and process.returncode == 130
 
@@ -150,7 +150,7 @@ def test_interrupted_while_importing(package, arguments, signal_number, tmp_path
     (["-m", "twba_torch.train"], "-torch"),
     (["benchmarks/training.py"], ""), (["benchmarks/inference.py"], ""), (["benchmarks/training_torch.py"], "-torch")])
 def test_without_packages(arguments, environment):
-    """-S: as by a Python that has none."""
+    """-S: Python then finds none."""
     done = subprocess.run([sys.executable, "-S"] + arguments, cwd=str(REPOSITORY), stderr=subprocess.PIPE,
                           universal_newlines=True)
     line = process_error(done.returncode, done.stderr)
@@ -162,7 +162,7 @@ def test_without_packages(arguments, environment):
 
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense", None])
 def test_the_users_backend_of_matplotlib(backend):
-    """TensorLayer imports pyplot: a backend that is not there ends nothing, and is the user's afterwards."""
+    """TensorLayer imports pyplot. A missing backend ends nothing, and the user's setting is restored."""
     environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
     code = "import os; from twba_tensorflow import quieten_tensorflow; quieten_tensorflow(); print(os.environ.get('MPLBACKEND'))"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=str(REPOSITORY), stdout=subprocess.PIPE,
@@ -180,7 +180,7 @@ def test_a_package_that_tensorlayer_lacks(tmp_path):
 
 @pytest.mark.parametrize("name", ["tensorflow.python", "twba_nets.nothing"])
 def test_a_module_that_is_missing_within(name):
-    """A package gets one line also in the midst of the program; a module of this project is a mistake of its own."""
+    """A missing package gets one line even in the middle of the program. A missing module of this project is a bug."""
     code = ("from twba_nets.system import interrupts; interrupts.exit_at_once()\n"
             f"with interrupts.one_line_for_mistakes('stopped'): raise ModuleNotFoundError('no', name={name!r})")
     done = subprocess.run([sys.executable, "-c", code], cwd=str(REPOSITORY), stderr=subprocess.PIPE, universal_newlines=True)
@@ -229,7 +229,7 @@ def test_linear_decay(training_calls, finished_run, tmp_path):
 
 
 def test_limits(on_few_digits, few_digits, finished_run, tmp_path, monkeypatch, capsys):
-    """The first images alone; the recipe says so, and a run that goes on keeps to them."""
+    """Only the first images; the recipe says so, and a resumed run keeps the limits."""
     from twba_tensorflow import training
     training_calls = []
     monkeypatch.setattr(training, "train", lambda recipe, data, *_: training_calls.append((recipe, data)))
@@ -273,7 +273,7 @@ def test_initial_weights(training_calls, finished_run, tmp_path):
 
 
 def test_a_network_of_ones_own(on_few_digits, finished_run, tmp_path, capsys):
-    """What its run writes carries the table of --network; a run of another network is not gone on with, nor begun from."""
+    """Its run's files hold the table of --network. A run of another network is neither resumed nor used as a start."""
     run, file, papers = tmp_path / "run", tmp_path / "own.toml", tmp_path / "paper.toml"
     for path, architecture in ((file, OWN), (papers, PAPER)):
         path.write_text(to_toml(architecture))
@@ -300,7 +300,7 @@ def test_a_network_of_ones_own(on_few_digits, finished_run, tmp_path, capsys):
 
 
 def test_a_checkpoint_without_the_state_file_is_found(training_calls, finished_run, tmp_path, capsys):
-    """As it is copied to another machine, or left by a kill in the first save: it is gone on from, not overwritten."""
+    """For example after a copy to another machine, or a kill during the first save: it is resumed, not overwritten."""
     folder = Path(shutil.copytree(str(finished_run), str(tmp_path / "run")))
     (folder / "checkpoint").unlink()
     (folder / "model_cifar10_advanced.ckpt-9.index").write_text("")  # without its data
@@ -328,7 +328,7 @@ def test_a_folder_that_tensorflow_takes_for_a_pattern(training_calls, finished_r
 
 
 def test_a_folder_that_tensorflow_cannot_write_down(training_calls, finished_run, tmp_path, monkeypatch, capsys):
-    """Of Latin-1, say: also where one works in it, and names a path within."""
+    """For example one in Latin-1; also as the working folder, with a path relative to it."""
     folder = Path(shutil.copytree(str(finished_run), str(tmp_path / "l\udce4ufe" / "run")))
     monkeypatch.chdir(folder.parent)
     for path in (folder, "run"):
@@ -341,7 +341,7 @@ def test_a_folder_that_tensorflow_cannot_write_down(training_calls, finished_run
 
 
 def test_a_run_that_is_completed_keeps_its_recipe(finished_run, on_few_digits, tmp_path, capsys):
-    """By whatever path it is named, and whatever the flags say: nothing is trained with them."""
+    """Whatever its path and the flags are: nothing is trained with them."""
     (tmp_path / "link").symlink_to(tmp_path / "run")
     for resumed in (["--resume"], ["--resume", str(tmp_path / "link")]):
         folder = Path(shutil.copytree(str(finished_run), str(tmp_path / "run")))
@@ -452,7 +452,7 @@ def test_nothing_to_resume(tmp_path, on_few_digits, capsys):
 
 
 def test_a_conversion_killed_before_training_npz_leaves_no_run(finished_run, tmp_path, monkeypatch):
-    """A training.npz without its recipe would go on by another."""
+    """A training.npz without its recipe would continue with another."""
     def full(*_):
         raise OSError("killed")
 

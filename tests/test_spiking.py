@@ -90,7 +90,7 @@ def test_another_version_or_format(file, change, text):
     ("output/offset", 9, -np.inf, "output/offset holds .*not finite"),
     ("output/scale", 0, 3e38, "output and its batch norm")])
 def test_values_of_no_network(file, array, index, value, text):
-    """With a digest that fits: what wrote the file was wrong, and readers would each make something else of it."""
+    """The digest fits, so the writer was wrong, and each reader would compute something else."""
     arrays = random_network().arrays
     arrays[array][index] = value
     spiking_file.write(file, spiking_file.describe(PAPER, arrays, "twba", {}))

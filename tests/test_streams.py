@@ -38,7 +38,7 @@ def test_a_closed_stderr(arguments, tmp_path):
 
 
 def test_a_closed_stderr_of_another_program(monkeypatch, capsys):
-    """As a daemon has none, a closed one, or one that only writes: what is said is said nowhere, and not to stdout."""
+    """A daemon may have none, a closed one, or one that only writes. Messages are then dropped, and do not go to stdout."""
     monkeypatch.setattr(progress, "EVERY", 0)
     closed = open(os.devnull, "w")
     closed.close()
@@ -54,7 +54,7 @@ def test_a_closed_stderr_of_another_program(monkeypatch, capsys):
 
 
 def test_a_closed_streams_number_goes_to_no_file(tmp_path):
-    """Where a library in C complains, on file descriptor 2, no checkpoint must lie."""
+    """A C library writes to file descriptor 2, so this must not be a checkpoint's."""
     code = ("import os, sys; from twba_nets.system import interrupts; interrupts.exit_at_once(); file = open(sys.argv[1], 'w');"
             "os.write(2, b'a complaint'); file.write('whole')")
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "file")], cwd=str(REPOSITORY),
@@ -71,7 +71,7 @@ def test_a_pipe_that_nobody_reads(arguments, unread, tmp_path):
 
 
 def test_the_reader_goes_away():
-    """As `head -1` does: the program goes on, in its own lines and in those of another process."""
+    """For example `head -1`: the program continues, and so does another process that writes there."""
     code = ("import os, sys, time; from twba_nets.system import interrupts; interrupts.exit_at_once(); print('one', flush=True);"
             "sys.stdin.read(); print('two', flush=True); os.system('echo three'); print('four'); sys.exit(7)")
     process = subprocess.Popen([sys.executable, "-c", code], cwd=str(REPOSITORY), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -84,7 +84,7 @@ def test_the_reader_goes_away():
 
 
 def test_a_terminal_that_is_hung_up(tmp_path):
-    """Without the signal: as of a program that was disowned."""
+    """Without the signal, as for a disowned program."""
     controller, terminal = pty.openpty()
     code = ("import sys; from pathlib import Path; from twba_nets.system import interrupts; interrupts.exit_at_once();"
             "print('a'); sys.stdin.read(); print('b'); print('c', file=sys.stderr); Path(sys.argv[1]).touch()")

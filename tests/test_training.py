@@ -62,7 +62,7 @@ def test_killed_and_resumed_equals_uninterrupted(finished_run, tmp_path):
 
 
 def test_a_run_begins_with_the_weights_it_is_given(finished_run, tmp_path):
-    """At a rate too small to move a weight, the new run ends with the old one's kernels. Adam begins anew."""
+    """At a rate too small to move a weight, the new run ends with the old one's kernels. Adam starts from zero."""
     process = start_training(tmp_path / "run", "--dataset", "digits", "--epochs", "1", "--learning-rate", "1e-30",
                              "--activation", "three-level", "--initial-weights", finished_run)
     _, error = process.communicate(timeout=300)
@@ -91,7 +91,7 @@ def test_an_epoch_tells_how_far_it_is(monkeypatch, capsys):
 
 
 def test_seconds_of_a_clock_that_is_set_back(train, tmp_path, monkeypatch):
-    """An epoch's seconds are those that pass, whatever the clock on the wall says."""
+    """An epoch's seconds are the elapsed ones, not the wall clock's."""
     clock = Clock()
     monkeypatch.setattr(training, "time", clock)
     session = SimpleNamespace(run=lambda fetches, feed: clock.pass_minute() or training.StepFigures(2.0, 25, 55, None))
@@ -177,7 +177,7 @@ def told_places(folder):
 
 
 def test_the_card_of_a_run_that_went_elsewhere(train, tmp_path, monkeypatch):
-    """Gone on with by another machine, in the same folder and in another one; and begun by code that kept no record."""
+    """Another machine continues it, in the same folder and in another one; code without a record began it."""
     monkeypatch.setattr(card, "cpu_name", lambda: "one")
     train(tmp_path / "run")
     monkeypatch.setattr(card, "cpu_name", lambda: "other")
@@ -193,7 +193,7 @@ def test_the_card_of_a_run_that_went_elsewhere(train, tmp_path, monkeypatch):
 
 
 def test_a_card_that_another_machine_writes(train, tmp_path, monkeypatch):
-    """A run that was killed before its card: who completes it has trained nothing."""
+    """A run was killed before its card: the machine that completes it has trained nothing."""
     monkeypatch.setattr(card, "cpu_name", lambda: "one")
     train(tmp_path / "run")
     (tmp_path / "run" / "model.json").unlink()
@@ -232,7 +232,7 @@ def figures(folder):
 
 
 def test_killed_at_any_moment_of_the_last_save(train, tmp_path, monkeypatch):
-    """Whenever the last epoch's save is cut short, the next run ends with the files of one that was left alone."""
+    """Whenever the last epoch's save is cut short, the next run ends with the files of an uninterrupted one."""
     whole = tmp_path / "whole"
     with monkeypatch.context() as watching:
         snapshots = Snapshots(whole, tmp_path, watching)
@@ -280,7 +280,7 @@ def test_summaries(finished_run):
 
 @pytest.mark.parametrize("name", ["l\u00e4ufe", "\u7f51\u7edc", "l\udce4ufe", "a\nb", "$x^_{\\frac"], ids=ascii)
 def test_a_curve_has_whatever_name_a_folder_has(name, finished_run, tmp_path):
-    """The run's folder, and that of its data, which is in the title."""
+    """The run's folder may have any name, and so may its data's, which is in the title."""
     folder = tmp_path / name
     folder.mkdir()
     shutil.copy(str(finished_run / "log.csv"), str(folder))
@@ -290,7 +290,7 @@ def test_a_curve_has_whatever_name_a_folder_has(name, finished_run, tmp_path):
 
 @pytest.mark.parametrize("flags", [[], ["--epochs", "5"]])
 def test_summaries_that_a_kill_left_out(train, tmp_path, flags):
-    """Of a run that is completed, and of one that goes on."""
+    """A run that is completed writes them, and so does one that is continued."""
     train(tmp_path)
     events, = tmp_path.glob("events.*")
     events.write_bytes(events.read_bytes()[:400])  # some of the first epoch's
@@ -303,7 +303,7 @@ def test_summaries_that_a_kill_left_out(train, tmp_path, flags):
 
 
 def test_a_run_does_without_summaries(train, tmp_path, monkeypatch, capsys):
-    """What fails is told of once, and made up for by the next run."""
+    """A failure is reported once, and the next run makes up for it."""
     def fail(*_):
         raise OSError("the disk of the summaries is full")
 
@@ -396,7 +396,7 @@ def test_a_damaged_log_is_found_before_training(train, finished_run, tmp_path):
 
 
 def test_variables_that_are_no_numbers_are_not_saved(train, tmp_path, monkeypatch):
-    """The loss may not show them: quantised, a NaN is 0."""
+    """The loss may not show them, because a NaN is quantised to 0."""
     train(tmp_path / "run", "--epochs", "1")
 
     def diverge(session, step, recipe, epoch):
@@ -412,7 +412,7 @@ def test_variables_that_are_no_numbers_are_not_saved(train, tmp_path, monkeypatc
 
 
 def test_a_loss_that_is_no_number(finished_run, tmp_path):
-    """A row that no log can hold is not written, and the remedy is one that there is."""
+    """A row that the log cannot hold is not written, and the error names a remedy that exists."""
     shutil.copy(str(finished_run / "log.csv"), str(tmp_path))
     log = journal.Journal(tmp_path, recipes.digits("twba"), 1)
     row = journal.make_row(recipes.digits("twba"), 1, 110, journal.Trained(2.0, 0.25, 0.1),

@@ -80,12 +80,12 @@ def drawn(text):
 
 
 def pixels(address):
-    """Of a PNG in base64, RGBA."""
+    """The RGBA pixels of a PNG in base64."""
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(address))).convert("RGBA"))
 
 
 def assert_as_the_reference(network, images, folder, names):
-    """Of all pictures the maps; of the first one, which is dropped, what the page shows."""
+    """The maps of all pictures, and what the page shows of the first one, which is dropped."""
     require_tools()
     page, architecture = folder / "page.html", network.architecture
     spiking_file.write(folder / "network.npz", network)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def load(model: Union[str, Path] = "twba", threads: int = 0) -> "Engine":
     """Load a network to run on the CPU. threads: 0 for all cores.
 
-    model: "twba" or "bwba", the released ones; a run's folder; a model.npz; or an exported file.
+    model: a released one ("twba", "bwba" or "twba-paper"), a run's folder, a model.npz or an exported file.
     Raises UserError if there is no such model, if its file is damaged, or if there is no C compiler.
     """
     from twba_chip.engine import Engine

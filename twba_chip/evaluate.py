@@ -20,9 +20,9 @@ from twba_nets.system import places
 def main(argv: Sequence[str] = None) -> None:
     parser = argparse.ArgumentParser(
         prog="twba-nets evaluate",
-        description="Evaluate a network on the test images, each exactly once, and count the spikes in its eight counted "
-        "maps. The compiled integer engine takes three seconds on two cores for CIFAR-10's 10,000 images. Networks with "
-        "three-level activations run in PyTorch, in half a minute.")
+        description="Evaluate a network on the test images, each exactly once, and count the spikes of all its maps of spikes "
+        "but the last. The compiled integer engine takes three seconds on two cores for CIFAR-10's 10,000 images. Networks "
+        "with three-level activations run in PyTorch, in half a minute.")
     command_line.add_network(parser, places.RELEASED, nargs="?", default="twba")
     command_line.add_evaluation_flags(parser)
     args = parser.parse_args(argv)

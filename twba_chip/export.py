@@ -24,9 +24,9 @@ def main(argv: Sequence[str] = None) -> None:
     args = parser(
         "twba-nets export",
         "Fold batch norm, htanh and sign of each hidden neuron into one integer threshold, in float64, and write the network "
-        "as int8 weights and int16 thresholds to an npz (its layout: twba_chip/spiking/file.py). The first two convolutions "
-        "and the classifier, off chip in the paper, stay float. (python -m twba_tensorflow.export takes the decisions that "
-        "TensorFlow makes in float32, and also reads checkpoints.)", "a run's folder or a model.npz").parse_args(argv)
+        "as int8 weights and int16 thresholds to an npz (its layout: twba_chip/spiking/file.py). The float stages and the "
+        "classifier, which are off chip, stay float. (python -m twba_tensorflow.export takes the decisions that TensorFlow makes "
+        "in float32, and also reads TensorFlow's checkpoints.)", "a run's folder or a model.npz").parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):
         export(args, folding.fold, npz.read_model, run_folder.locate_npz)
 
@@ -34,11 +34,12 @@ def main(argv: Sequence[str] = None) -> None:
 def parser(prog: str, description: str, what: str) -> argparse.ArgumentParser:
     """Parser of both export commands. what: the other inputs it accepts, for --help."""
     flags = argparse.ArgumentParser(prog=prog, description=description)
-    flags.add_argument("checkpoint", metavar="network", type=command_line.model, help=f"twba or bwba, the released ones; {what}")
+    flags.add_argument("checkpoint", metavar="network", type=command_line.model,
+                       help=f"a released network (twba, bwba, twba-paper), {what}")
     flags.add_argument("out", type=command_line.path, help="the file to write")
     flags.add_argument("--variant", choices=quantisers.WEIGHTS, help="default: what the recipe or card beside the "
                        "checkpoint says; required if there is none")
-    command_line.add_activation(flags, "likewise; only binary ones can be exported")
+    command_line.add_activation(flags, "likewise; only networks with binary activations can be exported")
     command_line.add_allow_pickle(flags)
     return flags
 

@@ -31,12 +31,12 @@ def main(argv: Sequence[str] = None) -> None:
     parser = argparse.ArgumentParser(
         prog="twba-nets predict",
         description="Classify pictures with the compiled engine (a network with three-level activations: with PyTorch). "
-        "For one picture, print the ten classes with their probabilities, and the spikes of each map. For several, print "
+        "For one picture, print the classes with their probabilities, and the spikes of each map. For several, print "
         "a line each. The central square of a picture is scaled to the network's size. Takes a second.")
     command_line.add_network(parser, places.RELEASED)
     parser.add_argument("pictures", nargs="+", type=command_line.path, metavar="picture",
-                        help="any file that Pillow reads, such as PNG or JPEG, of up to 89 million pixels. Of 16-bit channels "
-                        "the upper 8 bits are used; wider and floating-point channels are refused. Transparent pixels become "
+                        help="any file that Pillow reads, such as PNG or JPEG, of up to 89 million pixels. The upper 8 bits of "
+                        "16-bit channels are used; wider and floating-point channels are refused. Transparent pixels become "
                         "white. A folder stands for all pictures in it")
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):

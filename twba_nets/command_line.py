@@ -97,7 +97,7 @@ def add_activation(parser: argparse.ArgumentParser, help_text: str) -> None:
 def add_initial_epoch(parser: argparse.ArgumentParser) -> None:
     """The flag --initial-epoch."""
     parser.add_argument("--initial-epoch", type=natural, default=0, metavar="N",
-                        help="finished epochs of a checkpoint whose name does not tell them, as the original's "
+                        help="finished epochs of a checkpoint whose name does not give them, such as the original's "
                         "(default: 0)")
 
 
@@ -156,8 +156,8 @@ def network_file(text: str) -> architecture.Architecture:
 def add_graph(parser: argparse._ActionsContainer) -> None:
     """The flag --graph of TensorFlow's scripts."""
     parser.add_argument("--graph", choices=("fast", "published"), default="fast", help="published: the network as the "
-                        "published code builds it, group by group, in TensorLayer's layers; it takes 2.4 times as long to "
-                        "train and 2.9 times as long to evaluate. fast: the same numbers in fewer operations. Both share "
+                        "published code builds it, group by group, in TensorLayer's layers; it takes 2.6 times as long to "
+                        "train and 3 times as long to evaluate. fast: the same numbers in fewer operations. Both share "
                         "their checkpoints (default: fast)")
 
 
@@ -171,8 +171,8 @@ def spikes_parser(variant: str) -> argparse.ArgumentParser:
     """Flags of cifar10_*_spikes.py."""
     parser = argparse.ArgumentParser(
         description=f"Evaluate a {variant.upper()}-Net on the test images, each exactly once, and count its spikes: one sum "
-        "for each batch of 200, as the original prints it, then a table over the eight counted maps. It does not count the "
-        "outputs of the first convolution and of the last, cnn11: the original computes these off chip.")
+        "for each batch of 200, as the original prints it, then a table of the counted maps. These are all maps of spikes "
+        "except the last, which the original computes off chip: eight in the paper's network.")
     parser.add_argument("--checkpoint", type=model, default=variant, metavar="PATH",
                         help=f"a released model ({', '.join(places.RELEASED)}), a run's folder, a TensorFlow checkpoint or an "
                         "npz (default: %(default)s)")
@@ -205,7 +205,7 @@ def load_data(args: argparse.Namespace, about: About, network: Union[str, Path])
     return datasets.load(source, about.architecture, args.data_dir)
 
 
-def add_network(parser: argparse.ArgumentParser, names: Iterable[str] = tuple(quantisers.WEIGHTS), **options) -> None:
+def add_network(parser: argparse.ArgumentParser, names: Iterable[str] = ("twba", "bwba", "twba-paper"), **options) -> None:
     """The first argument of the commands without a framework: a network. names: the released ones to list in --help."""
     parser.add_argument("network", type=model, help=f"a released network ({', '.join(names)}), a run's folder, a model.npz or an "
                         "exported file" + (" (default: %(default)s)" if "default" in options else ""), **options)

@@ -22,8 +22,8 @@ def main(argv: Sequence[str] = None) -> None:
         "python -m twba_tensorflow.export",
         "Fold batch norm, htanh and sign of each hidden neuron into one integer threshold, with which the neuron decides "
         "as in TensorFlow for every possible sum, and write the network as int8 weights and int16 thresholds to an npz "
-        "(its layout: twba_chip/spiking/file.py). The first two convolutions and the classifier, off chip in the paper, "
-        "stay float. (python -m twba_chip.export does the same in NumPy, from a model.npz only.)",
+        "(its layout: twba_chip/spiking/file.py). The float stages and the classifier, which are off chip, stay float. "
+        "(python -m twba_chip.export does the same in NumPy, from a model.npz only.)",
         "a run's folder, a TensorFlow checkpoint or a model.npz")
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):

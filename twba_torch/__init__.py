@@ -6,8 +6,8 @@
 standard_network  load's network: standard modules         layers       building blocks for your own network
 sequential        from_sequential: your own network        saving       save: a network for every command
 network           the trainer's, in exact integers         quantisers   of weights and activations, with gradients
-train, training   the trainer                              convolution, adam, pipeline, variables, device: its parts
-evaluation        of networks with three levels
+train, training   the trainer                              evaluation   of networks with three levels
+to_safetensors    export for model hubs                    convolution, grouped, adam, pipeline, variables, device: its parts
 
 The parts without a framework (network table, recipe, data, log, npz files) are in twba_nets.
 """
@@ -28,10 +28,12 @@ def load(model: Union[str, Path] = "twba", variant: Optional[str] = None, activa
          allow_pickle: bool = False) -> "StandardNetwork":
     """A trained network as a torch.nn.Module in eval mode: images in [0, 1], [N, C, S, S] -> logits [N, classes].
 
-    The paper's network takes [N, 3, 32, 32]. model: a released one ("twba", "bwba", "twba-published" or "bwba-published"), a
-    run's folder or an npz. variant ("twba", "bwba"), activation ("binary", "three-level"): required for an npz without card
-    or recipe beside it. allow_pickle: also read the original's pickled model.npz; loading a pickle can run any code.
-    net(images, return_spikes=True) also returns the maps of spikes. The network can be trained further and saved (save).
+    The paper's network takes [N, 3, 32, 32]. net(images, return_spikes=True) also returns the maps of spikes. The network can
+    be trained further and saved (save).
+
+    model: a released one ("twba", "bwba", "twba-paper", "twba-published" or "bwba-published"), a run's folder or an npz.
+    variant ("twba", "bwba"), activation ("binary", "three-level"): required for an npz without card or recipe beside it.
+    allow_pickle: also read the original's pickled model.npz; loading a pickle can run any code.
     Raises UserError if there is no such model, or if its file is damaged or an exported network.
     """
     from twba_nets.network.architecture import PAPER

@@ -77,7 +77,7 @@ class _Quantised(nn.Module):
     """A convolution or linear layer with quantised weights.
 
     The parameter is `latent_weight`. `weight` is what the layer multiplies by, as tools for nn.Conv2d expect (exporters,
-    NeuroBench, fuse_conv_bn_eval), and is read-only. A PyTorch parametrisation does not do: it cannot be pickled, silently
+    NeuroBench, fuse_conv_bn_eval), and is read-only. A PyTorch parametrisation would not suffice: it cannot be pickled, silently
     ignores in-place writes to `weight`, and quantises again what is assigned to it, so that fusing would give wrong results.
     State dictionaries hold the latent weights under "weight".
     """

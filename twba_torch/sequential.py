@@ -2,7 +2,7 @@
 
 The modules are, in this order: CentralCrop; float stages, each an nn.Conv2d, nn.BatchNorm2d and nn.ReLU, or Spike in the last;
 hidden stages, each a TernaryConv2d (or BinaryConv2d), nn.BatchNorm2d and Spike; nn.Flatten; hidden stages, each a TernaryLinear
-(or BinaryLinear), nn.BatchNorm1d and Spike; nn.Linear, optionally nn.BatchNorm1d. There may be no hidden stages of a kind.
+(or BinaryLinear), nn.BatchNorm1d and Spike; nn.Linear, optionally nn.BatchNorm1d. Either kind of hidden stages may be missing.
 
 Groups are PyTorch's: group g reads the channels g * C / G ... (g + 1) * C / G - 1. An Architecture's group g reads g, g + G,
 g + 2G, ... So from_sequential reorders the filters of the stage before. It cannot if that stage has groups as well: there put

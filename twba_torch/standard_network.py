@@ -24,7 +24,7 @@ class CentralCrop(nn.Module):
     """Pictures [N, C, S, S] in [0, 1] -> the central [N, C, size, size], each with mean 0 and variance 1.
 
     Source: tf.image.per_image_standardization of pixels from 0 to 255. Raises ValueError for other sizes and, unless compiled
-    or exported, for values outside [0, 1], as of pictures that are already normalised.
+    or exported, for values outside [0, 1], such as those of normalised pictures.
     """
 
     def __init__(self, picture_size: int = 32, size: int = 24, channels: int = 3):

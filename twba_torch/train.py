@@ -22,8 +22,8 @@ from twba_nets.runs.training_run import TrainingRun, epochs_done
 from twba_torch import device as devices, training, variables
 
 PRECISIONS = {
-    "exact": "the hidden stages in int8 (CPU) or float16 (GPU), which is exact forward; backward, gradients are rounded to "
-             "bfloat16",
+    "exact": "the hidden stages in int8 (CPU) or float16 (GPU); the forward pass is exact, and the backward pass rounds "
+             "gradients to bfloat16",
     "float32": "all in float32",
     "float64": "all in float64, to compare with TensorFlow",
 }

@@ -35,6 +35,6 @@ def tensorflow_side(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def default_type():
-    """Some tests compute in float64: none leaves it to the next."""
+    """Restores the default dtype, because some tests compute in float64."""
     yield
     torch.set_default_dtype(torch.float32)

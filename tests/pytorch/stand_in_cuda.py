@@ -1,4 +1,4 @@
-"""A stand-in for GPUs on a machine without one: tensors that are on cuda:N to whoever asks, and compute on the CPU.
+"""A stand-in for GPUs on a machine without one: its tensors say that they are on cuda:N, and compute on the CPU.
 
 It is as strict as PyTorch: it refuses a device that is not there, and operations between tensors of several devices. PyTorch's
 own functions run down to the calls of its C code.
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 class Cuda(TorchDispatchMode):
-    """So many GPUs, while it is entered. Which of them a tensor is on is kept by its storage."""
+    """This many GPUs, while it is entered. A tensor's storage records which of them it is on."""
 
     def __init__(self, gpus):
         super().__init__()
@@ -70,7 +70,7 @@ def _tensors(values):
 
 @contextlib.contextmanager
 def gpus(number, monkeypatch):
-    """So many stand-ins. What torch.compile is asked for gets checked; the function stays as it is. Yields the Cuda."""
+    """This many stand-ins. The arguments of torch.compile are checked; the function stays unchanged. Yields the Cuda."""
     def compiled(function, *, options=None, dynamic=None, **named):
         torch._TorchCompileInductorWrapper("default", options, dynamic)  # PyTorch's own check of the options
         return function

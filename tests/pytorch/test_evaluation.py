@@ -35,7 +35,7 @@ def by_the_trainers(name, x):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_evaluate(name, digits, tmp_path, capsys, monkeypatch):
-    """In batches of two sizes, every figure that of the trainer's network, but for what rounding turns."""
+    """In batches of two sizes, every figure equals that of the trainer's network, except where rounding flips a spike."""
     monkeypatch.setattr(evaluation, "BATCH", 20)
     file = tmp_path / "figures.json"
     evaluate.main([name, "--dataset", "digits", "--limit", str(IMAGES), "--threads", "1", "--json", str(file)])

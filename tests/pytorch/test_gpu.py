@@ -114,7 +114,7 @@ def test_a_gpu_that_is_not_there(monkeypatch, count, name, environment, remedy):
 
 
 def test_a_gpu_that_computes_nothing(monkeypatch):
-    """As one that is too old, or too new, for this PyTorch: tensors can be made there, and the first kernel fails."""
+    """For example one that is too old or too new for this PyTorch: it holds tensors, but its first kernel fails."""
     def fail(*arguments, **named):
         raise torch.AcceleratorError("CUDA error: no kernel image is available for execution on the device\nmore lines")
 
@@ -137,7 +137,7 @@ def test_what_decides_bits_on_a_gpu_is_set(monkeypatch):
 
 
 def test_each_replay_of_a_graph_begins_a_step(monkeypatch, few_digits, short_recipe):
-    """In training and in evaluation: without, each batch of an evaluation is recorded as a graph of its own."""
+    """In training and in evaluation. Otherwise each batch of an evaluation would be recorded as a separate graph."""
     calls = []
     with gpus(1, monkeypatch):
         compiled = torch.compile
@@ -184,7 +184,7 @@ def on_gpu(monkeypatch, few_digits, short_recipe):
 
 
 def test_a_gpu_trains_on_while_an_epoch_is_drawn(on_gpu, tmp_path, monkeypatch, capsys):
-    """And all is there in the end, told in order, each epoch once it is saved."""
+    """In the end all epochs are saved, and printed in order, each after its save."""
     draw, drawn = journal.Journal.draw, []
 
     def slowly(book):
@@ -202,7 +202,7 @@ def test_a_gpu_trains_on_while_an_epoch_is_drawn(on_gpu, tmp_path, monkeypatch, 
 
 
 def test_what_fails_while_a_gpu_trains_on_ends_the_run(on_gpu, tmp_path, monkeypatch):
-    """And nothing is written after it: neither the epoch's line in the log, nor a later one's."""
+    """Nothing is written after it, neither this epoch's line in the log nor a later one's."""
     finish_epoch = journal.Journal.finish_epoch
 
     def full(book, row, *rest):
@@ -230,7 +230,7 @@ def subject(monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", ["the_default_device_has_its_number", "a_step_in_float64_is_the_cpus",
                                   "each_stage_forward_is_exact", "each_stage_backward", "the_exact_network_is_the_float32_one"])
 def test_the_checks_of_a_gpu(subject, name):
-    """Those that need no process of their own and no graph, by the stand-in."""
+    """The checks that need neither a separate process nor a graph, on the stand-in."""
     assert getattr(checks, f"check_{name}")(subject) is None
 
 

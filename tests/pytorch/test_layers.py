@@ -33,7 +33,7 @@ def image(channels=4):
 
 @layers
 def test_weight_is_what_it_multiplies_by(layer):
-    """Of latent weights, which are the parameter that is trained."""
+    """It quantises the latent weights, which are the trained parameter."""
     conv, x = layer(4, 6, 3, groups=2), image()
     assert dict(conv.named_parameters()).keys() == {"latent_weight", "bias"} and len(conv.latent_weight.unique()) > 100
     assert set(conv.weight.unique().tolist()) <= {-1, 0, 1} and conv.weight.shape == (6, 2, 3, 3)
@@ -168,7 +168,7 @@ def test_exporters_write_what_it_multiplies_by(layer):
 @layers
 @pytest.mark.parametrize("assign", [False, True])
 def test_state_dictionaries_of_before(layer, assign):
-    """Their keys are nn.Conv2d's, of the latent weights; the places of the parameters, by which optimisers know them, too."""
+    """Their keys are nn.Conv2d's, for the latent weights. The parameters keep their order, by which optimisers know them."""
     plain, conv = nn.Conv2d(4, 6, 3), layer(4, 6, 3)
     assert list(conv.state_dict()) == list(plain.state_dict()) == ["weight", "bias"]
     assert [parameter.shape for parameter in conv.parameters()] == [parameter.shape for parameter in plain.parameters()]
@@ -262,7 +262,7 @@ def test_a_loss_whose_scale_distorts_is_told(part, options):
 
 @pytest.mark.filterwarnings("error")
 def test_a_mean_loss_is_not():
-    """Nor what is no training: whoever looks at gradients with respect to an image may scale them."""
+    """Outside training, such as for an image's gradients, any scale is allowed."""
     train(network())
     net, x = network().eval(), torch.randn(4, 4, 6, 6, requires_grad=True)
     (1e6 * net(x).sum()).backward()

@@ -38,7 +38,7 @@ rows = [  # conv, bn, groups, filters, kernel, stride, padding
   ["conv4", "norm4", 1, 24, 1, 1, "VALID"],
 ]
 """
-# TensorFlow goes on with a run, evaluates it and exports it, in one process: argv is the variant, the run's folder, the results'
+# TensorFlow continues a run, evaluates it and exports it, in one process: argv is the variant, the run's folder, the results'
 TENSORFLOW = """
 import sys
 from twba_nets.runs.recipe import paper

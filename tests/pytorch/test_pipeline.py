@@ -48,7 +48,7 @@ def test_order_and_numbers_follow_from_seed_and_epoch():
 
 
 def test_a_number_next_to_1_stays_below_it(monkeypatch):
-    """Rounded to 1 it would crop beyond the image's edge; among 250,000 numbers an epoch that happens."""
+    """Rounded to 1, it would crop beyond the image's edge. That happens among an epoch's 250,000 numbers."""
     class Random(np.random.RandomState):
         def random_sample(self, size):
             return np.full(size, np.nextafter(1, 0))

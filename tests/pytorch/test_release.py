@@ -101,7 +101,7 @@ def test_a_card_without_a_recipe(recipe, tmp_path):
 
 
 def test_a_network_without_a_recipe(tmp_path):
-    """What twba_torch.save writes was trained by nobody knows what: it is no finished run."""
+    """twba_torch.save does not know how a network was trained, so its folder is not a finished run."""
     twba_torch.save(twba_torch.load("twba"), tmp_path / "saved")
     before = {path.name for path in (tmp_path / "saved").iterdir()}
     assert "model.json" in command_error(release.main, tmp_path / "saved")

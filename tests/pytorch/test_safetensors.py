@@ -27,7 +27,7 @@ def source(request, tmp_path):
 
 
 def test_every_bit_comes_back(source, tmp_path):
-    """Into a network that is made of the metadata alone; quantised weights take a byte each."""
+    """They load into a network that is built from the metadata alone. A quantised weight takes a byte."""
     out, net = tmp_path / "new" / "net.safetensors", twba_torch.load(source)
     to_safetensors.main([str(source), str(out)])
     with safe_open(out, "pt") as file:
@@ -52,7 +52,7 @@ def test_it_carries_the_card(source, tmp_path):
 
 
 def test_it_takes_no_other_files_place(tmp_path):
-    """One of its own kind is replaced."""
+    """It replaces only files of its own kind."""
     other, out = tmp_path / "letter.txt", tmp_path / "net.safetensors"
     other.write_text("a letter, which is no safetensors")
     assert str(other) in command_error(to_safetensors.main, "twba", str(other)) and other.read_text().startswith("a letter")

@@ -108,7 +108,7 @@ def test_training_goes_on_with_it(tuned, few_digits):
 
 
 def test_evaluate_takes_the_folder(tuned, few_digits, tmp_path):
-    """On the data that were named, in no word of the command's."""
+    """On the data that save() named; the command line names none."""
     net, folder = tuned
     evaluate.main([str(folder), "--limit", "60", "--threads", "1", "--json", str(tmp_path / "figures.json")])
     found = json.loads((tmp_path / "figures.json").read_text())
@@ -134,7 +134,7 @@ def test_its_export_has_every_spike(tuned, few_digits, tmp_path):
 
 
 def test_a_small_network(small, tmp_path):
-    """Without names its classes are numbers. Of its data nobody says anything: a command asks for them."""
+    """Without names its classes are numbers. Its data are unknown: a command asks for them."""
     net, folder = small
     found = twba_torch.load(folder)
     assert found.architecture == net.architecture and found.variant == net.variant and found.data == ""

@@ -58,7 +58,7 @@ def assert_same_files(first, second):
 
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory, few_digits, short_recipe):
-    """A run of two epochs. Not to be changed by a test."""
+    """A run of two epochs. Tests must not change it."""
     folder = tmp_path_factory.mktemp("finished_run")
     short_recipe.save(folder)
     training.train(Trainer(short_recipe, few_digits, CPU, compiled=False), folder, 0)
@@ -139,7 +139,7 @@ def test_precise_batch_norm_changes_the_statistics_alone(precise_run, finished_r
 
 
 def test_precise_batch_norm_is_the_mean_of_all_batches(few_digits, short_recipe):
-    """Of an epoch of its own, the third: against PyTorch's mean and biased variance of what each batch norm is given."""
+    """The batches are those of another epoch, the third. PyTorch computes the mean and biased variance to compare with."""
     torch.set_default_dtype(torch.float64)
     trainer, found = Trainer(short_recipe, few_digits, CPU, exact=False, compiled=False), {}
     for name, norm in trainer.network.norms.items():
@@ -262,7 +262,7 @@ def test_two_processes_compute_what_one_does(tmp_path):
 
 
 def test_killed_and_resumed_from_the_command_line(tmp_path):
-    """kill -9 in the middle of an epoch; the run then ends as one that was left alone."""
+    """kill -9 in the middle of an epoch; the run then ends like an uninterrupted one."""
     status, line, _ = command(*arguments(tmp_path / "whole", "--epochs", "2", "--threads", "1"))
     assert status == 0, line
     process = subprocess.Popen([sys.executable, *arguments(tmp_path / "cut", "--epochs", "2", "--threads", "1")],
@@ -277,7 +277,7 @@ def test_killed_and_resumed_from_the_command_line(tmp_path):
 
 
 def test_a_run_goes_back_and_forth_between_the_frameworks(tmp_path, finished_run):
-    """PyTorch trains, TensorFlow goes on and evaluates, its checkpoint is converted, PyTorch goes on."""
+    """PyTorch trains, TensorFlow continues and evaluates, its checkpoint is converted, PyTorch continues."""
     run = tmp_path / "run"
     run.mkdir()
     for name in ("training.npz", "recipe.json", "log.csv"):
@@ -299,7 +299,7 @@ def test_a_run_goes_back_and_forth_between_the_frameworks(tmp_path, finished_run
 
 @pytest.mark.parametrize("file", ["training.npz", "model.npz"])
 def test_a_run_begins_with_the_weights_it_is_given(tmp_path, finished_run, on_few_digits, file):
-    """At a rate too small to move a weight, the new run ends with the old one's kernels. Adam begins anew.
+    """At a rate too small to move a weight, the new run ends with the old one's kernels. Adam starts from zero.
 
     A model.npz has quantised weights alone: scaled, they give the same network.
     """
@@ -320,7 +320,7 @@ def test_a_run_begins_with_the_weights_it_is_given(tmp_path, finished_run, on_fe
 
 
 def test_a_network_of_ones_own(tmp_path, finished_run, on_few_digits):
-    """What its run writes carries the table of --network, TensorFlow goes on with it; no other network's run is taken."""
+    """Its run's files hold the table of --network, and TensorFlow resumes it. Another network's run is refused."""
     run, file, papers = tmp_path / "run", tmp_path / "own.toml", tmp_path / "paper.toml"
     for path, architecture in ((file, OWN), (papers, PAPER)):
         path.write_text(to_toml(architecture))
@@ -386,7 +386,7 @@ def run(finished_run, tmp_path):
 
 
 def test_killed_at_any_replacement(without_arithmetic, tmp_path, monkeypatch):
-    """Whenever a run is killed, the next one ends with the files of a run that was left alone."""
+    """Whenever a run is killed, the next one ends with the files of an uninterrupted run."""
     snapshots = Snapshots(tmp_path / "whole", tmp_path, monkeypatch)
     without_arithmetic(tmp_path / "whole", "--epochs", "1")
     kills = snapshots.taken[:]
@@ -459,7 +459,7 @@ def test_summaries_that_fail_in_the_midst(without_arithmetic, tmp_path, capsys, 
 
 @pytest.mark.parametrize("flags", [[], ["--epochs", "5"]])
 def test_summaries_that_a_kill_left_out(without_arithmetic, tmp_path, flags):
-    """Of a run that is completed, and of one that goes on."""
+    """A run that is completed writes them, and so does one that is continued."""
     without_arithmetic(tmp_path, "--epochs", "3")
     events, = tmp_path.glob("events.*")
     events.write_bytes(events.read_bytes()[:400])  # some of the first epoch's
@@ -472,7 +472,7 @@ def test_summaries_that_a_kill_left_out(without_arithmetic, tmp_path, flags):
 
 
 def test_limits(without_arithmetic, tmp_path, capsys):
-    """60 images in batches of 50 are two steps an epoch; the card says so, and a run that goes on keeps to it."""
+    """60 images in batches of 50 are two steps an epoch; the card says so, and a resumed run keeps the limits."""
     without_arithmetic(tmp_path, "--limit-train", "60", "--limit-test", "7", "--epochs", "1")
     without_arithmetic(tmp_path, "--resume", "--epochs", "2")
     assert capsys.readouterr().out.count("TWBA on digits (first 60 training images, first 7 test images), ") == 2
@@ -482,7 +482,7 @@ def test_limits(without_arithmetic, tmp_path, capsys):
 
 
 def test_a_run_with_teachers(without_arithmetic, finished_run, precise_run, tmp_path):
-    """The card names the teachers; a run that goes on must be given the same ones again."""
+    """The card names the teachers; a resumed run must be given the same ones again."""
     folder, models = tmp_path / "run", [finished_run / "model.npz", precise_run / "model.npz"]
     both = ["--teacher", *map(str, models)]
     without_arithmetic(folder, "--epochs", "1", *both)
@@ -510,7 +510,7 @@ def test_tensorflow_does_not_go_on_with_what_it_cannot_do(tmp_path, precise_run)
 
 
 def test_hold_out(without_arithmetic, tmp_path, monkeypatch, capsys):
-    """The last training images take the place of the test images; a run that goes on keeps to it."""
+    """The last training images replace the test images; a resumed run keeps this."""
     seen = []
     monkeypatch.setattr(WithoutArithmetic, "evaluate", lambda trainer: seen.append(
         (len(trainer.training), trainer.test.x.numpy())) or journal.Tested(2.5, 0.125, 8.0, 0.1))
@@ -544,7 +544,7 @@ def test_a_model_that_is_behind_is_brought_up_to_date(without_arithmetic, finish
 
 @pytest.mark.parametrize("named", ["run", "link", "run/training.npz"])
 def test_a_run_that_is_completed_keeps_its_recipe(without_arithmetic, finished_run, run, tmp_path, named, capsys):
-    """By whatever path it is named, and whatever the flags say: nothing is trained with them."""
+    """Whatever its path and the flags are: nothing is trained with them."""
     (tmp_path / "link").symlink_to(run)
     (run / "model.json").unlink()
     without_arithmetic(run, "--resume", str(tmp_path / named), "--learning-rate", "0.5", "--batch-size", "7")
@@ -555,7 +555,7 @@ def test_a_run_that_is_completed_keeps_its_recipe(without_arithmetic, finished_r
 
 @pytest.mark.parametrize("flag", ["--resume", "--initial-weights"])
 def test_what_tensorflow_took_further_is_not_passed_by(without_arithmetic, run, tmp_path, flag):
-    """Nor where the folder is spelled otherwise, or there is nothing of PyTorch's yet."""
+    """Also if the folder's path is spelled differently, or PyTorch has saved nothing yet."""
     (tmp_path / "link").symlink_to(run)
     for name in ("index", "data-00000-of-00001"):
         (run / ("model_cifar10_advanced.ckpt-3." + name)).write_text("")
@@ -566,7 +566,7 @@ def test_what_tensorflow_took_further_is_not_passed_by(without_arithmetic, run, 
 
 
 def test_what_tensorflow_did_not_come_to_name_is_passed_by(without_arithmetic, run):
-    """A kill in the middle of its save leaves a checkpoint, from which TensorFlow would not go on either."""
+    """A kill during its save leaves a checkpoint that TensorFlow would not continue from either."""
     for epoch in (2, 3):
         for name in ("index", "data-00000-of-00001"):
             (run / f"model_cifar10_advanced.ckpt-{epoch}.{name}").write_text("")
@@ -594,7 +594,7 @@ def test_an_epoch_is_saved_before_it_is_told(without_arithmetic, tmp_path, monke
 
 @pytest.mark.parametrize("flags, saved", [([], [1, 2, 3]), (["--minutes", "1.5"], [1, 2])])
 def test_a_clock_that_is_set_back(without_arithmetic, tmp_path, monkeypatch, flags, saved):
-    """What is saved, and when --minutes are over, depends on the time that passes, not on what the clock on the wall says."""
+    """Saves and --minutes depend on the elapsed time, not on the wall clock."""
     clock, saving, epochs = Clock(), WithoutArithmetic.saving, []
     monkeypatch.setattr(training, "time", clock)
     monkeypatch.setattr(WithoutArithmetic, "train_epoch", lambda *_: clock.pass_minute() or journal.Trained(2.0, 0.25, 0.1))
@@ -636,7 +636,7 @@ def test_a_damaged_log_is_found_before_training(without_arithmetic, run):
 
 
 def test_variables_that_are_no_numbers_are_not_saved(without_arithmetic, run, monkeypatch):
-    """The loss may not show them: quantised, a NaN is 0."""
+    """The loss may not show them, because a NaN is quantised to 0."""
     def diverge(trainer, epoch):
         with torch.no_grad():
             trainer.network.kernels["cnn1"].fill_(float("nan"))
@@ -655,7 +655,7 @@ def places(folder):
 
 
 def test_the_card_of_a_run_that_went_elsewhere(without_arithmetic, tmp_path, monkeypatch):
-    """From a GPU to a CPU, in the same folder and in another one; and begun by code that kept no record."""
+    """It moves from a GPU to a CPU, in the same folder and to another one. Code without a record began it."""
     monkeypatch.setattr(training, "device_name", lambda device: "a GPU")
     without_arithmetic(tmp_path / "run", "--epochs", "2")
     monkeypatch.setattr(training, "device_name", lambda device: "a CPU")
@@ -671,7 +671,7 @@ def test_the_card_of_a_run_that_went_elsewhere(without_arithmetic, tmp_path, mon
 
 
 def test_a_card_that_another_machine_writes(without_arithmetic, tmp_path, monkeypatch):
-    """A run that was killed before its card: who completes it has trained nothing."""
+    """A run was killed before its card: the machine that completes it has trained nothing."""
     monkeypatch.setattr(training, "device_name", lambda device: "a GPU")
     without_arithmetic(tmp_path / "run", "--epochs", "1")
     (tmp_path / "run" / "model.json").unlink()
@@ -706,7 +706,7 @@ def test_initial_weights_that_are_replaced_while_they_are_read(without_arithmeti
 
 
 def test_a_card_vouches_for_what_was_written(without_arithmetic, finished_run, tmp_path, monkeypatch):
-    """Not for a model that takes its place before the card is written."""
+    """It does not vouch for a model that replaces it before the card is written."""
     monkeypatch.setattr(journal.Journal, "draw", lambda log: shutil.copy(finished_run / "model.npz", log.folder))
     without_arithmetic(tmp_path / "run", "--epochs", "1")
     with pytest.raises(training.UserError, match="model.npz: its sha256 is not the one in model.json"):

@@ -1,7 +1,7 @@
 /* The forward pass of an exported network in C99. It allocates nothing and calls no library.
 
    A map of spikes is bits, [row][column][reader][word]. A reader is a group of the stage that reads the map. Its bit i is
-   channel reader + i * readers, so the channels of a group are adjacent. Of a float map only the last few rows are kept.
+   channel reader + i * readers, so the channels of a group are adjacent. Only the last few rows of a float map are kept.
 
    To see the spikes, define AFTER_STAGE(s), a statement: it runs when spikes[s % 2] is the map that hidden stage s reads, and at
    the end the classifier. */

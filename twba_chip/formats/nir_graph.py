@@ -2,7 +2,7 @@
 
 NIR is the Neuromorphic Intermediate Representation, https://neuroir.org. An image is one time step, and no layer delays its
 spikes. A simulator that delays them by a step would add the biases (below) in separate steps. docs/readers.md lists the
-simulators that were tested. Of the ways to write this network in NIR, this is the one that all of them support:
+simulators that were tested. All of them support this way to write the network in NIR:
 
 - Groups are zeros in dense kernels. Some readers refuse Conv2d's groups, and NIR has no node that reorders channels. Two
   consecutive stages with groups need one: a group of the second reads from all groups of the first, so no order keeps both the
@@ -49,8 +49,8 @@ def main(argv: Sequence[str] = None) -> None:
     parser = argparse.ArgumentParser(
         prog="twba-nets to-nir",
         description="Write the on-chip part of an exported network as a NIR graph: from the input spikes (in the "
-        "paper's network bn0's map, NCHW 64x24x24) through the hidden stages, a Conv2d and an IF node each, to the last one's "
-        "spikes (cnn11's, 512x1x1). An image is one time step from v = 0; reset the simulator's state after it. The float "
+        "paper's network the map bn0, NCHW 64x24x24) through the hidden stages, each a Conv2d and an IF node, to the last "
+        "spikes (cnn11, 512x1x1). An image is one time step from v = 0; reset the simulator's state after it. The float "
         "convolutions and the classifier are off chip and stay in the exported network "
         "(twba_chip.spiking.reference: encode, classify).")
     command_line.add_network(parser)

@@ -5,8 +5,8 @@ onnx_model's in its spikes:
 
 - A hidden stage's weights are annotated as TERNARY or BIPOLAR. A MultiThreshold with one integer threshold per neuron makes
   its spikes. So qonnx's InferDataTypes finds that all nine maps are BINARY.
-- Each group is a Conv and a MultiThreshold. Of convolutions with groups qonnx lowers only depthwise ones to a matrix product,
-  and dense kernels with zeros, ten times the weights, are not BIPOLAR.
+- Each group is a Conv and a MultiThreshold. qonnx lowers depthwise convolutions to a matrix product, but no others with groups.
+  Dense kernels with zeros would have seven times the weights, and would not be BIPOLAR.
 - Maps are NHWC and in their reader's order (order.in_readers_order). So a Split gives each group adjacent channels. FINN has
   layers for Split and Concat of the last axis, but none for a Gather of channels. It drops the Transposes around a Conv.
 - The property `channels` (JSON) lists the exported network's channel at each place of a map in another order: bn0 and hidden
@@ -46,9 +46,9 @@ def main(argv: Sequence[str] = None) -> None:
     command_line.add_network(parser)
     parser.add_argument("out", type=command_line.path, help="the file to write, such as twba.qonnx")
     parser.add_argument("--hidden", action="store_true",
-                        help="write only the hidden stages, which FINN turns into hardware: from the input spikes (the paper's "
-                        "network bn0's map, NHWC 1x24x24x64, with its channels in the order of the property `channels`) to the "
-                        "last map")
+                        help="write only the hidden stages, which FINN turns into hardware: from the input spikes (in the "
+                        "paper's network the map bn0, NHWC 1x24x24x64, with its channels in the order of the property "
+                        "`channels`) to the last map")
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):
         write(args.network, args.out, _hidden if args.hidden else build)

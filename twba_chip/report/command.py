@@ -53,7 +53,7 @@ def main(argv: Sequence[str] = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="twba-nets report",
-        description="Report the cost of an exported network on a neuromorphic chip: for each map neurons, fan-in, fan-out, "
+        description="Report the cost of a network on a neuromorphic chip: for each map the neurons, fan-in, fan-out, "
         "zero weights, spikes per image, firing rate, synaptic operations (SOPs: a spike at a nonzero synapse) against "
         "dense multiply-accumulates (MACs), and cores (by the rule in twba_chip/report/cores.py); the energy of both; which of "
         f"{len(CHIPS)} chips the network fits, or why not; and accuracy when spikes are lost. Prints tables and writes "

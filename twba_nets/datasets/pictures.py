@@ -40,7 +40,7 @@ def find_pictures(path: Path) -> List[Path]:
 def read_picture(path: Path, size: int, channels: int = 3) -> np.ndarray:
     """A picture's central square as uint8 [size, size, channels], rotated by its Exif orientation, transparency on white.
 
-    A square of that size is unchanged. channels: 3, or 1 for greyscale. Of 16-bit pixels, grey or coloured, the upper 8 bits
+    A square of that size is unchanged. channels: 3, or 1 for greyscale. The upper 8 bits of 16-bit pixels, grey or coloured,
     are used. Raises UserError if it is not a picture, is truncated, has 32-bit or floating-point pixels (their white is
     undefined), or has more than Pillow's limit of 89 million pixels.
     """
