@@ -7,6 +7,7 @@ QEMU counts instructions, not cycles. The cycles are computed from the executed 
 qemu-system-arm. The pictures are noise. For 20 test images of CIFAR-10 the numbers differ by less than 0.1 % where floats are
 computed in hardware, and by 4 % at most on a Cortex-M3.
 """
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -22,8 +23,10 @@ from twba_chip.spiking import opening
 PICTURES = 2
 
 
-def main(names):
-    for name in names:
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", nargs="*", default=["twba", "bwba"], help="as twba-nets to-c takes it (default: twba bwba)")
+    for name in parser.parse_args().network:
         network = opening.open_network(name)
         images = np.random.RandomState(0).randint(0, 256, (PICTURES,) + network.architecture.picture_shape).astype(np.uint8)
         for core in ("cortex-m3", "cortex-m4", "cortex-m7"):
@@ -52,4 +55,4 @@ def millions(number):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["twba", "bwba"])
+    main()
