@@ -46,7 +46,8 @@ def test_the_networks_that_come_along(path):
 
 SIZES = [("picture_size", 0), ("picture_size", None), ("image_size", 24.0), ("image_size", 33), ("channels", True),
          ("classes", 1), ("classes", "10"), ("classes", [10]), ("float_stages", 0), ("float_stages", 10)]
-ROWS = [(3, "conv", "cnn"), (3, "conv", "groups1"), (3, "conv", "spikes1"), (3, "conv", "1"), (3, "conv", 1), (3, "conv", "a\n1"),
+ROWS = [(3, "conv", "cnn"), (3, "conv", "groups1"), (3, "conv", "spikes1"), (3, "conv", "cnnA1"), (3, "bn", "bfloat16"),
+        (3, "conv", "1"), (3, "conv", 1), (3, "conv", "a\n1"),
         (1, "bn", "bn 1"), (1, "bn", "bn1\n"), (3, "groups", 3), (3, "groups", -2), (2, "groups", 2), (3, "filters", 0),
         (3, "filters", 2 ** 17), (4, "kernel", 2.0), (4, "stride", False), (4, "padding", "same"), (4, "padding", None),
         (10, "kernel", 2)]  # which does not fit the last map, of 1 x 1
@@ -69,7 +70,8 @@ def test_a_row_that_is_none(number, field, value):
 @pytest.mark.parametrize("changes, text", [
     ({4: {"groups": 128}}, "row 5 .*128 .* 64 filters"),  # which share 512 channels, and not the 64 of a group
     ({6: {"kernel": 2}}, "row 7 .*kernel 2.*one side"), ({2: {"conv": "cnn0"}}, "cnn0 .*two"), ({0: {"bn": "bn8"}}, "bn8 .*two"),
-    ({1: {"bn": "cnn1"}}, "cnn1 .*two"), ({3: {"bn": "bn1"}}, "bn1_1 .*two")])
+    ({1: {"bn": "cnn1"}}, "cnn1 .*two"), ({3: {"bn": "bn1"}}, "bn1_1 .*two"),
+    ({3: {"conv": "CNN1"}}, "(cnn1|CNN1)_1 .*two"), ({0: {"bn": "BN8"}}, "BN8 .*two")])
 def test_rows_that_do_not_go_together(changes, text):
     rows = tuple(dataclasses.replace(row, **changes.get(index, {})) for index, row in enumerate(PAPER.rows))
     with pytest.raises(ValueError, match=text):

@@ -123,6 +123,14 @@ def test_pictures_are_made_to_fit(channels, tmp_path):
     assert abs(data.x_train[:, :, 2:6] - 100.0).max() < 3
 
 
+def test_pictures_for_two_channels(tmp_path):
+    """No picture has them, and none is at fault."""
+    for place in ("train/a", "train/b", "test/a"):
+        write_pictures(tmp_path / place, random_images(1))
+    line = user_error(datasets.load, tmp_path, network(2, 2))
+    assert line.startswith(str(tmp_path)) and "reads 2" in line and "npz" in line
+
+
 def spoil(folder, case):
     """What is not right in a folder of two classes; the place that the message is to name."""
     place = {"no test": "test", "unknown class": "test/c", "no picture": "train/b", "no classes": "train",

@@ -2,6 +2,8 @@
 import errno
 import os
 import stat
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -14,6 +16,14 @@ from twba_nets.system.errors import UserError
 def write(path, text="after"):
     with files.atomic_write(path, "w") as file:
         file.write(text)
+
+
+def test_text_is_utf_8_in_every_locale(tmp_path):
+    """As of to-page, whose page says that it is."""
+    code = "import sys, pathlib, helpers, test_files; test_files.write(pathlib.Path(sys.argv[1]), chr(215))"
+    narrow = dict(os.environ, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "file")], check=True, env=narrow, cwd=os.path.dirname(__file__))
+    assert (tmp_path / "file").read_bytes() == "×".encode()
 
 
 def test_no_link_is_followed_to_write(tmp_path, monkeypatch):

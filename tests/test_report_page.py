@@ -1,5 +1,6 @@
 """The report's page: whole, alone, and with the figures of report.json; its pictures are the network's spikes."""
 import base64
+import dataclasses
 import io
 import json
 import re
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from helpers import network_and_data, random_network
+from helpers import OWN, network_and_data, random_network
 from twba_chip.report import command as report, examples, page, tables
 from twba_chip.spiking import file as spiking_file, reference
 from twba_nets import datasets
@@ -325,6 +326,26 @@ def test_what_files_say_is_text(parsed, html):
     name = HOSTILE.replace("/", "") + ".npz"
     assert parsed.texts.count(name) == 2
     assert any(json.dumps(HOSTILE) in text for text in parsed.texts)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_a_network_of_ones_own(channels, tmp_path):
+    """A picture is shown in grey unless it has three channels. Names of classes and maps are the network's."""
+    architecture = dataclasses.replace(OWN, picture_size=8, image_size=8, channels=channels, classes=13)
+    names = [HOSTILE, "*/", "new\nline", "back\\slash", "ñ", "{{ 1 }}", "", *map(str, range(6))]
+    spiking_file.write(tmp_path / "net.npz", random_network(architecture=architecture, dataset="mine", class_names=names))
+    images, labels = np.random.RandomState(0).randint(0, 256, (20, 8, 8, channels)).astype(np.uint8), np.arange(20) % 13
+    np.savez(tmp_path / "mine.npz", x_train=images, y_train=labels, x_test=images, y_test=labels, class_names=names)
+    report.main([str(tmp_path / "net.npz"), str(tmp_path), "--data", str(tmp_path / "mine.npz")])
+    html, found = (tmp_path / "report.html").read_text(encoding="utf-8"), json.loads((tmp_path / "report.json").read_text())
+    parsed = Page(html)
+    assert found["class_names"] == names and {row[0] for row in parsed.rows} >= set(names) and html.count("<script") == 1
+    assert "The first map, norm2," in " ".join(html.split())
+    shown = re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="test image', html)
+    for example, picture in zip(found["examples"], shown):
+        pixels, image = np.round(255 * imread(io.BytesIO(base64.b64decode(picture)))), images[example["image"]]
+        assert abs(pixels[..., :3] - (image if channels == 3 else image.mean(2, keepdims=True))).max() <= 0.5
+    assert len(shown) == len(found["examples"]) > 0
 
 
 def test_without_mistakes_or_a_class(tmp_path):

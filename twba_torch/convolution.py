@@ -107,6 +107,8 @@ def plain_convolution(x: Tensor, weights: Tensor, stride: int, padding: int, gro
 def plain_backward(gradient: Tensor, x: Tensor, weights: Tensor, stride: int, padding: int, groups: int,
                    wanted: bool) -> tuple[Tensor, Tensor]:
     """The gradients of plain_convolution with respect to x (None unless wanted) and weights, in the incoming dtype."""
+    if padding and stride > x.shape[1]:
+        stride = 1  # there is one output, whatever the stride; oneDNN leaves some of bfloat16's gradients unwritten
     to_x, to_weights, _ = torch.ops.aten.convolution_backward(
         gradient.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2).to(gradient.dtype), _as_images(weights.to(gradient.dtype)), None,
         [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups, [wanted, True, False])

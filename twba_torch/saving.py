@@ -9,7 +9,7 @@ from twba_nets.runs import card, npz, run_folder
 from twba_nets.runs.about import About
 from twba_nets.system import files
 from twba_nets.system.errors import UserError
-from twba_torch.standard_network import StandardNetwork
+from twba_torch.standard_network import StandardNetwork, check_tensors
 
 
 def save(network: StandardNetwork, folder: str | Path, data: str = "") -> None:
@@ -17,8 +17,8 @@ def save(network: StandardNetwork, folder: str | Path, data: str = "") -> None:
 
     data: the default data of commands, a data set's name or a path (--data); by default the network's.
     twba_torch.load returns the same network, bit for bit, except that its latent weights are quantised.
-    Raises UserError if the folder already holds a model or a run, if values are invalid (npz.check_numbers), if a binary weight
-    is 0, or if the number of class_names differs from the classes.
+    Raises UserError if the folder already holds a model or a run, if values are invalid (npz.check_numbers, check_tensors), if
+    a binary weight is 0, or if the number of class_names differs from the classes.
     """
     folder = Path(folder)
     if run_folder.newest(folder) or (folder / run_folder.MODEL_NAME).exists():
@@ -26,6 +26,11 @@ def save(network: StandardNetwork, folder: str | Path, data: str = "") -> None:
     path, architecture = folder / run_folder.MODEL_NAME, network.architecture
     values = network.variables()
     npz.check_values(path, values, architecture)
+    try:  # quantised weights hide what is wrong with the latent ones
+        for name, module in network.named_modules():
+            check_tensors(name, module)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}")
     for name in filter(is_quantised, values):
         if not np.isin(values[name], WEIGHTS[network.variant].levels).all():
             raise UserError(f"{path}: {name} holds a weight of 0, from a latent weight of exactly 0, but binary weights are -1 "

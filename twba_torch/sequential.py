@@ -19,7 +19,7 @@ from twba_nets.network import architecture as arch
 from twba_nets.network.architecture import Architecture, Row
 from twba_nets.system.arrays import Arrays
 from twba_torch.layers import BinaryConv2d, BinaryLinear, Spike, TernaryConv2d, TernaryLinear
-from twba_torch.standard_network import CentralCrop, StandardNetwork
+from twba_torch.standard_network import CentralCrop, StandardNetwork, check_tensors
 
 CONVOLUTIONS, LINEARS = (TernaryConv2d, BinaryConv2d), (TernaryLinear, BinaryLinear)
 
@@ -27,8 +27,8 @@ CONVOLUTIONS, LINEARS = (TernaryConv2d, BinaryConv2d), (TernaryLinear, BinaryLin
 def from_sequential(sequential: nn.Sequential, class_names: Sequence[str] = ()) -> StandardNetwork:
     """The same network with an Architecture, in eval mode, which twba_torch.save writes for every command.
 
-    Its spikes equal those of the Sequential in eval mode, up to rounding if float convolutions have biases: these go into batch
-    norm. class_names: of the logits, in order; by default their numbers.
+    Its spikes equal those of the Sequential in float32 and eval mode, up to rounding if float convolutions have biases: these go
+    into batch norm. class_names: of the logits, in order; by default their numbers.
     Raises ValueError, naming the module, if the modules do not fit.
     """
     modules = _Modules(sequential)
@@ -61,22 +61,24 @@ class _Modules:
     """The unread modules of a Sequential."""
 
     def __init__(self, sequential: nn.Sequential):
-        if not isinstance(sequential, nn.Sequential):
-            raise ValueError(f"{type(sequential).__name__} is not an nn.Sequential, so the order of its modules is unknown")
-        self.left = deque(sequential.named_children())
+        if getattr(type(sequential), "forward", None) is not nn.Sequential.forward:
+            raise ValueError(f"{type(sequential).__name__} is not an nn.Sequential, or has a forward of its own, so the order of "
+                             "its modules is unknown")
+        self.left = deque(sequential._modules.items())  # named_children() omits a module that occurs again
 
     def is_next(self, *kinds: type) -> bool:
         """Whether the next module has exactly one of these types."""
         return bool(self.left) and type(self.left[0][1]) in kinds
 
     def take(self, *kinds: type) -> tuple[str, nn.Module]:
-        """Take the next module; returns (name, module). Raises ValueError, naming it, if it has another type."""
+        """Take the next module; returns (name, module). Raises ValueError, naming it, for another type (or check_tensors)."""
         wanted = " or ".join(kind.__name__ for kind in kinds)
         if not self.left:
             raise ValueError(f"the Sequential ends where {wanted} should follow")
         if not self.is_next(*kinds):
             name, module = self.left[0]
             raise ValueError(f"module {name} is {type(module).__name__}, but should be {wanted}")
+        check_tensors(*self.left[0])
         return self.left.popleft()
 
 
@@ -120,7 +122,8 @@ class _Stage(NamedTuple):
         if self.padding and not same:
             raise ValueError(f"module {self.name}: padding {self.padding} of a map of {size} x {size} is neither 0 nor the one "
                              "that keeps its size, up to the stride")
-        return Row(f"cnn{number}", f"bn{number}", self.groups, len(self.weight) // self.groups, kernel, self.stride,
+        norm = "bn" if f"bn{number}" != arch.OUTPUT_BN else "norm"  # another layer's name
+        return Row(f"cnn{number}", f"{norm}{number}", self.groups, len(self.weight) // self.groups, kernel, self.stride,
                    "SAME" if self.padding else "VALID")
 
 

@@ -128,7 +128,7 @@ class StandardNetwork(nn.Module):
 
     @torch.no_grad()
     def variables(self) -> Arrays:
-        """The inverse of load_variables: the model's variables for evaluation, quantised weights as int8."""
+        """The inverse of load_variables: the model's variables for evaluation, quantised weights as int8, others as float32."""
         values: dict[str, torch.Tensor] = {}
         for stage in self.architecture.stages:
             layer, norm = getattr(self, stage.conv), getattr(self, stage.bn)
@@ -140,7 +140,22 @@ class StandardNetwork(nn.Module):
         output = self.output.weight.unflatten(1, (channels, height, width)).permute(2, 3, 1, 0)  # CHW -> HWC
         values[f"model/{arch.OUTPUT}/W"] = output.flatten(0, 2)
         values.update(_batch_norm_variables(self.output_bn, [f"model/{arch.OUTPUT_BN}"]))
-        return {name: np.ascontiguousarray(value.detach().cpu().numpy()) for name, value in values.items()}
+        return {name: np.ascontiguousarray((value.float() if value.is_floating_point() else value).cpu().numpy())
+                for name, value in values.items()}
+
+
+def check_tensors(name: str, module: nn.Module) -> None:
+    """Raise ValueError, naming the module, if a tensor of its own is not finite, or is computed from others in each pass.
+
+    Pruning and nn.utils.weight_norm make such tensors. Between a training step and the next pass they are out of date.
+    """
+    for key, value in vars(module).items():
+        if isinstance(value, torch.Tensor):
+            raise ValueError(f"module {name}: its {key} is computed in each pass, as by pruning or weight_norm: make it a "
+                             "parameter (nn.utils.prune.remove, nn.utils.remove_weight_norm)")
+    for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+        if not tensor.isfinite().all():
+            raise ValueError(f"module {name} holds values that are not finite: its training diverged")
 
 
 def _batch_norm_variables(norm: nn.BatchNorm1d | nn.BatchNorm2d, names: Sequence[str]) -> dict[str, torch.Tensor]:

@@ -154,6 +154,20 @@ def test_gradients_in_float64(geometry, input_wanted):
         torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-8)
 
 
+@pytest.mark.parametrize("size, kernel, stride, padding", [(1, 5, 2, 2), (1, 7, 4, 3), (2, 4, 3, 1), (2, 6, 4, 2), (3, 5, 4, 1)])
+def test_bfloat16_gradients_of_a_map_smaller_than_the_stride(size, kernel, stride, padding):
+    """No weight's is left as it was in memory."""
+    generator = torch.Generator().manual_seed(0)
+    x, gradient = (torch.randint(2, (6, side, side, channels), generator=generator).bfloat16()
+                   for side, channels in ((size, 64), (1, 32)))
+    weights = torch.randint(-1, 2, (32, 64, kernel, kernel), generator=generator).bfloat16()
+    used = [torch.full((number,), 1e33) for number in range(1, 60000, 97)]  # which the memory for the result keeps
+    del used
+    for found, expected in zip(plain_backward(gradient, x, weights, stride, padding, 1, True),
+                               plain_backward(gradient.double(), x.double(), weights.double(), stride, padding, 1, True)):
+        torch.testing.assert_close(found.double(), expected, rtol=1e-2, atol=0)
+
+
 def test_network_with_exact_stages_is_the_float32_network():
     """Float32 holds these sums exactly too: on the same input every later value is the same."""
     from twba_torch import variables

@@ -9,7 +9,7 @@ from exports import (  # noqa: F401 (fixtures)
 from helpers import random_network
 from twba_chip.formats import onnx_model as export_onnx, qonnx_model as export_qonnx
 from twba_chip.spiking import file as spiking_file, reference
-from twba_nets.network.architecture import PAPER
+from twba_nets.network.architecture import PAPER, Architecture, Row
 
 Level = onnxruntime.GraphOptimizationLevel
 # without its optimisations ONNX Runtime has other kernels: NCHW, where else NHWC
@@ -134,6 +134,23 @@ def test_the_model_is_valid_and_says_what_it_is(random_model):
     assert [value.name for value in random_model.graph.value_info] == list(PAPER.map_shapes)
     properties = {entry.key: entry.value for entry in random_model.metadata_props}
     assert properties == {"variant": "twba", "source": '{"checkpoint": "none"}'}
+
+
+@pytest.mark.parametrize("main, flags", [(export_onnx.main, []), (export_onnx.main, ["--float"]), (export_qonnx.main, [])],
+                         ids=["integers", "floats", "QONNX"])
+@pytest.mark.parametrize("floats", [1, 3])
+def test_any_number_of_float_stages(main, flags, floats, tmp_path):
+    """Every value has a name of its own, and the maps are the reference's."""
+    rows = [Row(f"float{i}", f"norm{i}", 1, 8, 3, 1, "SAME") for i in range(floats)]
+    architecture = Architecture((*rows, Row("hidden1", "bn1", 2, 8, 3, 1, "SAME")), 8, 8, 1, 13, floats)
+    network = random_network(architecture=architecture, dataset="own")
+    spiking_file.write(tmp_path / "network.npz", network)
+    main([str(tmp_path / "network.npz"), str(tmp_path / "model.onnx"), *flags])
+    model = onnx.load(tmp_path / "model.onnx")
+    onnx.checker.check_model(model)
+    if main is export_onnx.main:
+        images = np.random.RandomState(0).randint(0, 256, (20, 8, 8, 1)).astype(np.uint8)
+        assert_whole_network_equals_ours(model, Level.ORT_ENABLE_ALL, network, images)
 
 
 @pytest.mark.parametrize("variant, datatype", [("twba", "TERNARY"), ("bwba", "BIPOLAR")])

@@ -1,7 +1,9 @@
 """twba_torch.from_sequential: a network of one's own gets an Architecture, and goes to every command with every spike."""
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 import twba_torch
 from exports import assert_every_spike
@@ -148,8 +150,47 @@ def test_the_networks_weights_are_its_own():
     assert all(torch.equal(value, before[name]) for name, value in found.state_dict().items())
 
 
+def test_modules_that_occur_again(images):
+    """One Spike and one ReLU for all, and a whole stage twice. named_modules() and the like name them once."""
+    conv1, bn1, relu, conv2, bn2, fire = (layers()[name] for name in ("conv1", "bn1", "relu", "conv2", "bn2", "fire2"))
+    stage = [TernaryConv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), fire]
+    net = trained(nn.Sequential(CentralCrop(20, 16, 1), conv1, bn1, relu, nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6), relu, conv2, bn2,
+                                fire, *stage, *stage, nn.Flatten(), nn.Linear(8 * 16 ** 2, 7)))
+    found, x = from_sequential(net), torch.from_numpy(images).movedim(3, 1) / 255
+    assert len(found.architecture.stages) == 5
+    with torch.no_grad():
+        torch.testing.assert_close(found(x), net(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_types_of_numbers(dtype, tmp_path):
+    """A network is float32, and so is its file."""
+    found = from_sequential(trained(sequential()).to(dtype))
+    twba_torch.save(found, tmp_path / "own")
+    for name, value in twba_torch.load(tmp_path / "own").variables().items():
+        assert (found.variables()[name] == value).all() and value.dtype in ("float32", "int8"), name
+    twba_torch.save(found.to(dtype), tmp_path / "again")
+    with np.load(tmp_path / "again" / "model.npz") as archive:
+        assert all(archive[name].dtype in ("float32", "int8") for name in archive)
+
+
+def test_many_float_stages():
+    """Of nine float stages none has the name of another's batch norm, such as the classifier's, bn8."""
+    floats = [module for _ in range(9) for module in (nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1), nn.ReLU())][:-1]
+    names = list(layers())
+    rest = list(layers().values())[names.index("conv2"):]
+    rest[0] = nn.Conv2d(1, 8, 1)
+    assert from_sequential(nn.Sequential(CentralCrop(20, 16, 1), *floats, nn.ReLU(), *rest)).architecture.float_stages == 10
+
+
 class Own(TernaryConv2d):
     """It might compute anything."""
+
+
+def diverged(module):
+    """With one weight that is NaN. A quantised one is 0, and a neuron does not fire: the outputs show nothing."""
+    next(module.parameters()).data.view(-1)[0] = torch.nan
+    return module
 
 
 MISFITS = {  # what is changed -> the module that the error names, by its number, and what else
@@ -191,6 +232,11 @@ MISFITS = {  # what is changed -> the module that the error names, by its number
     "a lazy classifier": ({"classifier": nn.LazyLinear(7)}, "24", "LazyLinear"),
     "one class": ({"classifier": nn.Linear(14, 1)}, "24", "two classes"),
     "what follows the classifier": ({"softmax": nn.Softmax(1)}, "25", "classifier"),
+    "a pruned stage": (
+        {"conv4": prune.identity(TernaryConv2d(12, 9, 3, groups=3, bias=False), "latent_weight")}, "11", "prune.remove"),
+    "a pruned float stage": ({"conv1": prune.identity(nn.Conv2d(1, 6, 3, padding=1), "bias")}, "1", "bias"),
+    "weights that are no numbers": ({"conv4": diverged(TernaryConv2d(12, 9, 3, groups=3, bias=False))}, "11", "finite"),
+    "variances that are no numbers": ({"bn4": diverged(nn.BatchNorm2d(9))}, "12", "finite"),
     "stages within a Sequential": ({"fire7": nn.Sequential(Spike())}, "23", "Sequential"),
 }
 
@@ -225,7 +271,15 @@ class Residual(nn.Module):
             self.add_module(name, module)
 
 
-@pytest.mark.parametrize("other", [Residual(), nn.ModuleList(layers().values()), None], ids=["Module", "ModuleList", "None"])
+class Doubled(nn.Sequential):
+    """So does this one."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize("other", [Residual(), nn.ModuleList(layers().values()), None, Doubled(*layers().values())],
+                         ids=["Module", "ModuleList", "None", "forward"])
 def test_what_is_no_sequential(other):
     with pytest.raises(ValueError, match="not an nn.Sequential"):
         from_sequential(other)

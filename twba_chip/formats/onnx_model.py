@@ -216,7 +216,7 @@ def _float_stage(graph: Graph, arrays: Arrays, stage: Stage, x: str, form: Form)
     """A float stage. Returns the name of its outputs: the last one's are the input spikes."""
     kernel = arrays[f"{stage.conv}/kernel"] * arrays[f"{stage.conv}/scale"]
     x = graph.add("Conv", stage.conv, x, kernel.transpose(3, 2, 0, 1), arrays[f"{stage.conv}/offset"], **geometry(stage))
-    return form.encode(graph, stage, x) if stage.fires else graph.add("Relu", "relu", x)
+    return form.encode(graph, stage, x) if stage.fires else graph.add("Relu", f"{stage.conv}/relu", x)
 
 
 def _hidden(graph: Graph, arrays: Arrays, stage: Stage, spikes: str, form: Form) -> str:

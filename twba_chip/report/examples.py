@@ -63,6 +63,12 @@ def columns_of(channels: int) -> int:
     return next(columns for columns in range(int(channels ** 0.5), 0, -1) if not channels % columns)
 
 
+def in_colours(picture: np.ndarray) -> np.ndarray:
+    """A picture uint8 [S, S, C] as RGB, uint8 [S, S, 3]: grey, its channels' mean, unless it has three."""
+    grey = picture.mean(2, keepdims=True).round().astype(np.uint8)
+    return picture if picture.shape[2] == 3 else np.repeat(grey, 3, 2)
+
+
 def data_uri(pixels: np.ndarray) -> str:
     """A picture uint8 [h, w, 3 or 4] as a data URI of a PNG."""
     buffer = io.BytesIO()

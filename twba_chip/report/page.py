@@ -39,8 +39,8 @@ def render(report: dict, shown: Sequence[Example]) -> str:
     return environment.get_template("page.html").render(
         report, shown=shown, version=twba_nets.__version__, style=_read("page.css"), script=_read("page.js"),
         svg={name: _svg(name, report) for name in CAPTIONS}, captions=CAPTIONS, data_uri=examples.data_uri,
-        map_picture=_map_picture, titles=[title for title, _, _, _ in tables.COLUMNS], cells=_cells,
-        core=tables.core(report), chip_titles=[title.replace("uJ", "µJ") for title in tables.CHIP_TITLES],
+        in_colours=examples.in_colours, map_picture=_map_picture, titles=[title for title, _, _, _ in tables.COLUMNS],
+        cells=_cells, core=tables.core(report), chip_titles=[title.replace("uJ", "µJ") for title in tables.CHIP_TITLES],
         chip_cells=tables.chip_cells,
         source_text=json.dumps(report["source"], indent=2))
 

@@ -41,10 +41,13 @@ def read_picture(path: Path, size: int, channels: int = 3) -> np.ndarray:
     """A picture's central square as uint8 [size, size, channels], rotated by its Exif orientation, transparency on white.
 
     A square of that size is unchanged. channels: 3, or 1 for greyscale. The upper 8 bits of 16-bit pixels, grey or coloured,
-    are used. Raises UserError if it is not a picture, is truncated, has 32-bit or floating-point pixels (their white is
-    undefined), or has more than Pillow's limit of 89 million pixels.
+    are used. Raises UserError for other channels, and if it is not a picture, is truncated, has 32-bit or floating-point pixels
+    (their white is undefined), or has more than Pillow's limit of 89 million pixels.
     """
     from PIL import Image, ImageOps
+    if channels not in (1, 3):
+        raise UserError(f"{path}: a picture has 3 channels, or 1 of grey, but the network reads {channels}: give arrays in an "
+                        "npz (--data), or to twba_chip.load's engine")
     if not path.is_file():  # opening a named pipe blocks
         raise UserError(f"{path}: no such file: name a picture")
     try:

@@ -3,6 +3,7 @@
 PAPER is the network of the paper ("Model-2"). Layout is NHWC. The first stages are float and turn an image into spikes, off chip.
 The hidden stages are quantised. The classifier is a float dense layer, off chip.
 """
+import collections
 import dataclasses
 import itertools
 import re
@@ -146,7 +147,9 @@ class Architecture:
     def _check_names(self) -> None:
         names = [name for stage in self.stages for names in stage.group_names for name in names] + [OUTPUT, OUTPUT_BN]
         names += [stage.conv for stage in self.stages if stage.quantised]  # the names of their maps and arrays
-        twice = [name for name in names if names.count(name) > 1]
+        # TensorFlow renames a variable whose name differs from another's only in case
+        counts = collections.Counter(name.lower() for name in names)
+        twice = [name for name in names if counts[name.lower()] > 1]
         if twice:
             raise ValueError(f"{twice[0]} is the name of two layers")
 
@@ -273,9 +276,10 @@ def _check_number(name: str, value: Any, least: int = 1) -> None:
 def _check_row(number: int, row: Row) -> None:
     for name in ("conv", "bn"):
         value = getattr(row, name)
-        # the final number keeps it distinct from the other attributes of a module
-        if not isinstance(value, str) or not re.match(r"(?!groups|spikes)[A-Za-z]+[0-9]+\Z", value):
-            raise ValueError(f"row {number}: {name} {value!r} is not letters and a number, such as cnn1 (not groups1, spikes1)")
+        # the final number keeps it distinct from most attributes of a PyTorch module; the spikes of cnnA1 and A1 are spikesA1
+        if not isinstance(value, str) or not re.match(r"(?!groups|spikes|cnn[A-Za-z]|bfloat16\Z)[A-Za-z]+[0-9]+\Z", value):
+            raise ValueError(f"row {number}: {name} {value!r} is not letters and a number, such as cnn1 (nor groups1, spikes1, "
+                             "cnnA1 or bfloat16)")
     where = f"row {number} ({row.conv})"
     for name in ("groups", "filters", "kernel", "stride"):
         _check_number(f"{where}: {name}", getattr(row, name))

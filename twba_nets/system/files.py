@@ -9,7 +9,7 @@ import os
 import re
 import secrets
 from pathlib import Path
-from typing import IO, Any, Callable, Dict, Iterator, NamedTuple, Union
+from typing import IO, Any, Callable, Dict, Iterator, NamedTuple, Optional, Union
 
 import numpy as np
 
@@ -26,14 +26,14 @@ WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, er
 
 @contextlib.contextmanager
 def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
-    """Open a file that replaces `path` once it is complete and on the disk.
+    """Open a file that replaces `path` once it is complete and on the disk. Text is UTF-8, whatever the locale.
 
     A kill, an error or a full disk leaves the old file. A device or a pipe, such as /dev/null, is written to directly.
     A symbolic link is replaced, not its target. Raises UserError if it cannot be written.
     """
     try:
         if path.exists() and not path.is_file():
-            with open(path, mode) as file:
+            with open(path, mode, encoding=_encoding(mode)) as file:
                 yield file
         elif path.is_symlink() and path.absolute().parent == DEVICES:  # /dev/stdout, redirected to a file
             raise UserError(f"{path}: belongs to the system: name a file")
@@ -50,7 +50,7 @@ def _replacing(path: Path, mode: str) -> Iterator[IO]:
     # an unpredictable name, opened with mode "x": no link planted there is followed
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with open(temporary, mode.replace("w", "x")) as file:
+        with open(temporary, mode.replace("w", "x"), encoding=_encoding(mode)) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -61,6 +61,10 @@ def _replacing(path: Path, mode: str) -> Iterator[IO]:
         raise
     with contextlib.suppress(OSError):  # not every file system can do this, and the file is already in place
         sync(path.parent)
+
+
+def _encoding(mode: str) -> Optional[str]:
+    return None if "b" in mode else "utf-8"
 
 
 def sync(path: Path) -> None:
