@@ -123,10 +123,8 @@ def test_three_levels_reach_the_reported_accuracy(variant):
 
 
 @variants
-def test_two_levels_with_teachers_are_at_the_reported_accuracy(variant):
-    """TWBA above, BWBA within 0.2 points."""
-    lacks = recipes.REPORTED[variant] - read_figures(command_line.released_model(variant))["accuracy"]
-    assert lacks <= {"twba": 0, "bwba": 0.002}[variant]
+def test_two_levels_with_teachers_reach_the_reported_accuracy(variant):
+    assert read_figures(command_line.released_model(variant))["accuracy"] >= recipes.REPORTED[variant]
 
 
 @models
