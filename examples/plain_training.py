@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import trange
 
 import twba_torch
-from twba_nets import datasets
+from twba_nets.datasets import cifar10
 from twba_nets.network.architecture import PAPER
 from twba_torch.standard_network import StandardNetwork
 
@@ -86,7 +86,7 @@ def accuracy(net: nn.Module, pictures: Tensor, labels: Tensor) -> float:
 def main(folder: str) -> None:
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    data = datasets.load("cifar10", PAPER)
+    data = cifar10.load()
     x, x_test = (torch.from_numpy(images).to(device).movedim(3, 1) for images in (data.x_train, data.x_test))
     y, y_test = (torch.from_numpy(labels).long().to(device) for labels in (data.y_train, data.y_test))
 

@@ -17,11 +17,12 @@ from twba_nets.system.errors import UserError
 from twba_tensorflow import scripts
 
 CLASSES = [2, 10, 100]
+SHAPE = (8, 8, 3)
 
 
-def network(classes, channels=3):
+def network(classes):
     """A network for pictures of 8x8."""
-    return dataclasses.replace(OWN, picture_size=8, image_size=8, channels=channels, classes=classes)
+    return dataclasses.replace(OWN, picture_size=8, image_size=8, channels=3, classes=classes)
 
 
 def random_images(number, size=8, channels=3):
@@ -40,7 +41,7 @@ def arrays(classes, **changes):
 def test_an_npz(classes, named, tmp_path):
     names, written = [f"class {number}" for number in range(classes)], arrays(classes)
     np.savez(tmp_path / "mine.npz", **written, **{"class_names": names} if named else {})
-    data = datasets.load(tmp_path / "mine.npz", network(classes))
+    data = datasets.load(tmp_path / "mine.npz", SHAPE, classes)
     for name, array in written.items():
         np.testing.assert_array_equal(getattr(data, name), array)
     assert data.y_train.dtype == data.y_test.dtype == np.int32 and data.x_train.dtype == np.uint8
@@ -68,7 +69,7 @@ def test_an_npz_that_is_not_right(changes, text, tmp_path):
     np.savez(path, **{name: array for name, array in arrays(2, **changes).items() if array is not None})
     table.write_text(to_toml(network(2)))
     with pytest.raises(UserError, match=f"^{path}: .*{text}"):
-        datasets.load(path, network(2))
+        datasets.load(path, SHAPE, 2)
     line = command_error(lambda argv: scripts.train(recipes.paper("twba"), argv=argv),
                          "--data", path, "--network", table, "--batch-size", 2, "--output", tmp_path / "run")
     assert line.startswith(f"{path}: ") and not (tmp_path / "run").exists()
@@ -82,7 +83,7 @@ def test_a_file_that_is_no_npz(content, tmp_path):
         content = path.read_bytes()[:-100]
     if content is not None:
         path.write_bytes(content)
-    assert user_error(datasets.load, path, network(2)).startswith(f"{path}: ")
+    assert user_error(datasets.load, path, SHAPE, 2).startswith(f"{path}: ")
 
 
 def write_pictures(folder, images, kind="png"):
@@ -100,7 +101,7 @@ def test_a_folder_of_pictures(classes, tmp_path):
     write_pictures(tmp_path / "test" / f"c{classes - 1:02}", written["x_test"])
     (tmp_path / "train" / ".hidden").mkdir()
     (tmp_path / "train" / "c00" / "notes.txt").write_text("no picture")
-    data = datasets.load(tmp_path, network(classes))
+    data = datasets.load(tmp_path, SHAPE, classes)
     labels = written["y_train"].tolist()
     turns = [(labels[:place].count(label) + 0.5) / labels.count(label) for place, label in enumerate(labels)]
     order = np.lexsort([labels, turns])
@@ -118,7 +119,7 @@ def test_pictures_are_made_to_fit(channels, tmp_path):
     wide[:, 12:28] = 100
     for place in ("train/a", "train/b", "test/a"):
         write_pictures(tmp_path / place, [wide])
-    data = datasets.load(tmp_path, network(2, channels))
+    data = datasets.load(tmp_path, (8, 8, channels), 2)
     assert data.x_train.shape == (2, 8, 8, channels) and data.y_train.tolist() == [0, 1]
     assert abs(data.x_train[:, :, 2:6] - 100.0).max() < 3
 
@@ -127,7 +128,7 @@ def test_pictures_for_two_channels(tmp_path):
     """No picture has them, and none is at fault."""
     for place in ("train/a", "train/b", "test/a"):
         write_pictures(tmp_path / place, random_images(1))
-    line = user_error(datasets.load, tmp_path, network(2, 2))
+    line = user_error(datasets.load, tmp_path, (8, 8, 2), 2)
     assert line.startswith(str(tmp_path)) and "reads 2" in line and "npz" in line
 
 
@@ -153,7 +154,7 @@ def spoil(folder, case):
 @pytest.mark.parametrize("case", "no test.unknown class.no picture.no classes.broken picture.one class".split("."))
 def test_a_folder_that_is_not_right(case, tmp_path):
     place = spoil(tmp_path / "mine", case)
-    assert user_error(datasets.load, tmp_path / "mine", network(2)).startswith(f"{place}: ")
+    assert user_error(datasets.load, tmp_path / "mine", SHAPE, 2).startswith(f"{place}: ")
 
 
 def test_an_exported_network_on_data_of_ones_own(tmp_path):
@@ -178,7 +179,7 @@ def test_a_path_is_never_a_data_sets_name(tmp_path, monkeypatch):
 def test_a_run_goes_on_with_the_data_it_was_begun_with(tmp_path):
     recipe = dataclasses.replace(recipes.paper("twba"), architecture=network(2)).with_data(tmp_path / "mine.npz")
     np.savez(tmp_path / "mine.npz", **arrays(2, class_names=["cat", "dog"]))
-    data = datasets.load(tmp_path / "mine.npz", network(2))
+    data = datasets.load(tmp_path / "mine.npz", SHAPE, 2)
     begun = recipe.with_loaded(data, recipe.source)
     assert begun.names == ("cat", "dog") and begun.dataset == "mine" and begun.about.data == str(tmp_path / "mine.npz")
     assert recipes.from_json(begun.to_json()) == begun == begun.with_loaded(data, recipe.source)
@@ -211,11 +212,11 @@ def test_cifar100(tmp_path, monkeypatch):
     write_cifar100(tmp_path / cifar100.FOLDER)
     monkeypatch.setenv("CIFAR100_DIR", str(tmp_path))
     for place in (None, tmp_path / cifar100.FOLDER):
-        data = datasets.load("cifar100", HUNDRED, place)
+        data = datasets.load("cifar100", HUNDRED.picture_shape, HUNDRED.classes, place)
     assert data.x_train.shape == (50000, 32, 32, 3) and data.x_test.shape == (10000, 32, 32, 3)
     assert data.x_train[7, 0, 0].tolist() == [0, 9, 0] and data.y_train[:101].tolist() == [*range(100), 0]
     assert data.class_names[99] == "fine 99" and data.flip and data.y_test.dtype == np.int32
-    assert "10 classes" in user_error(datasets.load, "cifar100", PAPER)
+    assert "10 classes" in user_error(datasets.load, "cifar100", PAPER.picture_shape, PAPER.classes)
 
 
 @pytest.mark.parametrize("file, changes", [
@@ -224,10 +225,10 @@ def test_cifar100(tmp_path, monkeypatch):
     ids=["a name", "no names", "a label", "class 100", "ten images"])
 def test_cifar100_that_is_not_right(file, changes, tmp_path):
     write_cifar100(tmp_path / "mine", **{file: changes})
-    line = user_error(datasets.load, "cifar100", HUNDRED, tmp_path / "mine")
+    line = user_error(datasets.load, "cifar100", HUNDRED.picture_shape, HUNDRED.classes, tmp_path / "mine")
     assert line.startswith(f"{tmp_path / 'mine' / file}: ") and "CIFAR100_DIR" in line
 
 
 def test_cifar100_that_is_not_there(tmp_path):
-    line = user_error(datasets.load, "cifar100", HUNDRED, tmp_path)
+    line = user_error(datasets.load, "cifar100", HUNDRED.picture_shape, HUNDRED.classes, tmp_path)
     assert line.startswith(str(tmp_path)) and cifar100.URL in line and "CIFAR100_DIR" in line

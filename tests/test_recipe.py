@@ -136,7 +136,7 @@ def test_data_sets_by_name():
     """A recipe accepts each of them, and no other name."""
     assert [recipes.of("bwba", name).source for name in datasets.NAMES] == list(datasets.NAMES)
     with pytest.raises(UserError, match="^mnist: no such file"):
-        datasets.load("mnist", PAPER)
+        datasets.load("mnist", PAPER.picture_shape, PAPER.classes)
 
 
 def test_the_order_of_an_epoch():

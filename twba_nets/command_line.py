@@ -202,7 +202,7 @@ def load_data(args: argparse.Namespace, about: About, network: Union[str, Path])
     source = args.data or args.dataset or about.data
     if not source:
         raise UserError(f"{network}: does not say what it was trained on: name its data with --data or --dataset")
-    return datasets.load(source, about.architecture, args.data_dir)
+    return datasets.load(source, about.architecture.picture_shape, about.architecture.classes, args.data_dir)
 
 
 def add_network(parser: argparse.ArgumentParser, names: Iterable[str] = ("twba", "bwba", "twba-paper"), **options) -> None:

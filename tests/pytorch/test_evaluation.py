@@ -21,7 +21,7 @@ IMAGES = 30
 
 @pytest.fixture(scope="module")
 def digits():
-    return datasets.load("digits", PAPER)
+    return datasets.load("digits", PAPER.picture_shape, PAPER.classes)
 
 
 def by_the_trainers(name, x):

@@ -103,7 +103,7 @@ class Run:
         self.train("--resume", "--epochs", 2)
         self.after_two = npz.read_training(self.folder / "training.npz", self.architecture)
         self.printed = in_tensorflow("-c", TENSORFLOW, variant, self.folder, self.out)
-        self.dataset = datasets.load(self.data, self.architecture)
+        self.dataset = datasets.load(self.data, self.architecture.picture_shape, self.architecture.classes)
         self.exported = self.out / "own.npz"
         export.main([str(self.folder), str(self.exported)])
 

@@ -516,7 +516,7 @@ def test_hold_out(without_arithmetic, tmp_path, monkeypatch, capsys):
         (len(trainer.training), trainer.test.x.numpy())) or journal.Tested(2.5, 0.125, 8.0, 0.1))
     without_arithmetic(tmp_path, "--hold-out", "20", "--epochs", "1")
     without_arithmetic(tmp_path, "--resume", "--epochs", "2")
-    held_out = datasets.load("digits", PAPER, None).x_train[-20:]
+    held_out = datasets.load("digits", PAPER.picture_shape, PAPER.classes).x_train[-20:]
     for images, tested in seen:
         assert images == 90
         np.testing.assert_array_equal(tested, held_out)

@@ -1,30 +1,30 @@
 """The data sets: by name, or your own."""
 from pathlib import Path
-from typing import Union
+from typing import Tuple, Union
 
 from twba_nets.datasets.dataset import CIFAR10, DIGITS, Dataset
-from twba_nets.network.architecture import Architecture
 from twba_nets.system import places
 from twba_nets.system.errors import UserError
 
 NAMES = {"cifar10": CIFAR10, "cifar100": None, "digits": DIGITS}  # name -> classes; CIFAR-100's are in its files
 
 
-def load(source: Union[str, Path], architecture: Architecture, data_dir: Union[str, Path] = None) -> Dataset:
-    """A data set for a network of this architecture.
+def load(source: Union[str, Path], shape: Tuple[int, int, int], classes: int, data_dir: Union[str, Path] = None) -> Dataset:
+    """A data set for a network of pictures of this shape, (S, S, C), and of so many classes.
 
     source: one of NAMES, or the path of an npz or a folder of pictures (own.load). data_dir: the folder of CIFAR's files
     (cifar10.load, cifar100.load). Raises UserError if the data are missing, damaged or do not fit the network.
     """
-    data = _load(source, architecture, data_dir)
+    data = _load(source, shape, classes, data_dir)
     for images in (data.x_train, data.x_test):
-        if images.shape[1:] != architecture.picture_shape or len(data.class_names) != architecture.classes:
-            raise UserError("{}: has {}x{}x{} pictures of {} classes, which do not fit the network, {}: name another "
-                            "with --network".format(source, *images.shape[1:], len(data.class_names), architecture))
+        found = (*images.shape[1:], len(data.class_names))
+        if found != (*shape, classes):
+            raise UserError("{}: has {}x{}x{} pictures of {} classes, but the network takes {}x{}x{} pictures of {} classes: "
+                            "name another with --network".format(source, *found, *shape, classes))
     return data
 
 
-def _load(source: Union[str, Path], architecture: Architecture, data_dir: Union[str, Path, None]) -> Dataset:
+def _load(source: Union[str, Path], shape: Tuple[int, int, int], classes: int, data_dir: Union[str, Path, None]) -> Dataset:
     if source == "digits":
         try:
             from twba_nets.datasets import digits
@@ -35,4 +35,4 @@ def _load(source: Union[str, Path], architecture: Architecture, data_dir: Union[
         from twba_nets.datasets import cifar10, cifar100
         return (cifar10 if source == "cifar10" else cifar100).load(data_dir)
     from twba_nets.datasets import own
-    return own.load(Path(source), architecture)
+    return own.load(Path(source), shape, classes)

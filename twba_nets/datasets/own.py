@@ -6,7 +6,6 @@ import numpy as np
 
 from twba_nets.datasets import pictures
 from twba_nets.datasets.dataset import Dataset
-from twba_nets.network.architecture import Architecture
 from twba_nets.system.arrays import Npz, open_npz
 from twba_nets.system import progress
 from twba_nets.system.errors import UserError, reads
@@ -17,28 +16,28 @@ REMEDY = "see --help for the contents of an npz of data"
 
 
 @reads
-def load(path: Path, architecture: Architecture) -> Dataset:
-    """The data set in an npz or in a folder of pictures, for a network of this architecture.
+def load(path: Path, shape: Tuple[int, int, int], classes: int) -> Dataset:
+    """The data set in an npz or in a folder of pictures, for a network of pictures of this shape, (S, S, C).
 
     An npz holds x_train, x_test: uint8 [N, S, S, C]; y_train, y_test: integers [N] from 0 on; optionally class_names: strings.
-    A folder holds pictures in train/CLASS/ and test/CLASS/, which are scaled to the architecture's size
-    (pictures.read_picture); classes are interleaved. The numbers of images and classes are free. Raises UserError, naming the
-    file, if the data are invalid.
+    A folder holds pictures in train/CLASS/ and test/CLASS/, which are scaled to `shape` (pictures.read_picture); classes are
+    interleaved. The numbers of images and classes are free. Without class_names, `classes` are named 0, 1, ... Raises UserError,
+    naming the file, if the data are invalid.
     """
     if path.is_dir():
-        return _read_folder(path, architecture)
+        return _read_folder(path, shape)
     with open_npz(path, REMEDY) as archive:
-        return _read_npz(path, archive, architecture)
+        return _read_npz(path, archive, classes)
 
 
-def _read_npz(path: Path, archive: Npz, architecture: Architecture) -> Dataset:
+def _read_npz(path: Path, archive: Npz, classes: int) -> Dataset:
     arrays = {name: _read_array(path, archive, name) for name in ARRAYS}
     for part in PARTS:
         images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
         if not len(images) or labels.shape != (len(images),):
             raise UserError(f"{path}: x_{part} has {len(images)} images, but y_{part} has shape {list(labels.shape)}: give at "
                             "least one image, and a label to each")
-    names = _read_names(path, archive, architecture.classes)
+    names = _read_names(path, archive, classes)
     for part in PARTS:
         labels = arrays[f"y_{part}"]
         if labels.min() < 0 or labels.max() >= len(names):
@@ -68,7 +67,7 @@ def _read_names(path: Path, archive: Npz, classes: int) -> Tuple[str, ...]:
     return tuple(archive.read("class_names").tolist())
 
 
-def _read_folder(path: Path, architecture: Architecture) -> Dataset:
+def _read_folder(path: Path, shape: Tuple[int, int, int]) -> Dataset:
     pictures.require_pillow()
     found = {part: _find_classes(path / part) for part in PARTS}
     names = tuple(found["train"])
@@ -80,7 +79,7 @@ def _read_folder(path: Path, architecture: Architecture) -> Dataset:
         # classes are interleaved, so that the first pictures (--limit) and the last (--hold-out) cover all of them
         files = sorted(((number + 0.5) / len(found[part][name]), label, file)
                        for label, name in enumerate(names) for number, file in enumerate(found[part].get(name, ())))
-        arrays[f"x_{part}"] = _read_pictures([file for *_, file in files], f"{path.name}/{part}", architecture)
+        arrays[f"x_{part}"] = _read_pictures([file for *_, file in files], f"{path.name}/{part}", shape)
         arrays[f"y_{part}"] = np.array([label for _, label, _ in files], np.int32)
     return Dataset(path.resolve().name, flip=True, class_names=names, **arrays)
 
@@ -95,11 +94,11 @@ def _find_classes(folder: Path) -> Dict[str, List[Path]]:
     return {name: pictures.find_pictures(folder / name) for name in names}
 
 
-def _read_pictures(files: List[Path], what: str, architecture: Architecture) -> np.ndarray:
+def _read_pictures(files: List[Path], what: str, shape: Tuple[int, int, int]) -> np.ndarray:
     """Pictures as uint8 [N, S, S, C]."""
-    images = np.empty((len(files),) + architecture.picture_shape, np.uint8)
+    images = np.empty((len(files), *shape), np.uint8)
     with progress.bar(len(files), what) as bar:
         for number, file in enumerate(files):
-            images[number] = pictures.read_picture(file, architecture.picture_size, architecture.channels)
+            images[number] = pictures.read_picture(file, *shape[1:])
             bar.update(1)
     return images

@@ -163,7 +163,8 @@ class TrainingRun:
     def load_data(self) -> Dataset:
         """The recipe's data set, reduced to the images that it trains and tests on. Raises UserError if there are too few."""
         source = str(self.args.data or self.recipe.source)
-        data = datasets.load(source, self.recipe.architecture, self.args.data_dir)
+        architecture = self.recipe.architecture
+        data = datasets.load(source, architecture.picture_shape, architecture.classes, self.args.data_dir)
         self.recipe = recipe = self.recipe.with_loaded(data, source)
         if recipe.mirror is not None:
             data = data._replace(flip=recipe.mirror)
