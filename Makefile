@@ -5,7 +5,7 @@
 # bench-train  training speed: this graph, the original's        bench-torch  PyTorch's training speed, by its parts
 # test-gpu  a GPU's arithmetic and speed, if there is one        test-lowest  tests with the lowest supported PyTorch
 # test-readers  the exported files in other projects' readers    test-tour  docs/tour.ipynb runs and reproduces its outputs
-# tour    run docs/tour.ipynb again and save its outputs
+# tour    run docs/tour.ipynb again and save its outputs         test-slow  what make test leaves out: whole test sets, emulators
 # lint    ruff, mypy, shellcheck, hadolint, zizmor               lock         resolve the requirements again (needs uv)
 PYTHON := .venv/bin/python
 TORCH_PYTHON := .venv-torch/bin/python
@@ -17,7 +17,7 @@ LOCK := uv pip compile --no-config --no-emit-index-url --no-emit-find-links --ge
 TORCH_CPU_WHEELS ?= https://download.pytorch.org/whl/cpu/torch/
 export TORCH_CPU_WHEELS
 
-.PHONY: help setup setup-torch demo test test-torch test-gpu test-lowest test-readers test-tour tour train train-torch bench bench-train bench-torch lint lock
+.PHONY: help setup setup-torch demo test test-slow test-torch test-gpu test-lowest test-readers test-tour tour train train-torch bench bench-train bench-torch lint lock
 .DEFAULT_GOAL := setup
 
 help:
@@ -32,8 +32,12 @@ setup-torch:
 demo: setup
 	PYTHON=$(PYTHON) ./demo.sh
 
+PYTEST = $(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile
 test: setup
-	$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-slow: setup
+	$(PYTEST) -m slow $(ARGS)
 
 test-torch: setup setup-torch
 	$(TORCH_PYTHON) -m pytest tests/pytorch $(ARGS)

@@ -46,6 +46,7 @@ def text(name: str) -> str:
         levels={"weights": levels, "activations": ACTIVATIONS[recipe.activation]}, versions=", ".join(versions),
         minutes=tables._minutes(recorded), devices=tables._devices(recorded), commits=tables._commits(recorded),
         percent=tables._percent, reported=recipe.reported, zeros=tables._zeros(model), is_papers_recipe=is_papers,
+        begun=tables.begun(recorded["recipe"]),
         teachers=[released[teacher["sha256"]] for teacher in recipe.teacher or ()],
         standard_error=100 * (figures["accuracy"] * (1 - figures["accuracy"]) / figures["images"]) ** 0.5,
         up="../" * len(Path(folder).parts))

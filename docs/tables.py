@@ -73,7 +73,7 @@ def runs() -> str:
 
 def along_the_way() -> str:
     """Training and test accuracy of the recorded runs after some epochs."""
-    epochs = [1, 5, 10, 18, 40, 60, 80, 100, 200, 300, 400, 500, 600]
+    epochs = [1, 5, 10, 18, 22, 30, 40, 60, 80, 100, 200, 300, 400, 500, 600]
     rows = [["after epoch", *map(str, epochs)]]
     for folder, _, log in _kept(places.RELEASED.values()):
         for kind in ("train", "test"):
@@ -90,10 +90,13 @@ def _kept(folders: Iterable[str]) -> Iterator[Tuple[str, dict, List[Dict[str, st
 
 def _origin(recipe: dict) -> str:
     """The network that training began with, and whether others taught."""
-    begun, text = recipe.get("initial_weights"), ""
-    if begun:  # a training.npz is known by its run's name; a released network's earlier model.npz bears its own
-        text = f" from {Path(begun['file']).parent.name}" if begun["file"].endswith("training.npz") else " from its predecessor"
-    return text + (" with two teachers" if recipe.get("teacher") else "")
+    return f" from {begun(recipe)}" * bool(recipe.get("initial_weights")) + " with two teachers" * bool(recipe.get("teacher"))
+
+
+def begun(recipe: dict) -> str:
+    """The network that training began with: a run's name, as each has a training.npz; or an earlier released model.npz."""
+    file = Path((recipe.get("initial_weights") or {}).get("file", ""))
+    return file.parent.name if file.name == "training.npz" else "its earlier version"
 
 
 def _minutes(recorded: dict) -> str:
@@ -179,12 +182,22 @@ def chip() -> str:
     found = _json("TWBA/report.json")
     total, paicore, (int8, float32) = found["total"], _on_chip(found, "paicore"), found["energy"]["macs"]
     fan_in = max(row["fan_in"] or 0 for row in found["maps"])
-    return (f"On a chip TWBA takes one time step a stage, weights in {{-1, 0, 1}}, int16 thresholds, a fan-in of up to "
-            f"{fan_in:,} and\n{paicore['cores']:,} of the {paicore['chip_cores']:,} cores of one PAICORE. An image is "
-            f"{total['spikes_mean']:,.0f} spikes and {total['sops_mean'] / 1e6:.1f} million synaptic operations: "
-            f"{found['energy']['sops'][0]['microjoule']:.1f} uJ of integer additions.\nThe dense network's "
-            f"{total['macs'] / 1e6:.1f} million multiply-accumulates take {int8['microjoule']:.0f} uJ in int8, "
+    return (f"TWBA takes {paicore['cores']:,} of the {paicore['chip_cores']:,} cores of one PAICORE and one time step per stage. "
+            f"A neuron has up to {fan_in:,} inputs and an int16 threshold.\nAn image causes {total['spikes_mean']:,.0f} spikes and "
+            f"{total['sops_mean'] / 1e6:.1f} million synaptic operations. Their additions take "
+            f"{found['energy']['sops'][0]['microjoule']:.1f} uJ in 45 nm, or {paicore['microjoule']:.1f} uJ by\nPAICORE's own "
+            f"figure. Computed densely, the same layers take {int8['microjoule']:.0f} uJ in int8 and "
             f"{float32['microjoule']:.0f} in float32.")
+
+
+def bwba() -> str:
+    """BWBA's cost beside TWBA's, in two sentences."""
+    found = _json("BWBA/report.json")
+    curve = found["robustness"]
+    accuracy, paicore = dict(zip(curve["dropped"], curve["accuracy"]))[0.1], _on_chip(found, "paicore")
+    return (f"BWBA has no zero weights, so it takes more operations: {found['total']['sops_mean'] / 1e6:.1f} million, "
+            f"{found['energy']['sops'][0]['microjoule']:.1f} uJ, by PAICORE's figure {paicore['microjoule']:.1f} uJ."
+            f"\nWith 10 % of the spikes lost at random its accuracy falls to {100 * accuracy:.1f} %.")
 
 
 def stages() -> str:
@@ -212,7 +225,7 @@ def inference() -> str:
             "" if (side, threads) == ("engine", found["threads"]) else f"{row['engine_is_faster_by']:.2f}x"))])
     return _table(lines) + (
         f"\n\n{found['machine']}, {found['cores']} cores, medians of {found['rounds']} turns, load average before: "
-        f"{found['load_average_before']:.1f}, commit {found['commit'][:7]}; [record](../benchmarks/inference.json).")
+        f"{found['load_average_before']:.1f}, commit {_commit(found)}; [record](../benchmarks/inference.json).")
 
 
 def inference_sides() -> str:
@@ -268,8 +281,8 @@ def training() -> str:
 def training_torch() -> str:
     """PyTorch's training by its parts (make bench-torch)."""
     found = _json("benchmarks/training_torch.json")
-    names = {"plain": "plain PyTorch (eager, float32, `groups=`)", "exact": "hidden stages in small integers",
-             "fused": "operations fused", "exact, fused": "both: the trainer"}
+    names = {"plain": "plain PyTorch (eager, float32, `groups=`), memory kept as here",
+             "exact": "hidden stages in small integers", "fused": "operations fused", "exact, fused": "both: the trainer"}
     speeds, limit = found["images_per_second"], found["matrix_product_gflops"]["float32"]
     rows = [["", "images/s", "ratio", "GFLOP/s", "of a float32 matrix product's"]]
     rows += [[names[side], f"{speed:.0f}", f"{speed / speeds['plain']:.1f}", f"{found['gflops'][side]:.0f}",
@@ -278,8 +291,13 @@ def training_torch() -> str:
 
 
 def _conditions(found: dict, record: str) -> str:
-    return (f"\n\n{found['machine']}, threads: {found['threads']}, batch 200, commit {found['commit'][:7]}; "
+    return (f"\n\n{found['machine']}, threads: {found['threads']}, batch 200, commit {_commit(found)}; "
             f"[record](../benchmarks/{record}.json).")
+
+
+def _commit(found: dict) -> str:
+    commit, _, changed = found["commit"].partition("-")
+    return commit[:7] + " with uncommitted changes" * bool(changed)
 
 
 def _cell(text: str, row: Dict) -> str:
@@ -299,8 +317,8 @@ def _json(name: str) -> dict:
 
 
 TABLES = {table.__name__: table for table in (
-    results, runs, along_the_way, spikes, chip, stages, report, who_fits, inference, inference_sides, inference_busy, roofline,
-    training, training_torch)}
+    results, runs, along_the_way, spikes, chip, bwba, stages, report, who_fits, inference, inference_sides, inference_busy,
+    roofline, training, training_torch)}
 
 if __name__ == "__main__":
     main()

@@ -30,6 +30,7 @@ def assert_as_the_reference(name, network, images, folder):
     machines.assert_as_the_reference(network, images, written)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, variant, number", RUNS)
 def test_the_released_networks(name, variant, number, cifar10_dir, tmp_path):
     assert_as_the_reference(name, open_network(variant), cifar10.load(cifar10_dir).x_test[:number], tmp_path)

@@ -260,6 +260,7 @@ def saved_epoch(folder):
     return epoch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGKILL, signal.SIGINT])
 def test_killed_while_saving(tmp_path, signal_number):
     """The process does nothing but save, so that the signal comes in the middle of a save."""

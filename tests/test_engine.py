@@ -290,6 +290,7 @@ def program(request, tmp_path_factory):
     return Program(*request.param, tmp_path_factory.mktemp("program") / "engine")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", WEIGHTS)
 @pytest.mark.parametrize("seed", [None, 0, 1])
 def test_every_processor(seed, variant, program, way, monkeypatch):
@@ -751,6 +752,7 @@ def test_threads_that_slept_get_time_to_wake():
     assert pace_of(1, pace, waking(81e-6, slept=180e-6), steady(134e-6))[0] > 0.99
 
 
+@pytest.mark.slow
 def test_one_thread_timed_at_a_bad_moment():
     """A first measurement of one thread that was far too long does not exclude it for good."""
     pace = engine.Pace()

@@ -124,6 +124,7 @@ def one_step(build, variant, activation, dtype, architecture):
         return evaluation, training, gradients, session.run(model_variables(architecture)), session.run(net.all_params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", quantisers.WEIGHTS)
 @pytest.mark.parametrize("activation", quantisers.ACTIVATIONS)
 def test_every_number_is_the_published_graphs(variant, activation):
@@ -186,6 +187,7 @@ def evaluation(build, variant, activation):
         return session.run([net.logits, list(net.maps.values())])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", quantisers.WEIGHTS)
 @pytest.mark.parametrize("activation", quantisers.ACTIVATIONS)
 def test_evaluation_is_the_published_graphs_to_the_bit(variant, activation):
@@ -373,6 +375,7 @@ def test_the_published_codes_own_figures(oracle):
     np.testing.assert_allclose(sums, expected["spikes"], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_differs_from_the_published_code_is_last_bit_flips(oracle, monkeypatch):
     """In float64 all 200 images agree. Where float32 takes another decision, the pre-activation lies on the threshold.
 

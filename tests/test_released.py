@@ -39,6 +39,7 @@ def tensorflow_batches(values, variant, x, y):
             yield session.run([net.logits, batches.labels, net.maps])
 
 
+@pytest.mark.slow
 @variants
 def test_tensorflow_reference_and_engine_on_the_test_set(cifar10_dir, variant):
     """TensorFlow and the engine give the recorded accuracies, within 0.02 points: two images of 10,000, as another build
@@ -169,6 +170,7 @@ def test_release_is_complete(model):
     assert all(re.match("[0-9a-f]{40}$", span["commit"]) for span in provenance.of_card(recorded))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [*PUBLISHED.values(), PAPERS], ids=["twba-published", "bwba-published", "twba-paper"])
 def test_the_other_networks_on_the_test_set(cifar10_dir, tmp_path, model):
     """Those that are not exported give the recorded accuracy."""

@@ -29,7 +29,7 @@ SCRIPTS = ["%s/cifar10_%s_%s.py" % (variant.upper(), variant, task)
 @pytest.fixture
 def on_few_digits(monkeypatch, few_digits):
     """Whatever data set is asked for, it has these images, under its own classes' names."""
-    monkeypatch.setattr(datasets, "load", lambda source, architecture, data_dir: few_digits._replace(
+    monkeypatch.setattr(datasets, "load", lambda source, *_: few_digits._replace(
         class_names=datasets.NAMES[source]))
 
 
@@ -566,6 +566,7 @@ def test_spikes_of_the_quantised_model_are_the_checkpoints(finished_run, on_few_
     assert summaries[0]["images"] == 7 and len(summaries[0]["batch_sums"]) == 1
 
 
+@pytest.mark.slow
 def test_spikes_by_the_published_graph_are_the_same(finished_run, on_few_digits, tmp_path):
     """Every figure, to the bit: with binary activations the two graphs evaluate alike."""
     figures = []
@@ -670,6 +671,7 @@ def test_published_activations_are_said_not_to_be_spikes(activation, capsys):
     assert ("not spike counts" in capsys.readouterr().out) == (activation == "three-level")
 
 
+@pytest.mark.slow
 def test_spikes_on_the_real_test_set(cifar10_dir, finished_run, tmp_path):
     """Real images through the script itself; an untrained network's accuracy says nothing, its counts must add up."""
     subprocess.check_call([sys.executable, "TWBA/cifar10_twba_spikes.py", "--checkpoint", str(finished_run),

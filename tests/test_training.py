@@ -1,5 +1,6 @@
 """Training from end to end: the record of a run, and that a stopped and resumed run equals an uninterrupted one."""
 import csv
+import dataclasses
 import errno
 import fcntl
 import hashlib
@@ -18,7 +19,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorflow.python.lib.io import file_io
 
-from helpers import Clock, Snapshots, logged, scalars, start_training
+from helpers import OWN, Clock, Snapshots, logged, scalars, start_training
 from twba_nets import datasets, system
 from twba_nets.network.architecture import PAPER, is_quantised
 from twba_nets.runs import card, journal, recipe as recipes, run_folder
@@ -61,6 +62,7 @@ def test_killed_and_resumed_equals_uninterrupted(finished_run, tmp_path):
     assert figures[0] == figures[1]
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_the_weights_it_is_given(finished_run, tmp_path):
     """At a rate too small to move a weight, the new run ends with the old one's kernels. Adam starts from zero."""
     process = start_training(tmp_path / "run", "--dataset", "digits", "--epochs", "1", "--learning-rate", "1e-30",
@@ -113,6 +115,7 @@ def test_interrupted(tmp_path, signal_number):
     assert error == "\nstopped; no epoch is saved yet: begin again\n"
 
 
+@pytest.mark.slow
 def test_interrupted_as_soon_as_an_epoch_is_told(tmp_path):
     process = start_training(tmp_path / "run", "--dataset", "digits", "--epochs", "50")
     while not process.stdout.readline().startswith("epoch 1/50") and process.poll() is None:
@@ -134,17 +137,18 @@ class Simple:
         monkeypatch.setattr(training, "build_step", self.build_step)
         monkeypatch.setattr(training, "train_epoch", self.train_epoch)
         monkeypatch.setattr(training, "Evaluator", lambda *_, **__: self)
-        monkeypatch.setattr(datasets, "load", lambda source, architecture, data_dir: few_digits)
+        monkeypatch.setattr(datasets, "load", lambda *_: few_digits)
 
     def build_step(self, recipe, dataset, graph):
         assert graph in GRAPHS
         variables = {name: tf.get_variable(name, shape, initializer=tf.constant_initializer(0.5))
-                     for name, shape in PAPER.training_variable_shapes.items()}
-        self.change = tf.assign_sub(variables["model/bn0/beta"], tf.ones([64]))
+                     for name, shape in recipe.architecture.training_variable_shapes.items()}
+        shift = next(variable for name, variable in variables.items() if name.endswith("beta"))
+        self.change = tf.assign_sub(shift, tf.ones(shift.shape))
         weights = next(variable for name, variable in variables.items() if is_quantised(name))
         self.turn = tf.assign(weights, -weights)
         params = [quantisers.WEIGHTS["twba"](variables[name]) if is_quantised(name) else variables[name]
-                  for name in PAPER.variable_shapes]
+                  for name in recipe.architecture.variable_shapes]
         return training.Step(len(dataset.x_train), None, None, None, params)
 
     def train_epoch(self, session, step, recipe, epoch):
@@ -157,10 +161,10 @@ class Simple:
 
 @pytest.fixture
 def train(monkeypatch, few_digits):
-    """Train three epochs in this process, but by Simple: a function of the folder and further flags."""
+    """Train a small network for three epochs in this process, but by Simple: a function of the folder and further flags."""
     Simple(monkeypatch, few_digits)
-    return lambda folder, *flags: scripts.train(recipes.digits("twba"), argv=["--output", str(folder), "--epochs", "3"]
-                                                + list(flags))
+    recipe = dataclasses.replace(recipes.digits("twba"), architecture=OWN)
+    return lambda folder, *flags: scripts.train(recipe, argv=["--output", str(folder), "--epochs", "3", *flags])
 
 
 def test_the_card_names_the_graph(train, tmp_path):
@@ -208,8 +212,8 @@ def test_initial_weights_that_are_replaced_while_they_are_read(train, tmp_path, 
         train(tmp_path / name, "--epochs", "1", *["--seed", "1"] * (name == "other"))
     files = [run_folder.data_file(run_folder.newest(tmp_path / name)) for name in ("one", "other")]
     digest, reader = hashlib.sha256(files[0].read_bytes()).hexdigest(), tf.train.NewCheckpointReader
-    values = checkpoint.read_training(run_folder.newest(tmp_path / "other"), PAPER)
-    values["model/bn0/beta"] += 5
+    values = checkpoint.read_training(run_folder.newest(tmp_path / "other"), OWN)
+    values["model/norm1/beta"] += 5
     with tf.Graph().as_default(), tf.Session() as session:
         variables = {name: tf.get_variable(name, initializer=value) for name, value in values.items()}
         session.run(tf.global_variables_initializer())
@@ -224,7 +228,7 @@ def test_initial_weights_that_are_replaced_while_they_are_read(train, tmp_path, 
     train(tmp_path / "run", "--initial-weights", str(tmp_path / "one"), "--epochs", "1")
     monkeypatch.undo()
     assert card.read(tmp_path / "run" / "model.npz")["recipe"]["initial_weights"]["sha256"] == digest
-    assert (checkpoint.read(run_folder.newest(tmp_path / "run"), PAPER)["model/bn0/beta"] == 0.5 - 2).all()  # two epochs
+    assert (checkpoint.read(run_folder.newest(tmp_path / "run"), OWN)["model/norm1/beta"] == 0.5 - 2).all()  # two epochs
 
 
 def figures(folder):
@@ -246,9 +250,9 @@ def test_killed_at_any_moment_of_the_last_save(train, tmp_path, monkeypatch):
     for folder in kills:
         train(folder, "--resume")
         assert names(folder) == names(whole) and figures(folder) == figures(whole)
-        values, expected = (checkpoint.read_training(run_folder.newest(f), PAPER) for f in (folder, whole))
+        values, expected = (checkpoint.read_training(run_folder.newest(f), OWN) for f in (folder, whole))
         assert all((values[name] == expected[name]).all() for name in expected)
-        values, expected = (checkpoint.read(f / "model.npz", PAPER) for f in (folder, whole))
+        values, expected = (checkpoint.read(f / "model.npz", OWN) for f in (folder, whole))
         assert all((values[name] == expected[name]).all() for name in expected)
         assert card.read(folder / "model.npz")["epochs"] == 3
 
@@ -400,12 +404,12 @@ def test_variables_that_are_no_numbers_are_not_saved(train, tmp_path, monkeypatc
     train(tmp_path / "run", "--epochs", "1")
 
     def diverge(session, step, recipe, epoch):
-        checkpoint.assign(session, {"model/cnn1_1/W_conv2d/Adam": np.full(PAPER.variable_shapes["model/cnn1_1/W_conv2d"],
-                                                                          np.nan)})
+        checkpoint.assign(session, {"model/conv3_1/W_conv2d/Adam": np.full(OWN.variable_shapes["model/conv3_1/W_conv2d"],
+                                                                           np.nan)})
         return journal.Trained(2.0, 0.25, 0.1)
 
     monkeypatch.setattr(training, "train_epoch", diverge)
-    with pytest.raises(SystemExit, match="error: model/cnn1_1/W_conv2d/Adam holds values that are not finite in epoch 2: "
+    with pytest.raises(SystemExit, match="error: model/conv3_1/W_conv2d/Adam holds values that are not finite in epoch 2: "
                        "continue from the last checkpoint with --resume and a lower --learning-rate"):
         train(tmp_path / "run", "--resume", "--epochs", "2")
     assert run_folder.newest(tmp_path / "run").name == "model_cifar10_advanced.ckpt-1"

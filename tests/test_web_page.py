@@ -106,6 +106,7 @@ def assert_as_the_reference(network, images, folder, names):
         np.testing.assert_array_equal(shown[stage.map], examples.tile(spikes)[..., 3] == 255, stage.map)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["twba", "bwba"])
 def test_the_released_networks(variant, cifar10_dir, tmp_path):
     assert_as_the_reference(open_network(variant), cifar10.load(cifar10_dir).x_test[:100], tmp_path, NAMES["cifar10"])

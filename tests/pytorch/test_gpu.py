@@ -25,7 +25,7 @@ from twba_torch.network import Network
 @pytest.fixture
 def command(monkeypatch, tmp_path, few_digits):
     """The command on few_digits for an epoch, in this process: a function of the folder's name and further flags."""
-    monkeypatch.setattr(datasets, "load", lambda name, architecture, data_dir: few_digits)
+    monkeypatch.setattr(datasets, "load", lambda *_: few_digits)
 
     def run(name, *flags):
         train.main(["--variant", "twba", "--dataset", "digits", "--epochs", "1", "--output", str(tmp_path / name), *flags])

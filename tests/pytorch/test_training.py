@@ -67,7 +67,7 @@ def finished_run(tmp_path_factory, few_digits, short_recipe):
 
 @pytest.fixture
 def on_few_digits(monkeypatch, few_digits):
-    monkeypatch.setattr(datasets, "load", lambda name, architecture, data_dir: few_digits)
+    monkeypatch.setattr(datasets, "load", lambda *_: few_digits)
 
 
 def train_here(folder, *flags):
@@ -366,7 +366,7 @@ class WithoutArithmetic(Trainer):
 def without_arithmetic(monkeypatch, few_digits):
     """Train in this process, a run of two epochs by WithoutArithmetic: a function of the folder and further flags."""
     monkeypatch.setattr(training, "Trainer", WithoutArithmetic)
-    monkeypatch.setattr(datasets, "load", lambda name, architecture, data_dir: few_digits)
+    monkeypatch.setattr(datasets, "load", lambda *_: few_digits)
     return lambda folder, *flags: train.main(arguments(folder, *flags)[2:])
 
 
