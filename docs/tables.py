@@ -183,8 +183,8 @@ def chip() -> str:
     total, paicore, (int8, float32) = found["total"], _on_chip(found, "paicore"), found["energy"]["macs"]
     fan_in = max(row["fan_in"] or 0 for row in found["maps"])
     return (f"TWBA takes {paicore['cores']:,} of the {paicore['chip_cores']:,} cores of one PAICORE and one time step per stage. "
-            f"A neuron has up to {fan_in:,} inputs and an int16 threshold.\nAn image causes {total['spikes_mean']:,.0f} spikes and "
-            f"{total['sops_mean'] / 1e6:.1f} million synaptic operations. Their additions take "
+            f"A neuron has up to {fan_in:,} inputs and an int16 threshold.\nAn image causes {total['spikes_mean']:,.0f} spikes "
+            f"and {total['sops_mean'] / 1e6:.1f} million synaptic operations. Their additions take "
             f"{found['energy']['sops'][0]['microjoule']:.1f} uJ in 45 nm, or {paicore['microjoule']:.1f} uJ by\nPAICORE's own "
             f"figure. Computed densely, the same layers take {int8['microjoule']:.0f} uJ in int8 and "
             f"{float32['microjoule']:.0f} in float32.")

@@ -52,6 +52,8 @@ def train(net: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
 
 def main(folder: Path) -> float:
     """Train, save, export and evaluate; returns the exported network's accuracy on held-out digits."""
+    if (folder / "model.npz").exists():
+        sys.exit(f"error: {folder}: holds a model already: name another folder")
     torch.manual_seed(0)
     digits = load_digits()
     images = (digits.images[..., None] * 15).astype(np.uint8)  # [N, 8, 8, 1], from 0 to 240

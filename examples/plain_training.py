@@ -84,6 +84,8 @@ def accuracy(net: nn.Module, pictures: Tensor, labels: Tensor) -> float:
 
 
 def main(folder: str) -> None:
+    if Path(folder, "model.npz").exists():
+        sys.exit(f"error: {folder}: holds a model already: name another folder")
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = cifar10.load()

@@ -20,7 +20,7 @@ from twba_chip.spiking import file as spiking_file, reference
 from twba_chip.spiking.file import SpikingNetwork
 from twba_nets.datasets import digits
 from twba_nets.datasets.dataset import Dataset
-from twba_nets.network.architecture import PAPER, Architecture, Row, Stage
+from twba_nets.network.architecture import PAPER, SIZES, Architecture, Row, Stage
 from twba_nets.runs import journal, recipe as recipes
 from twba_nets.system.arrays import Arrays
 from twba_nets.system.errors import UserError
@@ -129,6 +129,15 @@ def random_architecture(seed: int) -> Architecture:
 # a small network for the digits with names other than the paper's; an epoch takes seconds
 OWN = Architecture((Row("conv1", "norm1", 1, 8, 3, 1, "SAME"), Row("conv2", "norm2", 1, 16, 4, 4, "SAME"),
                     Row("conv3", "norm3", 2, 16, 3, 1, "SAME"), Row("conv4", "norm4", 4, 8, 2, 2, "SAME")), 32, 24, 3, 10, 2)
+
+
+def to_toml(architecture: Architecture) -> str:
+    """The text of a TOML file that architecture.read() takes."""
+    columns = ", ".join(field.name for field in dataclasses.fields(Row))
+    rows = ["  [{}],".format(", ".join(f'"{value}"' if isinstance(value, str) else str(value) for value in row))
+            for row in architecture.to_json()["rows"]]
+    return "\n".join([f"{name} = {getattr(architecture, name)}" for name in SIZES]
+                     + [f"rows = [  # {columns}", *rows, "]", ""])
 
 
 def random_variables(seed: int = 0, architecture: Architecture = PAPER) -> Arrays:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from helpers import REPOSITORY, SEEDS, random_architecture, user_error
+from helpers import REPOSITORY, SEEDS, random_architecture, to_toml, user_error
 from twba_chip.spiking import file as spiking_file
 from twba_nets.network import architecture as arch
 from twba_nets.network.architecture import PAPER
@@ -32,7 +32,7 @@ def test_what_follows_from_the_papers_table():
 @pytest.mark.parametrize("architecture", [PAPER, *map(random_architecture, SEEDS)], ids=str)
 def test_json_and_toml_give_back_what_was_written(architecture, tmp_path):
     path = tmp_path / "net.toml"
-    path.write_text(arch.to_toml(architecture))
+    path.write_text(to_toml(architecture))
     for found in (arch.read(path), arch.from_json(json.loads(json.dumps(architecture.to_json())))):
         assert found == architecture and found.stages == architecture.stages and hash(found) == hash(architecture)
 
@@ -98,7 +98,7 @@ def test_where_two_networks_differ(changes, text):
 
 
 @pytest.mark.parametrize("content", [
-    None, b"", b"\xff", b"rows = [", b"x = " + b"[" * 100000, arch.to_toml(PAPER).encode().replace(b"= 10", b"= 1")],
+    None, b"", b"\xff", b"rows = [", b"x = " + b"[" * 100000, to_toml(PAPER).encode().replace(b"= 10", b"= 1")],
     ids="missing empty bytes cut deep classes".split())
 def test_files_that_describe_no_network(content, tmp_path):
     if content is not None:

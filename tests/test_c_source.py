@@ -45,6 +45,12 @@ def run_check(folder):
     return subprocess.run([str(folder / "check")], stdout=subprocess.PIPE, universal_newlines=True)
 
 
+def test_images_whose_sum_does_not_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr(c_source, "MOST_PIXELS", 24 * 24 * 3 - 1)
+    line = command_error(c_source.main, "twba", tmp_path / "net.c")
+    assert line.startswith("twba: its images have more than 1,727 values") and not any(tmp_path.iterdir())
+
+
 def test_the_command(tmp_path, capsys):
     """It needs no library but printf's in the check, which finds a wrong table."""
     out = tmp_path / "net.c"

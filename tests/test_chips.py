@@ -1,4 +1,5 @@
 """Which chips a network fits: each rule on a small network by hand, the paper's network, and PAICORE against to-paicore."""
+import dataclasses
 import json
 
 import pytest
@@ -64,6 +65,23 @@ def test_layers(layers, word):
     """Each stage needs one with room for its weights and its neurons."""
     why = chips.fit(Chip("", layers=layers), SMALL).why
     assert (len(why) == 1 and word in why[0]) if word else not why
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"stride": 3}, "stride 3"), ({"filters": 2048}, "channels: 2,048"), ({"kernel": 17}, "kernels of side 17"),
+    ({"size": 129}, "inputs of side 129"), ({"output_size": 65}, "maps of side 65"), ({"margin": 8}, "margins of 8")])
+def test_limits_of_a_layer(changes, words):
+    """By SynSense's documentation of Speck."""
+    stage = dataclasses.replace(SMALL[0], groups=1, **changes)
+    assert [words in sentence for sentence in chips._beyond_limits(CHIPS["speck"].limits, stage)].count(True) == 1
+    assert chips._beyond_limits(CHIPS["speck"].limits, SMALL[0]) == []
+
+
+def test_a_layer_has_no_groups():
+    """Zeros take the place of what a group does not read: 2 groups of 2 x 4 x 9 weights are 4 x 8 x 9."""
+    stage = dataclasses.replace(SMALL[0], groups=2, channels=4, filters=4, kernel=3)
+    assert chips.fit(Chip("", layers=((288, 1024),)), [stage]).why == []
+    assert "288 weights" in chips.fit(Chip("", layers=((287, 1024),)), [stage]).why[0]
 
 
 def test_a_core_that_does_not_see_one_channel():

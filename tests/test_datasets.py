@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import OWN, command_error, user_error
+from helpers import OWN, command_error, to_toml, user_error
 from twba_chip import evaluate
 from twba_chip.spiking import file as spiking_file
 from twba_nets import command_line, datasets
 from twba_nets.datasets import cifar100
-from twba_nets.network.architecture import PAPER, to_toml
+from twba_nets.network.architecture import PAPER
 from twba_nets.runs import recipe as recipes
 from twba_nets.system.errors import UserError
 from twba_tensorflow import scripts
@@ -56,10 +56,11 @@ WRONG = [  # what an npz of two classes holds in place of the right thing, and w
     ({"x_test": random_images(0), "y_test": np.zeros(0, int)}, "x_test .*0 images"),
     ({"y_train": np.array([0, 1, 2])}, "y_train .*from 0 to 2.* 2 classes"), ({"y_test": np.array([-1])}, "y_test .*-1"),
     ({"class_names": ["one"]}, "1 classes"), ({"class_names": ["a", "b", "c"]}, "3 classes"),
+    ({"class_names": ["a", "a"]}, "class_names .*twice"),
     ({"class_names": [1, 2]}, "class_names .*strings"), ({"class_names": np.array(["a", {}])}, "class_names .*strings"),
-    ({"x_train": random_images(3, 9), "x_test": random_images(1, 9)}, "9x9x3.*--network"),
-    ({"x_test": random_images(1, 9)}, "9x9x3.*--network"),
-    ({"x_train": random_images(3, 8, 1), "x_test": random_images(1, 8, 1)}, "8x8x1.*--network")]
+    ({"x_train": random_images(3, 9), "x_test": random_images(1, 9)}, "9x9x3.*another network"),
+    ({"x_test": random_images(1, 9)}, "9x9x3.*another network"),
+    ({"x_train": random_images(3, 8, 1), "x_test": random_images(1, 8, 1)}, "8x8x1.*another network")]
 
 
 @pytest.mark.parametrize("changes, text", WRONG, ids=lambda value: value if isinstance(value, str) else None)
@@ -161,12 +162,50 @@ def test_an_exported_network_on_data_of_ones_own(tmp_path):
     """The evaluation names an invalid file. Without data it says that those of the training are missing."""
     np.savez(tmp_path / "mine.npz", **arrays(2))
     line = command_error(evaluate.main, "twba", "--data", tmp_path / "mine.npz")
-    assert line.startswith(f"{tmp_path / 'mine.npz'}: ") and "8x8x3" in line and "--network" in line
-    types = spiking_file.array_types(network(2))
-    zeros = {name: np.zeros(shape, dtype) for name, (dtype, shape) in types.items()}
-    spiking_file.write(tmp_path / "net.npz", spiking_file.describe(network(2), zeros, "twba", {"dataset": ""}))
+    assert line.startswith(f"{tmp_path / 'mine.npz'}: ") and "8x8x3" in line and "another network" in line
+    write_export(tmp_path / "net.npz")
     assert "--data" in command_error(evaluate.main, tmp_path / "net.npz")
     evaluate.main([str(tmp_path / "net.npz"), "--data", str(tmp_path / "mine.npz")])
+
+
+def write_export(path, **source):
+    zeros = {name: np.zeros(shape, dtype) for name, (dtype, shape) in spiking_file.array_types(network(2)).items()}
+    spiking_file.write(path, spiking_file.describe(network(2), zeros, "twba", {"dataset": "", **source}))
+
+
+def test_classes_of_other_names_or_in_another_order(tmp_path):
+    """They would give a plausible wrong accuracy. Numbers name unnamed classes, so they go with any names."""
+    write_export(tmp_path / "net.npz", class_names=["cat", "dog"])
+    for names, fits in ((["dog", "cat"], False), (["cat", "hen"], False), (["cat", "dog"], True), (["0", "1"], True)):
+        np.savez(tmp_path / "mine.npz", **arrays(2, class_names=names))
+        asked = [str(tmp_path / "net.npz"), "--data", str(tmp_path / "mine.npz")]
+        if fits:
+            evaluate.main(asked)
+        else:
+            assert f"is {names[names != ['dog', 'cat']]!r}" in command_error(evaluate.main, *asked)
+
+
+def test_images_sorted_by_class(capsys):
+    """A part of them would lack a class."""
+    labels = np.repeat([0, 1, 2], 4)
+    datasets.warn_if_sorted("mine", labels, labels[:9])
+    datasets.warn_if_sorted("mine", labels[::-1].copy(), labels[:4])
+    assert not capsys.readouterr().err
+    datasets.warn_if_sorted("mine", labels, labels[:8])
+    assert "mine: its images are sorted by class" in capsys.readouterr().err
+
+
+def test_hidden_files_are_no_pictures(tmp_path):
+    """Such as macOS's ._0.png, and copies that an editor makes."""
+    for place in ("train/a", "train/b", "test/a", "train/a/.ipynb_checkpoints"):
+        write_pictures(tmp_path / place, random_images(1))
+    (tmp_path / "test" / "a" / "._0.png").write_bytes(b"none")
+    data = datasets.load(tmp_path, SHAPE, 2)
+    assert len(data.x_train) == 2 and len(data.x_test) == 1
+
+
+def test_data_that_are_not_there(tmp_path):
+    assert "no such file or folder: name the data with --data" in user_error(datasets.load, tmp_path / "mine", SHAPE, 2)
 
 
 def test_a_path_is_never_a_data_sets_name(tmp_path, monkeypatch):

@@ -54,6 +54,7 @@ def assert_as_the_reference(network, images=5, threads=1):
     assert_rest(network, output, maps)
     pictures = random.randint(0, 256, (images,) + architecture.picture_shape).astype(np.uint8)
     pictures[0] = 77  # without any contrast
+    pictures[1] = 254 + pictures[1] % 2  # and with hardly any
     output, maps = running.run(pictures, return_spikes=True)
     potentials = reference.input_potentials(network, reference.central_crop(pictures, architecture))
     otherwise = maps[architecture.encoder.map] != (potentials >= 0)  # where the last bits decide

@@ -118,6 +118,13 @@ def test_a_network_too_large():
     assert "cnn1 1,152" in line and "144 do not fit" in line and "1,008" in line
 
 
+def test_the_command_names_a_network_that_does_not_fit(tmp_path):
+    wide = Architecture((Row("cnn0", "bn0", 1, 1153, 1, 1, "SAME"), Row("cnn1", "bn1", 1, 8, 1, 1, "SAME")), 2, 2, 1, 2, 1)
+    spiking_file.write(tmp_path / "net.npz", random_network(architecture=wide))
+    line = command_error(command.main, tmp_path / "net.npz", tmp_path / "chip")
+    assert line.startswith(f"{tmp_path / 'net.npz'}: cnn1: ") and "1,153" in line and not (tmp_path / "chip").exists()
+
+
 # frames
 
 

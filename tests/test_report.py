@@ -47,7 +47,7 @@ def folder(export, data, tmp_path_factory):
     """What the command writes for the first test digits. The data set is the card's."""
     folder = tmp_path_factory.mktemp("made") / "new" / "report"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets, "load", lambda *asked: {("digits", PAPER, None): data}[asked])
+        patch.setattr(datasets, "load", lambda *asked: {("digits", PAPER.picture_shape, PAPER.classes, None): data}[asked])
         report.main([str(export), str(folder), "--limit", str(IMAGES), "--robustness-images", str(ROBUSTNESS_IMAGES),
                      "--axons", "512", "--picojoule-per-sop", "2", "--picojoule-per-mac", "3"])
     return folder
@@ -333,12 +333,12 @@ def test_figure_of_operations(axis):
 
 
 def test_figure_of_robustness(axis):
-    figures.robustness(axis, {"robustness": {"dropped": [0, 0.1, 0.5], "accuracy": [0.8, 0.5, 0.2], "images": 100,
-                                             "standard_error": [0.04, 0.05, 0.04]}})
+    figures.robustness(axis, {"class_names": [*"abcd"], "robustness": {
+        "dropped": [0, 0.1, 0.5], "accuracy": [0.8, 0.5, 0.2], "images": 100, "standard_error": [0.04, 0.05, 0.04]}})
     curve, = axis.containers
     assert curve.lines[0].get_xydata() == pytest.approx(np.array([[0, 80], [10, 50], [50, 20]]))
     assert np.array(whiskers(curve)) == pytest.approx(np.array([[76, 45, 16], [84, 55, 24]]))
-    assert axis.lines[-1].get_ydata() == [10, 10] and legend(axis) == ["chance"] and axis.get_ylim() == (0, 100)
+    assert axis.lines[-1].get_ydata() == [25, 25] and legend(axis) == ["chance"] and axis.get_ylim() == (0, 100)
     assert "dropped" in axis.get_xlabel() and "100 images" in axis.get_ylabel()
 
 

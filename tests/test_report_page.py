@@ -175,7 +175,7 @@ def test_summary(html, found):
     assert shown == [
         ("Accuracy", f"{found['accuracy']:.2%}", "of 60 test images"),
         ("Spikes per image", f"{spikes:,.0f}", f"\N{PLUS-MINUS SIGN} {total['spikes_sd']:,.0f}; "
-         f"{total['counted_spikes_mean']:,.0f} without cnn11, which the published code computes off chip"),
+         f"{total['counted_spikes_mean']:,.0f} without cnn11, as the published code counts"),
         ("Firing rate", f"{spikes / 220672:.1%}", "of 220,672 neurons"),
         ("Zero weights", f"{total['weight_sparsity']:.1%}", "of 3,227,648"),
         ("Synaptic operations per image", f"{total['sops_mean'] / 1e6:.2f} M",
@@ -310,6 +310,16 @@ def test_pictures_are_the_networks_spikes(network, data, html, parsed, found):
             assert next(captions) == (name, " &times; ".join(map(str, shape)),
                                       f"{maps[name].sum():,} spikes, {maps[name].mean():.1%}")
     assert next(pictures, None) is None
+
+
+@pytest.mark.parametrize("size, crop, margins", [
+    (32, 24, ("12.50%", "12.50%")), (8, 8, ("0.00%", "0.00%")), (13, 8, ("15.38%", "23.08%"))])
+def test_a_frame_is_about_what_the_network_sees(size, crop, margins, html):
+    """The crop begins at half the rest, rounded down."""
+    architecture = dataclasses.replace(OWN, picture_size=size, image_size=crop)
+    before, after = margins
+    assert page._frame(architecture) == f"--before: {before}; --after: {after}"
+    assert 'class="picture" style="--before: 12.50%; --after: 12.50%"' in html
 
 
 def test_a_neuron_takes_whole_pixels(parsed):

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import OWN, REPOSITORY, command_error, interrupt_import, process_error, start_python
+from helpers import OWN, REPOSITORY, command_error, interrupt_import, process_error, start_python, to_toml
 from twba_chip import evaluate
 from twba_chip.spiking import file as spiking_file
 from twba_nets import command_line, datasets
-from twba_nets.network.architecture import PAPER, is_quantised, to_toml
+from twba_nets.network.architecture import PAPER, is_quantised
 from twba_nets.network.quantisers import ACTIVATIONS, LATENT, WEIGHTS
 from twba_nets.runs import card, journal, npz, recipe as recipes, run_folder, spike_statistics
 from twba_nets.system import files, places

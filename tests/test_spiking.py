@@ -187,6 +187,15 @@ def test_central_crop_is_standardised():
     assert (x[2] == 0).all()
 
 
+@pytest.mark.parametrize("brightest, share", [(255, 0.05), (255, 0.5), (203, 0.5), (2, 0.01)])
+def test_a_central_crop_of_low_contrast(brightest, share):
+    """Two neighbouring greys: the difference of two large means of squares would lose their variance."""
+    images = (brightest - (np.random.RandomState(0).rand(3, 32, 32, 3) < share)).astype(np.uint8)
+    inner = images[:, 4:28, 4:28].astype(float)
+    expected = (inner - inner.mean((1, 2, 3), keepdims=True)) / inner.std((1, 2, 3), keepdims=True)
+    np.testing.assert_allclose(reference.central_crop(images, PAPER), expected, rtol=2e-4, atol=1e-4)
+
+
 def test_shapes_that_do_not_fit():
     """NumPy would broadcast, or leave out what is beyond the kernel; the sums would look right."""
     network, stage = random_network(), PAPER.hidden[0]

@@ -12,7 +12,7 @@ from typing import Callable, Dict, Sequence, Tuple, Union
 
 import numpy as np
 
-from twba_chip.spiking import opening as exported
+from twba_chip.spiking import opening as exported, reference
 from twba_chip.engine import Engine
 from twba_chip.spiking.file import SpikingNetwork
 from twba_nets import command_line
@@ -80,7 +80,7 @@ def _tell(path: Path, names: Sequence[str], run: Runner) -> bool:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return False
-    chances = _chances(logits[0])
+    chances = reference.chances(logits[0])
     spikes = sum(fired.sum() for fired in maps.values())
     print(f"{path}: {names[int(chances.argmax())]} {chances.max():.1%}, {spikes:,.10g} spikes", flush=True)
     return True
@@ -88,19 +88,13 @@ def _tell(path: Path, names: Sequence[str], run: Runner) -> bool:
 
 def table(names: Sequence[str], logits: np.ndarray, maps: dict) -> str:
     """A table of the classes, the likeliest first, then of the spikes per map. logits: [classes]. maps: name -> [1, H, W, C]."""
-    chances = _chances(logits)
+    chances = reference.chances(logits)
     lines = [f"{names[index]:10} {chances[index]:6.1%}  {'#' * int(round(BAR * chances[index]))}".rstrip()
              for index in np.argsort(-chances)]
     lines += ["", f"{'map':8} {'neurons':>8} {'spikes':>8} {'firing rate':>12}"]
     for name, spikes in maps.items():
         lines.append(f"{name:8} {spikes.size:8d} {spikes.sum():8.10g} {spikes.mean():12.1%}")
     return "\n".join(lines)
-
-
-def _chances(logits: np.ndarray) -> np.ndarray:
-    """Softmax in float64: logits [classes] -> probabilities."""
-    chances = np.exp(logits.astype(np.float64) - logits.max())
-    return chances / chances.sum()
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def add_training_flags(parser: argparse.ArgumentParser, recipe: Recipe) -> None:
                         help=f"train up to N epochs in total (default: {recipe.epochs})")
     parser.add_argument("--batch-size", type=images_of_a_batch, metavar="N",
                         help=f"images per step (default: {recipe.batch_size})")
-    parser.add_argument("--limit-train", type=images_of_a_batch, metavar="N",
+    parser.add_argument("--limit-train", type=positive, metavar="N",
                         help="for a first look: train only on the first N training images, at least one batch. A resumed "
                         "run keeps this limit and the next two; to drop them, start another run (--initial-weights)")
     parser.add_argument("--limit-test", type=positive, metavar="N",
@@ -202,7 +202,9 @@ def load_data(args: argparse.Namespace, about: About, network: Union[str, Path])
     source = args.data or args.dataset or about.data
     if not source:
         raise UserError(f"{network}: does not say what it was trained on: name its data with --data or --dataset")
-    return datasets.load(source, about.architecture.picture_shape, about.architecture.classes, args.data_dir)
+    data = datasets.load(source, about.architecture.picture_shape, about.architecture.classes, args.data_dir)
+    datasets.require_same_classes(source, data.class_names, str(network), about.class_names)
+    return data
 
 
 def add_network(parser: argparse.ArgumentParser, names: Iterable[str] = ("twba", "bwba", "twba-paper"), **options) -> None:

@@ -38,6 +38,8 @@ def fold(values: Arrays, variant: str, architecture: Architecture) -> Arrays:
     import tensorflow as tf
     from twba_tensorflow import checkpoint
     stages = architecture.stages
+    for stage in architecture.hidden:
+        folding.require_few_synapses(stage)
     with tf.Graph().as_default(), tf.Session() as session:
         tensors = [[_group(values, variant, *names) for names in zip(stage.group_names, stage.variable_names)]
                    if stage.quantised else _off_chip(values, stage.variable_names[0][1]) for stage in stages]

@@ -57,7 +57,7 @@ def from_sequential(sequential: "nn.Sequential", class_names: Sequence[str] = ()
     return sequentials.from_sequential(sequential, class_names)
 
 
-def save(network: "StandardNetwork", folder: Union[str, Path], data: str = "") -> None:
+def save(network: "StandardNetwork", folder: Union[str, Path], data: Union[str, Path] = "") -> None:
     """Save a network from load or from_sequential for use by every command. Raises UserError: see saving.py."""
     from twba_torch import saving
     saving.save(network, folder, data)

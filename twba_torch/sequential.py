@@ -19,7 +19,7 @@ from twba_nets.network import architecture as arch
 from twba_nets.network.architecture import Architecture, Row
 from twba_nets.system.arrays import Arrays
 from twba_torch.layers import BinaryConv2d, BinaryLinear, Spike, TernaryConv2d, TernaryLinear
-from twba_torch.standard_network import CentralCrop, StandardNetwork, check_tensors
+from twba_torch.standard_network import CentralCrop, StandardNetwork, check_own
 
 CONVOLUTIONS, LINEARS = (TernaryConv2d, BinaryConv2d), (TernaryLinear, BinaryLinear)
 
@@ -64,6 +64,7 @@ class _Modules:
         if getattr(type(sequential), "forward", None) is not nn.Sequential.forward:
             raise ValueError(f"{type(sequential).__name__} is not an nn.Sequential, or has a forward of its own, so the order of "
                              "its modules is unknown")
+        check_own("", sequential)
         self.left = deque(sequential._modules.items())  # named_children() omits a module that occurs again
 
     def is_next(self, *kinds: type) -> bool:
@@ -71,14 +72,14 @@ class _Modules:
         return bool(self.left) and type(self.left[0][1]) in kinds
 
     def take(self, *kinds: type) -> tuple[str, nn.Module]:
-        """Take the next module; returns (name, module). Raises ValueError, naming it, for another type (or check_tensors)."""
+        """Take the next module; returns (name, module). Raises ValueError, naming it, for another type (or check_own)."""
         wanted = " or ".join(kind.__name__ for kind in kinds)
         if not self.left:
             raise ValueError(f"the Sequential ends where {wanted} should follow")
         if not self.is_next(*kinds):
             name, module = self.left[0]
             raise ValueError(f"module {name} is {type(module).__name__}, but should be {wanted}")
-        check_tensors(*self.left[0])
+        check_own(*self.left[0])
         return self.left.popleft()
 
 
@@ -188,7 +189,7 @@ def _read_norm(modules: _Modules, kind: type, layer: nn.Module) -> dict[str, tor
         raise ValueError(f"module {name}: its eps must be {arch.BN_EPSILON}, and it must keep running statistics")
     ones = torch.ones_like(norm.running_mean)
     return {"gamma": ones if norm.weight is None else norm.weight, "beta": 0 * ones if norm.bias is None else norm.bias,
-            "moving_mean": norm.running_mean if layer.bias is None else norm.running_mean - layer.bias,
+            "moving_mean": norm.running_mean if layer.bias is None else norm.running_mean.double() - layer.bias.double(),
             "moving_variance": norm.running_var}
 
 

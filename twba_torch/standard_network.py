@@ -4,6 +4,7 @@ network.py computes the same for the trainer, in integers and its own layout. Th
 [N, 3, 32, 32] in [0, 1], as torchvision's ToTensor gives, preprocesses them and returns logits. It has one module per
 layer, under the published code's names.
 """
+import re
 from collections.abc import Sequence
 from typing import Any, Union
 
@@ -44,7 +45,8 @@ def central_crop(images: torch.Tensor, size: int, shape: tuple[int, int, int]) -
                          + _remedy(images, shape))
     if not torch.compiler.is_compiling() and len(images) and not (images.amin() >= 0 and images.amax() <= 1):
         raise ValueError("images must lie in [0, 1], as torchvision's ToTensor gives them; these reach from "
-                         f"{images.amin():g} to {images.amax():g}: the network normalises them itself")
+                         f"{images.amin():.9g} to {images.amax():.9g}: the network normalises them itself; after a resize that "
+                         "overshoots, use clamp(0, 1)")
     margin = (shape[1] - size) // 2
     x = 255 * images[:, :, margin:margin + size, margin:margin + size]
     x = x - x.mean((1, 2, 3), keepdim=True)
@@ -144,18 +146,40 @@ class StandardNetwork(nn.Module):
                 for name, value in values.items()}
 
 
-def check_tensors(name: str, module: nn.Module) -> None:
-    """Raise ValueError, naming the module, if a tensor of its own is not finite, or is computed from others in each pass.
+def check_modules(network: StandardNetwork) -> None:
+    """Raise ValueError, naming the module, unless the modules are those of the architecture, which alone a file keeps."""
+    with torch.device("meta"):
+        modules = StandardNetwork(network.variant, network.architecture, network.activation).named_modules()
+    for name, module in modules:
+        found, wanted = (_in_words(each) for each in (network.get_submodule(name), module))
+        if name and found != wanted:
+            raise ValueError(f"module {name} is {found}, but a file of this network holds {wanted}: put that back, or build "
+                             "your own network (twba_torch.from_sequential)")
 
-    Pruning and nn.utils.weight_norm make such tensors. Between a training step and the next pass they are out of date.
+
+def _in_words(module: nn.Module) -> str:
+    """A module with its settings, but for those that only matter in training."""
+    return re.sub(r"momentum=[^,]*, |inplace=True", "", repr(module))
+
+
+def check_own(name: str, module: nn.Module) -> None:
+    """Raise ValueError, naming the module, for what no file can keep of it.
+
+    This is a forward hook, a forward of one object, a tensor that is not finite, or one computed from others in each pass:
+    pruning and nn.utils.weight_norm make such tensors. Between a training step and the next pass they are out of date.
     """
+    what = f"module {name}" if name else "the network"
+    if module._forward_hooks or "forward" in vars(module):
+        raise ValueError(f"{what} has a forward hook or a forward of its own, which a file cannot hold: remove it")
     for key, value in vars(module).items():
         if isinstance(value, torch.Tensor):
-            raise ValueError(f"module {name}: its {key} is computed in each pass, as by pruning or weight_norm: make it a "
+            raise ValueError(f"{what}: its {key} is computed in each pass, as by pruning or weight_norm: make it a "
                              "parameter (nn.utils.prune.remove, nn.utils.remove_weight_norm)")
+    if module._forward_pre_hooks:
+        raise ValueError(f"{what} has a forward pre-hook, which a file cannot hold: remove it")
     for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
         if not tensor.isfinite().all():
-            raise ValueError(f"module {name} holds values that are not finite: its training diverged")
+            raise ValueError(f"{what} holds values that are not finite: its training diverged")
 
 
 def _batch_norm_variables(norm: nn.BatchNorm1d | nn.BatchNorm2d, names: Sequence[str]) -> dict[str, torch.Tensor]:

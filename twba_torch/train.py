@@ -32,7 +32,7 @@ PRECISIONS = {
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The flags that both frameworks share, and PyTorch's own."""
     parser = argparse.ArgumentParser(
-        prog="python -m twba_torch.train",
+        prog="twba-nets train",
         description="Train a TWBA-Net or BWBA-Net on a GPU or CPU, or in several processes with `torchrun "
         "--nproc-per-node N -m twba_torch.train ...`. The default is the paper's recipe; --resume keeps the recipe of the "
         "run. The output folder gets training.npz (all variables, including Adam's), model.npz with its card model.json, "

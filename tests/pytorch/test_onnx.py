@@ -113,9 +113,10 @@ def test_the_float_form_has_no_operator_for_integers(random_export, tmp_path):
 
 
 def test_plain_images_are_standardised_too(random_export, random_model):
-    """A grey image's variance is 0, or by rounding below it, and no spike is lost in a NaN."""
+    """A grey image's variance is 0, and no spike is lost in a NaN. The last images have hardly any contrast."""
     network = spiking_file.load(random_export)
     images = np.repeat(np.arange(0, 256, 3, dtype=np.uint8), 32 * 32 * 3).reshape(-1, 32, 32, 3)
+    images[-10:] -= np.random.RandomState(0).rand(*images[-10:].shape) < 0.1
     results = run(random_model, Level.ORT_ENABLE_ALL, images=images)
     assert (results["bn0"] != reference.encode(network, reference.central_crop(images, PAPER))).mean() < 1e-3
     assert results["bn0"].any((1, 2, 3)).all()

@@ -163,6 +163,29 @@ def test_a_folder_that_holds_a_model_or_a_run(small, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["training.npz"]
 
 
+def test_a_module_that_is_no_standard_network(tmp_path):
+    assert "a Linear cannot be saved" in user_error(twba_torch.save, nn.Linear(2, 2), tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+
+def test_ternary_weights_without_a_zero(small, tmp_path):
+    """They are a ternary network's, as its card says."""
+    net = StandardNetwork("twba", random_architecture(112))
+    net.load_variables({name: np.sign(value) + (value == 0) if name.endswith("/W_conv2d") else value
+                        for name, value in random_variables(0, net.architecture).items()})
+    twba_torch.save(net, tmp_path / "folder")
+    assert twba_torch.load(tmp_path / "folder").variant == "twba"
+
+
+def test_data_by_name_and_by_path(small, tmp_path, monkeypatch):
+    """A name is a data set's. A path means the same in every working folder."""
+    monkeypatch.chdir(tmp_path)
+    for number, (data, expected) in enumerate((
+            ("digits", "digits"), ("pets.npz", str(tmp_path / "pets.npz")), (tmp_path / "pets", str(tmp_path / "pets")))):
+        twba_torch.save(small[0], tmp_path / str(number), data=data)
+        assert twba_torch.load(tmp_path / str(number)).data == expected
+
+
 def test_binary_weights_of_zero(tmp_path):
     """Where Adam's steps meet 0 exactly, as 100 of 0.01 from 1 do."""
     torch.manual_seed(0)  # of 23 million random weights one more may be 0
@@ -183,7 +206,15 @@ def change(net, name, value):
     (lambda net: change(net, "output.weight", torch.inf), "finite"),
     (lambda net: change(net, "cnn9.latent_weight", torch.nan), "module cnn9 holds"),  # which is quantised to 0
     (lambda net: prune.identity(net.cnn9, "latent_weight"), "prune"),
-    (lambda net: setattr(net, "class_names", ("a", "b", "c", "d", "e")), "class_names")])
+    (lambda net: setattr(net, "class_names", ("a", "b", "c", "d", "e")), "class_names"),
+    (lambda net: setattr(net, "class_names", ("a", "a", *"bcdefghijklmnopqrstuvwxyz")[:net.architecture.classes]), "class_names"),
+    (lambda net: setattr(net, "output", nn.Linear(net.output.in_features, net.output.out_features)), "module output is Linear"),
+    (lambda net: setattr(net, "output", nn.Linear(net.output.in_features, 99, bias=False)), "out_features=99"),
+    (lambda net: setattr(net.bn10, "eps", 1.0), "module bn10 is BatchNorm2d"),
+    (lambda net: setattr(net, "spikes9", nn.ReLU()), "module spikes9 is ReLU()"),
+    (lambda net: net.bn10.register_forward_hook(lambda module, inputs, output: output + 1), "module bn10 has a forward hook"),
+    (lambda net: net.register_forward_pre_hook(lambda module, inputs: None), "the network has a forward pre-hook"),
+    (lambda net: setattr(net.bn10, "forward", lambda x: x), "module bn10 has a forward")])
 def test_what_no_command_would_take_is_not_written(spoil, text, tmp_path):
     net = StandardNetwork("bwba", random_architecture(60))
     net.load_variables(random_variables(0, net.architecture))

@@ -18,9 +18,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from conftest import in_tensorflow
-from helpers import OWN, REPOSITORY, Clock, Snapshots, interrupt_import, logged, scalars
+from helpers import OWN, REPOSITORY, Clock, Snapshots, interrupt_import, logged, scalars, to_toml
+import twba_torch
 from twba_nets import datasets, system
-from twba_nets.network.architecture import PAPER, to_toml
+from twba_nets.network.architecture import PAPER
 from twba_nets.runs import card, journal, npz
 from twba_nets.runs.model import open_model
 from twba_nets.system import files, progress
@@ -344,6 +345,8 @@ def test_mistaken_initial_weights(tmp_path, finished_run):
     def mistake(*flags):
         return complaint(*arguments(tmp_path / "run", *map(str, flags)))
     assert "twba, not bwba" in mistake("--variant", "bwba", "--initial-weights", finished_run)
+    twba_torch.save(twba_torch.load(finished_run), tmp_path / "saved")
+    assert "twba, not bwba" in mistake("--variant", "bwba", "--initial-weights", tmp_path / "saved")
     assert "nowhere: " in mistake("--initial-weights", tmp_path / "nowhere")
     assert "--initial-weights begins a run" in mistake("--resume", finished_run, "--initial-weights", finished_run)
     assert not (tmp_path / "run").exists()

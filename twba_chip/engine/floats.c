@@ -177,7 +177,7 @@ void standardise(const Network *network, const uint8_t *image, int i) {
     float *input = (float *)network->stages->input + g->input_starts[i * g->positions];
     input += network->image_margin * (g->input_row + channels);
     image += (network->picture_size - network->image_size) / 2 * (ptrdiff_t)(picture_row + channels);
-    float pixels = (float)network->image_size * row_length;
+    int64_t pixels = (int64_t)network->image_size * row_length;
     int64_t sum = 0, squares = 0;
     for (int row = 0; row < network->image_size; row++)
         for (int k = 0; k < row_length; k++) {
@@ -185,8 +185,9 @@ void standardise(const Network *network, const uint8_t *image, int i) {
             sum += pixel;
             squares += pixel * pixel;
         }
-    float mean = sum / pixels, variance = squares / pixels - mean * mean;
-    float deviation = sqrtf(variance > 1 / pixels ? variance : 1 / pixels);
+    /* in float32 the difference of the two large squares would lose a low contrast */
+    double exact = (double)sum / pixels, variance = (double)squares / pixels - exact * exact;
+    float mean = exact, deviation = sqrt(variance > 1.0 / pixels ? variance : 1.0 / pixels);
     for (int row = 0; row < network->image_size; row++)
         for (int k = 0; k < row_length; k++)
             input[row * g->input_row + k] = (image[(ptrdiff_t)row * picture_row + k] - mean) / deviation;

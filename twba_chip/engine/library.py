@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import List, Optional, Sequence
 
 from twba_chip.engine import structs
-from twba_nets.system.errors import UserError
+from twba_nets.system.errors import UserError, compiler_message
 from twba_nets.system.files import sync
 
 FOLDER = Path(__file__).parent
@@ -151,5 +151,5 @@ def _call(compiler: str, flags: List[str], sources: List[Path], built: Path) -> 
     except (OSError, ValueError):
         raise UserError(f"{compiler}: no such C compiler, which the engine needs: install gcc, or name a compiler in CC")
     if done.returncode or not built.is_file():
-        raise UserError(f"{compiler}: cannot compile the engine ({(done.stdout.splitlines() or ['no message'])[0]}): use gcc or "
+        raise UserError(f"{compiler}: cannot compile the engine ({compiler_message(done.stdout)}): use gcc or "
                         "clang, or do without the engine")

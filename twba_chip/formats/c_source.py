@@ -30,6 +30,7 @@ FORWARD = Path(__file__).with_name("network.c")
 BEGINNING = "/* Written by twba-nets to-c"
 A_LINE = 12  # numbers per line
 PICTURES = 64  # noise pictures from which the test chooses
+MOST_PIXELS = 1 << 24  # times 255, their sum fits into 32 bits
 STRUCTS = """
 typedef struct {
     int size, channels, filters, kernel, stride, margin, output_size;
@@ -70,6 +71,9 @@ def _export(source: Path, out: Path) -> None:
     for path in names:
         command_line.check_kind(path, BEGINNING.encode())
     network = open_network(source)
+    if network.architecture.image_size ** 2 * network.architecture.channels > MOST_PIXELS:
+        raise UserError(f"{source}: its images have more than {MOST_PIXELS:,} values, whose sum the C's 32 bits may not hold: "
+                        "train a network for smaller images")
     make_folder(out.parent)
     texts = [program(out.stem, network), header(out.stem, network), check_program(out.stem, network)]
     for path, text in zip(names, texts):

@@ -6,6 +6,16 @@
    To see the spikes, define AFTER_STAGE(s), a statement: it runs when spikes[s % 2] is the map that hidden stage s reads, and at
    the end the classifier. */
 
+#include <limits.h>
+
+#if INT_MAX < 0x7fffffff
+#error "an int must have 32 bits"
+#endif
+
+#ifdef __clang__
+#pragma STDC FP_CONTRACT OFF /* a product and a sum are rounded separately, as by gcc with -std=c99 */
+#endif
+
 #ifndef AFTER_STAGE
 #define AFTER_STAGE(s) (void)0
 #endif

@@ -205,11 +205,11 @@ def _central_crop(graph: Graph, images: str, architecture: Architecture) -> str:
     x = graph.add("Transpose", "crop/nchw", x, perm=[0, 3, 1, 2])
     x = graph.add("Cast", "pixels", x, to=onnx.TensorProto.FLOAT)
     mean = graph.add("ReduceMean", "mean", x, axes=[1, 2, 3])
-    square = graph.add("ReduceMean", "mean_square", graph.add("Mul", "squares", x, x), axes=[1, 2, 3])
-    variance = graph.add("Sub", "variance", square, graph.add("Mul", "square_mean", mean, mean))
-    # rounding can make a uniform image's variance negative; the lower bound 1 / pixels is TensorFlow's
-    deviation = graph.add("Sqrt", "deviation", graph.add("Max", "bounded", variance, np.float32(1 / pixels)))
-    return graph.add("Div", "standardised", graph.add("Sub", "centred", x, mean), deviation)
+    x = graph.add("Sub", "centred", x, mean)
+    variance = graph.add("ReduceMean", "variance", graph.add("Mul", "squares", x, x), axes=[1, 2, 3])
+    bounded = graph.add("Max", "bounded", variance, np.float32(1 / pixels))  # TensorFlow's bound
+    deviation = graph.add("Sqrt", "deviation", bounded)
+    return graph.add("Div", "standardised", x, deviation)
 
 
 def _float_stage(graph: Graph, arrays: Arrays, stage: Stage, x: str, form: Form) -> str:

@@ -23,7 +23,7 @@ from twba_chip.spiking import opening
 from twba_chip.spiking.file import SpikingNetwork
 from twba_nets import command_line
 from twba_nets.system import places
-from twba_nets.system.errors import UserError
+from twba_nets.system.errors import UserError, compiler_message
 from twba_nets.system.files import atomic_write, make_folder
 
 NAME = "network"  # of the C function: the page calls network_classify
@@ -91,8 +91,7 @@ def compile_wasm(network: SpikingNetwork, compiler: str) -> bytes:
             raise UserError(f"{compiler}: no such compiler: {COMPILERS}")
         wasm = Path(folder, "maps.wasm")
         if done.returncode or not wasm.is_file():
-            message, = done.stdout.splitlines()[:1] or ["no message"]
-            raise UserError(f"{compiler}: cannot compile WebAssembly ({message}): {COMPILERS}")
+            raise UserError(f"{compiler}: cannot compile WebAssembly ({compiler_message(done.stdout)}): {COMPILERS}")
         return wasm.read_bytes()
 
 

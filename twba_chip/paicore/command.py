@@ -17,7 +17,7 @@ from twba_chip.spiking import opening, reference
 from twba_chip.spiking.file import SpikingNetwork
 from twba_nets import __version__, command_line
 from twba_nets.network.architecture import Stage
-from twba_nets.system.errors import UserError
+from twba_nets.system.errors import UserError, named
 from twba_nets.system.files import atomic_write, make_folder, write_json, write_npz
 
 CONFIG, CARD, INPUT, OUTPUT, NEURONS = ("config_all.bin", "paicore.json", "input_proj_info.json", "output_dest_info.json",
@@ -32,7 +32,8 @@ def main(argv: Sequence[str] = None) -> None:
         network = opening.open_network(args.network)
         images, what = _inputs(args, network)
         hidden = network.architecture.hidden
-        placed = place(hidden, tiles.cut(hidden, CORE))
+        with named(args.network):
+            placed = place(hidden, tiles.cut(hidden, CORE))
         frames = fr.configure(network, placed)
         _check(network, placed, frames, images, what)
         _write(args.out, network, placed, frames, dict(inputs=len(images), of=what))

@@ -9,8 +9,8 @@ A chip is judged by its known figures. A sentence names each one that is exceede
 - Cores: PAICORE's are those that twba-nets to-paicore uses (twba_chip/paicore), a placement with all copies of neurons. The
   others' are an estimate by the rule of cores.py, without copies.
 - Neurons and synapses of the whole chip, if its cores are not known. Each neuron has its own synapses: kernels are not shared.
-- Speck's layers: each takes a stage, whose weights and neurons must fit into its two memories. sinabs rounds them up to
-  powers of two, which is neglected here.
+- Speck's layers: each takes a stage, whose weights and neurons must fit into its two memories. It has no groups: their zeros
+  are weights, too. The sizes of maps and kernels are limited. sinabs rounds memories up to powers of two, which is neglected.
 
 Only PAICORE's placement was run, on a model of the chip. Whether the others compute the same is not known.
 """
@@ -27,12 +27,23 @@ WEIGHT_BITS = 2
 CROSSBAR = crossbars.Core(256, 256)  # the core that many papers assume
 
 
+class Limits(NamedTuple):
+    """What a layer takes at most: sides of its two maps and its kernel, channels of either map, padding. And its strides."""
+    input_size: int
+    output_size: int
+    kernel: int
+    channels: int
+    padding: int
+    strides: Tuple[int, ...]
+
+
 class Chip(NamedTuple):
     """A chip. None: not published, or not found.
 
     axons, neurons: per core. cores: of the chip. weight_bits: per synapse, at most. picojoule_per_sop: the published energy
     of a synaptic operation, which each chip measures in its own way. core_weights: that a core stores, if it shares kernels.
-    all_neurons, all_synapses: of the chip. layers: (weights, neurons) that each holds, if a core is a layer.
+    all_neurons, all_synapses: of the chip. layers: (weights, neurons) that each holds, if a core is a layer. limits: of each
+    layer's stage.
     """
     title: str
     axons: Optional[int] = None
@@ -45,6 +56,7 @@ class Chip(NamedTuple):
     all_neurons: Optional[int] = None
     all_synapses: Optional[int] = None
     layers: Tuple[Tuple[int, int], ...] = ()
+    limits: Optional["Limits"] = None
 
     @property
     def synapses_per_weight(self) -> int:
@@ -71,7 +83,7 @@ CHIPS = {
         "core's axons and neurons"),
     "truenorth": Chip(
         "TrueNorth", 256, 256, 4096, weight_bits=1, picojoule_per_sop=26.0,
-        source="Merolla et al., Science 2014: binary synapses, a weight for each type of axon"),
+        source="Merolla et al., Science 2014: binary synapses, a weight for each type of axon; energy of a synaptic event"),
     "loihi": Chip(
         "Loihi", 4096, 1024, 128, weight_bits=9, picojoule_per_sop=23.6, core_weights=(1 << 20) // WEIGHT_BITS,
         source="cores, weights of 1 to 9 bits, energy (the least): Davies et al., IEEE Micro 2018; axons, 128 KiB of synapses "
@@ -83,8 +95,9 @@ CHIPS = {
     "speck": Chip(
         "Speck", cores=9, weight_bits=8, layers=tuple((weights << 10, neurons << 10) for weights, neurons in (
             (16, 64), (16, 64), (16, 64), (32, 32), (32, 32), (64, 16), (64, 16), (16, 16), (16, 16))),
-        source="nine layers and their memories: SynSense's documentation of sinabs. Asynchronous: no time steps. Not found: "
-        "energy")}
+        limits=Limits(input_size=128, output_size=64, kernel=16, channels=1024, padding=7, strides=(1, 2, 4, 8)),
+        source="nine layers, their memories and limits: SynSense's documentation of sinabs. Asynchronous: no time steps. Not "
+        "found: energy")}
 
 
 class Fit(NamedTuple):
@@ -167,11 +180,24 @@ def _beyond_totals(chip: Chip, hidden: Sequence[Stage]) -> List[str]:
 
 
 def _beyond_layers(chip: Chip, hidden: Sequence[Stage]) -> List[str]:
-    needed = [(int(np.prod(stage.kernel_shape)) * stage.groups, int(np.prod(stage.map_shape))) for stage in hidden]
+    needed = [(stage.channels * stage.kernel ** 2 * stage.output_channels, int(np.prod(stage.map_shape))) for stage in hidden]
     (weights, neurons), (most_weights, most_neurons) = (map(sum, zip(*pairs)) for pairs in (needed, chip.layers))
     why = _exceeded(("stages", len(hidden), len(chip.layers)), ("weights", weights, most_weights),
                     ("neurons", neurons, most_neurons))
+    if chip.limits:
+        why += [sentence for stage in hidden for sentence in _beyond_limits(chip.limits, stage)]
     return why or ([] if _find_layers(needed, chip.layers) else ["the stages do not find a layer with room each"])
+
+
+def _beyond_limits(limits: Limits, stage: Stage) -> List[str]:
+    """A sentence for each limit that a stage exceeds."""
+    found = (("inputs of side", stage.size, limits.input_size), ("maps of side", stage.output_size, limits.output_size),
+             ("kernels of side", stage.kernel, limits.kernel), ("margins of", stage.margin, limits.padding),
+             ("channels:", max(stage.channels, stage.output_channels), limits.channels))
+    why = [f"{stage.conv} has {what} {needed:,}, and a layer at most {most:,}" for what, needed, most in found if needed > most]
+    if stage.stride not in limits.strides:
+        why.append(f"{stage.conv} has stride {stage.stride}, and a layer {', '.join(map(str, limits.strides))}")
+    return why
 
 
 def _find_layers(needed: Sequence[Tuple[int, int]], layers: Tuple[Tuple[int, int], ...]) -> bool:

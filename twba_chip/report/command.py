@@ -1,8 +1,8 @@
 """The cost of an exported network on a neuromorphic chip: twba-nets report NETWORK OUT, or python -m twba_chip.report.
 
 Spikes, synaptic operations, energy, cores and robustness of the maps of spikes, and which chips the network fits. The energy
-is an estimate: counted operations times published picojoules. It excludes what is computed off chip (the first two
-convolutions, the classifier), on both sides.
+is an estimate: counted operations times published picojoules. It excludes what is computed off chip (the float
+stages, the classifier), on both sides.
 """
 import argparse
 import sys
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] = None) -> None:
                              for name, fit in fits.items()],
                       robustness=robustness.curve(network, images[few], labels[few]),
                       examples=[example.figures for example in shown])
-        _write(report, page.render(report, shown), args.out)
+        _write(report, page.render(report, shown, network.architecture), args.out)
         print(f"{tables.text(report)}\n\nreport.html, a page for any browser, and report.json, its figures, are in {args.out}")
 
 
@@ -56,10 +56,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Report the cost of a network on a neuromorphic chip: for each map the neurons, fan-in, fan-out, "
         "zero weights, spikes per image, firing rate, synaptic operations (SOPs: a spike at a nonzero synapse) against "
         "dense multiply-accumulates (MACs), and cores (by the rule in twba_chip/report/cores.py); the energy of both; which of "
-        f"{len(CHIPS)} chips the network fits, or why not; and accuracy when spikes are lost. Prints tables and writes "
+        f"{len(CHIPS) - 1} chips the network fits, or why not; and accuracy when spikes are lost. Prints tables and writes "
         "report.html, a self-contained page with tables, figures, the confusion matrix and "
         "the spikes of a few test images, and report.json, the page's figures. On one core, 10,000 "
-        f"images take about 20 seconds, {FIRST_LOOK} about four.")
+        f"images take half a minute, {FIRST_LOOK} about four.")
     command_line.add_network(parser)
     parser.add_argument("out", type=command_line.path, help="the folder for the report; created if missing")
     command_line.add_data_flags(parser)

@@ -7,6 +7,7 @@ import numpy as np
 
 from twba_chip.engine import Engine
 from twba_chip.report.measurement import Measurement
+from twba_chip.spiking import reference
 from twba_chip.spiking.file import SpikingNetwork
 from twba_nets.system.drawing import imsave
 
@@ -34,13 +35,8 @@ def run(network: SpikingNetwork, images: np.ndarray, measurement: Measurement) -
     logits = output.logits.astype(np.float64)
     return [Example(images[number], {name: spikes[row] for name, spikes in maps.items()}, {
         "image": int(number), "label": int(measurement.labels[number]), "predicted": int(measurement.predicted[number]),
-        "logits": logits[row].tolist(), "probabilities": _softmax(logits[row]).tolist(),
+        "logits": logits[row].tolist(), "probabilities": reference.chances(logits[row]).tolist(),
         "spikes": {name: int(spikes[row].sum()) for name, spikes in maps.items()}}) for row, number in enumerate(numbers)]
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    chances = np.exp(logits - logits.max())
-    return chances / chances.sum()
 
 
 def tile(spikes: np.ndarray) -> np.ndarray:

@@ -58,7 +58,7 @@ def robustness(axis: Axes, report: dict) -> None:
     curve = report["robustness"]
     dropped, accuracy, error = (100 * np.array(curve[name], float) for name in ("dropped", "accuracy", "standard_error"))
     axis.errorbar(dropped, accuracy, error, color=ACCENT, marker="o", capsize=3)
-    axis.axhline(10, color=MUTED, linestyle=":", label="chance")
+    axis.axhline(100 / len(report["class_names"]), color=MUTED, linestyle=":", label="chance")
     axis.set_ylim(0, 100)
     axis.set_xlabel("spikes dropped at random, in every map [%]")
     axis.set_ylabel(f"accuracy on {curve['images']:,} images [%]")

@@ -13,6 +13,7 @@ from markupsafe import Markup
 import twba_nets
 from twba_chip.report import examples, figures, tables
 from twba_chip.report.examples import Example
+from twba_nets.network.architecture import Architecture
 from twba_nets.system import streams
 
 CAPTIONS = {
@@ -31,8 +32,8 @@ class Picture(NamedTuple):
     height: int
 
 
-def render(report: dict, shown: Sequence[Example]) -> str:
-    """The page's HTML. report: report.json's content. shown: the images of its "examples"."""
+def render(report: dict, shown: Sequence[Example], architecture: Architecture) -> str:
+    """The page's HTML. report: report.json's content. shown: the images of its "examples". architecture: the network's."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
                                      keep_trailing_newline=True, loader=jinja2.FileSystemLoader(str(Path(__file__).parent)))
     environment.filters["number"] = format
@@ -41,8 +42,13 @@ def render(report: dict, shown: Sequence[Example]) -> str:
         svg={name: _svg(name, report) for name in CAPTIONS}, captions=CAPTIONS, data_uri=examples.data_uri,
         in_colours=examples.in_colours, map_picture=_map_picture, titles=[title for title, _, _, _ in tables.COLUMNS],
         cells=_cells, core=tables.core(report), chip_titles=[title.replace("uJ", "µJ") for title in tables.CHIP_TITLES],
-        chip_cells=tables.chip_cells,
-        source_text=json.dumps(report["source"], indent=2))
+        chip_cells=tables.chip_cells, frame=_frame(architecture), source_text=json.dumps(report["source"], indent=2))
+
+
+def _frame(architecture: Architecture) -> str:
+    """The margins of the central crop, in CSS: above and left of it, then below and right."""
+    size, rest = architecture.picture_size, architecture.picture_size - architecture.image_size
+    return f"--before: {rest // 2 / size:.2%}; --after: {(rest + 1) // 2 / size:.2%}"
 
 
 def _read(name: str) -> Markup:

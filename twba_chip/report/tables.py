@@ -28,7 +28,9 @@ def chip_cells(row: dict) -> List[str]:
 def core(report: dict) -> str:
     """A description of the cores that the maps' rows count."""
     chip = next(row for row in report["chips"] if row["chip"] == report["chip"])
-    return f"{chip['title']}: {_cell(chip['axons'], '{:,}')} axons and {_cell(chip['neurons'], '{:,}')} neurons a core"
+    if not chip["axons"]:
+        return f"{chip['title']}: the axons and neurons of its cores were not found"
+    return f"{chip['title']}: {chip['axons']:,} axons and {chip['neurons']:,} neurons a core"
 
 
 def text(report: dict) -> str:
@@ -40,8 +42,8 @@ def text(report: dict) -> str:
     for row in report["maps"] + [report["total"]]:
         lines.append(_line((cell, width) for cell, (_, width, _, _) in zip(cells(row), COLUMNS)))
     lines += [
-        f"\n{report['total']['counted_spikes_mean']:,.1f} spikes without {report['maps'][-1]['map']}'s, which the published code "
-        "computes off chip and does not count.",
+        f"\n{report['total']['counted_spikes_mean']:,.1f} spikes without {report['maps'][-1]['map']}'s, as the published code "
+        "counts.",
         "nonzero: a neuron's synapses whose weight is not 0 (mean). SOPs: at the map's own synapses.",
         f"cores: {core(report)}. parts above 1: the fan-in exceeds a core, and the chip has to add as many partial sums.",
         f"energy per image, arithmetic alone: SOPs {_energies(energy['sops'])}; dense MACs {_energies(energy['macs'])}", ""]

@@ -12,7 +12,7 @@ from twba_chip.spiking.synapses import reachable_sums
 from twba_nets.network import architecture as arch
 from twba_nets.network.architecture import Architecture, Stage
 from twba_nets.system.arrays import Arrays
-from twba_nets.system.errors import UserError
+from twba_nets.system.errors import UserError, named
 from twba_nets.network.quantisers import WEIGHTS
 
 
@@ -28,6 +28,7 @@ def fold(values: Arrays, variant: str, architecture: Architecture) -> Arrays:
     arrays, quantise = {}, WEIGHTS[variant].quantise
     for stage in architecture.stages:
         if stage.quantised:
+            require_few_synapses(stage)  # before their decisions take gigabytes
             groups = []
             for kernel, bn in stage.variable_names:
                 weights = quantise(values[kernel])
@@ -60,12 +61,17 @@ def decisions(scale: np.ndarray, offset: np.ndarray, fan_in: int) -> np.ndarray:
     return sums * scale >= -offset
 
 
-def stage_arrays(stage: Stage, groups: Sequence[Tuple[np.ndarray, np.ndarray]]) -> Arrays:
-    """A hidden stage's arrays. groups: (decisions, quantised weights) of each. Raises UserError for too many synapses."""
+def require_few_synapses(stage: Stage) -> None:
+    """Raise UserError if a threshold cannot hold the sums of a stage's neurons."""
     if stage.fan_in > MOST_SYNAPSES:
         raise UserError(f"{stage.conv}: a neuron has {stage.fan_in:,} synapses, but a threshold holds only {MOST_SYNAPSES:,}: "
                         "use more groups, or fewer channels in its input")
-    weights, thresholds = zip(*(threshold(*group) for group in groups))
+
+
+def stage_arrays(stage: Stage, groups: Sequence[Tuple[np.ndarray, np.ndarray]]) -> Arrays:
+    """A hidden stage's arrays. groups: (decisions, quantised weights) of each."""
+    with named(stage.conv):
+        weights, thresholds = zip(*(threshold(*group) for group in groups))
     return {f"{stage.conv}/weights": np.concatenate(weights, axis=3), f"{stage.conv}/thresholds": np.concatenate(thresholds)}
 
 
@@ -81,8 +87,8 @@ def threshold(fires: np.ndarray, weights: np.ndarray) -> Tuple[np.ndarray, np.nd
     fires = np.where(falling, fires[::-1], fires)
     weights = np.where(falling, -weights, weights)
     if (np.diff(fires.astype(np.int8), axis=0) < 0).any():
-        raise UserError("a neuron's decisions rise and fall with its sum: no threshold gives them, so the checkpoint "
-                        "cannot be exported")
+        raise UserError("a neuron's decisions rise and fall with its sum, so no threshold gives them: train on, or start again "
+                        "from an earlier checkpoint")
     lowest, highest = reachable_sums(weights)
     # a neuron fires from one sum on, so the number of sums at which it does not fire is the index of the first at which it
     # does; index 0 is the sum -fan_in

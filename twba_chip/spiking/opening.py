@@ -11,7 +11,7 @@ from twba_nets.runs import card, run_folder
 from twba_nets.runs.about import About
 from twba_nets.system import places
 from twba_nets.system.arrays import Arrays, read_npz
-from twba_nets.system.errors import UserError, reads
+from twba_nets.system.errors import UserError, named, reads
 from twba_nets.runs.model import Model, open_model
 
 
@@ -44,7 +44,9 @@ def fold(model: Union[SpikingNetwork, Model]) -> SpikingNetwork:
     if isinstance(model, SpikingNetwork):
         return model
     require_binary(model)
-    return describe(model, folding.fold(model.values, model.about.variant, model.about.architecture))
+    with named(model.path):
+        arrays = folding.fold(model.values, model.about.variant, model.about.architecture)
+    return describe(model, arrays)
 
 
 def describe(model: Model, arrays: Arrays) -> SpikingNetwork:

@@ -1,9 +1,11 @@
 """The data sets: by name, or your own."""
 from pathlib import Path
-from typing import Tuple, Union
+from typing import Sequence, Tuple, Union
+
+import numpy as np
 
 from twba_nets.datasets.dataset import CIFAR10, DIGITS, Dataset
-from twba_nets.system import places
+from twba_nets.system import places, streams
 from twba_nets.system.errors import UserError
 
 NAMES = {"cifar10": CIFAR10, "cifar100": None, "digits": DIGITS}  # name -> classes; CIFAR-100's are in its files
@@ -20,8 +22,24 @@ def load(source: Union[str, Path], shape: Tuple[int, int, int], classes: int, da
         found = (*images.shape[1:], len(data.class_names))
         if found != (*shape, classes):
             raise UserError("{}: has {}x{}x{} pictures of {} classes, but the network takes {}x{}x{} pictures of {} classes: "
-                            "name another with --network".format(source, *found, *shape, classes))
+                            "name other data or another network".format(source, *found, *shape, classes))
     return data
+
+
+def require_same_classes(source: Union[str, Path], theirs: Sequence[str], other: str, ours: Sequence[str]) -> None:
+    """Raise UserError if two lists of class names differ. Numbers, the names of unnamed classes, go with any names."""
+    numbers = [*map(str, range(len(ours)))]
+    for number, (their, our) in enumerate(zip(theirs, ours)):
+        if their != our and numbers not in ([*theirs], [*ours]):
+            raise UserError(f"{source}: its class {number} is {their!r}, but that of {other} is {our!r}: name and order the "
+                            "classes alike")
+
+
+def warn_if_sorted(name: str, labels: np.ndarray, chosen: np.ndarray) -> None:
+    """Warn if the chosen images lack a class because the images are sorted by class."""
+    if len(np.unique(chosen)) < len(np.unique(labels)) and (np.diff(labels) >= 0).all():
+        streams.tell(f"warning: {name}: its images are sorted by class, so the {len(chosen)} chosen ones lack a class: shuffle "
+                     "them")
 
 
 def _load(source: Union[str, Path], shape: Tuple[int, int, int], classes: int, data_dir: Union[str, Path, None]) -> Dataset:

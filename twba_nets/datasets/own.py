@@ -24,6 +24,8 @@ def load(path: Path, shape: Tuple[int, int, int], classes: int) -> Dataset:
     interleaved. The numbers of images and classes are free. Without class_names, `classes` are named 0, 1, ... Raises UserError,
     naming the file, if the data are invalid.
     """
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder: name the data with --data")
     if path.is_dir():
         return _read_folder(path, shape)
     with open_npz(path, REMEDY) as archive:
@@ -42,7 +44,7 @@ def _read_npz(path: Path, archive: Npz, classes: int) -> Dataset:
         labels = arrays[f"y_{part}"]
         if labels.min() < 0 or labels.max() >= len(names):
             raise UserError(f"{path}: y_{part} holds labels from {labels.min()} to {labels.max()}, but there are {len(names)} "
-                            "classes: number them from 0 on")
+                            f"classes: number them from 0 to {len(names) - 1}, or name a network of more classes")
     arrays.update({f"y_{part}": arrays[f"y_{part}"].astype(np.int32) for part in PARTS})
     return Dataset(path.stem, flip=True, class_names=names, **arrays)
 
@@ -64,7 +66,10 @@ def _read_names(path: Path, archive: Npz, classes: int) -> Tuple[str, ...]:
     dtype, shape = archive.type("class_names")
     if dtype.kind != "U" or len(shape) != 1:
         raise UserError(f"{path}: class_names is {dtype} {list(shape)}, not strings [classes]: convert it")
-    return tuple(archive.read("class_names").tolist())
+    names = tuple(archive.read("class_names").tolist())
+    if len(set(names)) < len(names):
+        raise UserError(f"{path}: class_names holds a name twice: name each class differently")
+    return names
 
 
 def _read_folder(path: Path, shape: Tuple[int, int, int]) -> Dataset:

@@ -30,7 +30,8 @@ def find_pictures(path: Path) -> List[Path]:
         return [path]
     from PIL import Image
     suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
+    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file()
+                   and not any(part.startswith(".") for part in file.relative_to(path).parts))  # such as macOS's "._a.png"
     if not found:
         raise UserError(f"{path}: no picture in this folder: name another folder, or a file")
     return found

@@ -254,15 +254,6 @@ def read(path: Path) -> Architecture:
         raise UserError(f"{path}: does not describe a network ({text}): see {example} for an example")
 
 
-def to_toml(architecture: Architecture) -> str:
-    """The text of a TOML file that read() takes."""
-    columns = ", ".join(field.name for field in dataclasses.fields(Row))
-    rows = ["  [{}],".format(", ".join(f'"{value}"' if isinstance(value, str) else str(value) for value in row))
-            for row in architecture.to_json()["rows"]]
-    return "\n".join([f"{name} = {getattr(architecture, name)}" for name in SIZES]
-                     + [f"rows = [  # {columns}", *rows, "]", ""])
-
-
 def is_quantised(name: str) -> bool:
     """Whether the network quantises this variable before use."""
     return name.endswith("/W_conv2d")

@@ -49,7 +49,7 @@ def open_model(source: Union[str, Source], variant: Optional[str] = None, activa
         raise UserError(f"{path}: no card or recipe beside it says what it is: add --variant twba or bwba, and "
                         "--activation")
     values = read(source, about.architecture if about else PAPER, allow_pickle)
-    npz.check_variant(values, variant, path)
+    npz.check_variant(values, variant, path, bool(about))
     if not about:
         about = dataclasses.replace(recipes.paper(variant), activation=require_activation(path, activation)).about
     return Model(path, about, values, recorded)

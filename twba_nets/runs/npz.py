@@ -156,8 +156,11 @@ def _check_layer(values: Dict[str, np.ndarray], name: str, kernel: np.ndarray, b
     return check_affine(name, kernel, scale, np.abs(beta) + np.abs(mean * scale), inputs)
 
 
-def check_variant(values: Dict[str, np.ndarray], variant: str, source: Path) -> None:
-    """Raise UserError if quantised weights belong to the other variant, or to none. Latent weights fit both."""
+def check_variant(values: Dict[str, np.ndarray], variant: str, source: Path, recorded: bool = False) -> None:
+    """Raise UserError if quantised weights belong to the other variant, or to none. Latent weights fit both.
+
+    recorded: whether a card or recipe says the variant. Then ternary weights may lack a 0, as in a very small network.
+    """
     weights = {name: value for name, value in values.items() if is_quantised(name)}
     quantised = [np.isin(value, (-1, 0, 1)) for value in weights.values()]
     latent = all(value.dtype.kind == "f" for value in weights.values())
@@ -168,7 +171,7 @@ def check_variant(values: Dict[str, np.ndarray], variant: str, source: Path) -> 
             raise UserError(f"{source}: {name} holds weights other than -1, 0 and 1: it is damaged: {REMEDY}")
     zeros = [name for name, value in weights.items() if (value == 0).any()]
     found, kind = ("twba", f"ternary ({zeros[0]} holds 0)") if zeros else ("bwba", "binary")
-    if found != variant:
+    if found != variant and not (recorded and not zeros):
         raise UserError(f"{source}: its weights are {kind}, so it is a {found} checkpoint, not {variant}: name that "
                         "variant, or another file")
 

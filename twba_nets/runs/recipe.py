@@ -5,7 +5,7 @@ from typing import Any, Dict, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
-from twba_nets.datasets import NAMES
+from twba_nets.datasets import NAMES, require_same_classes
 from twba_nets.datasets.dataset import Dataset
 from twba_nets.network import architecture as arch
 from twba_nets.network.architecture import PAPER, Architecture
@@ -20,7 +20,7 @@ REPORTED = {"twba": 0.8819, "bwba": 0.8650}  # test accuracy on CIFAR-10, by the
 WRITTEN = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}  # the data sets' names in titles
 LARGEST = 2 ** 31 - 1  # the largest whole number in a recipe: int32's
 MOST_EPOCHS = 100000  # twice the published code's
-MOST_IMAGES = 50000  # the largest batch, limit and hold-out: CIFAR-10's training images
+MOST_IMAGES = 50000  # the largest batch: CIFAR-10's training images
 MAX_BRIGHTNESS = 63.0  # training images: a random addend between minus and plus this, of 255
 CONTRAST = (0.2, 1.8)  # training images: range of the random factor about each channel's mean
 
@@ -86,13 +86,13 @@ class Recipe:
             if not _is_integer(getattr(self, name), least, most):
                 raise UserError(f"{name} {getattr(self, name)!r} is not a whole number from {least} to {most}")
         limit = self.limit_train
-        if limit is not None and not _is_integer(limit, self.batch_size, MOST_IMAGES):
-            raise UserError(f"limit_train {limit!r} is not a whole number from the batch size, {self.batch_size}, to "
-                            f"{MOST_IMAGES}: take more images or smaller batches")
+        if limit is not None and not _is_integer(limit, self.batch_size, LARGEST):
+            raise UserError(f"limit_train {limit!r} is not a whole number from the batch size, {self.batch_size}, on: take more "
+                            "images or smaller batches")
         for name in ("limit_test", "hold_out"):
             value = getattr(self, name)
-            if value is not None and not _is_integer(value, 1, MOST_IMAGES):
-                raise UserError(f"{name} {value!r} is not a whole number from 1 to {MOST_IMAGES}")
+            if value is not None and not _is_integer(value, 1, LARGEST):
+                raise UserError(f"{name} {value!r} is not a whole number from 1 on")
         if not isinstance(self.precise_batch_norm, bool):
             raise UserError(f"precise_batch_norm {self.precise_batch_norm!r} is neither true nor false")
         self._check_rates()
@@ -151,6 +151,7 @@ class Recipe:
         if self.data["sha256"] not in ("", sha256):
             raise UserError(f"{source}: its data differ from those that this run started with: name those with --data, or start "
                             "another run")
+        require_same_classes(source, data.class_names, "this run", self.class_names or data.class_names)
         return dataclasses.replace(self, dataset=data.name, data={"path": source, "sha256": sha256}, class_names=data.class_names)
 
     @property

@@ -56,7 +56,7 @@ class TrainingRun:
         self.found = self._look()
         self.start = self.found.start
         self.first_epoch = self._first_epoch()
-        weights = locate(args.initial_weights) if args.initial_weights else None
+        weights = self._locate_weights(args.initial_weights) if args.initial_weights else None
         self.recipe, self.initial = choose_recipe(recipe, self.start, args, self.first_epoch, weights), None
         if weights:
             self.initial, sha256 = read_latent(weights, self.recipe.architecture)
@@ -85,6 +85,11 @@ class TrainingRun:
             raise UserError(f"{self.folder}: holds a model already ({run_folder.MODEL_NAME}): name another folder with "
                             "--output")
         return start
+
+    def _locate_weights(self, source: Path) -> Path:
+        """The checkpoint that --initial-weights names. A folder of twba_torch.save holds only a model.npz."""
+        saved = source / run_folder.MODEL_NAME
+        return saved if saved.exists() and run_folder.newest(source) is None else self.locate(source)
 
     def _is_in_folder(self, path: Path) -> bool:
         return path.parent.resolve() == self.folder.resolve()
@@ -166,6 +171,8 @@ class TrainingRun:
         architecture = self.recipe.architecture
         data = datasets.load(source, architecture.picture_shape, architecture.classes, self.args.data_dir)
         self.recipe = recipe = self.recipe.with_loaded(data, source)
+        for teacher in self.teachers:
+            datasets.require_same_classes(teacher.path, teacher.about.class_names, source, data.class_names)
         if recipe.mirror is not None:
             data = data._replace(flip=recipe.mirror)
         if recipe.hold_out:
@@ -173,6 +180,7 @@ class TrainingRun:
             if left < recipe.batch_size:
                 raise UserError(f"--hold-out {recipe.hold_out}: {recipe.dataset} has {len(data.x_train)} training images, and a "
                                 f"batch needs {recipe.batch_size}: hold out fewer")
+            datasets.warn_if_sorted(source, data.y_train, data.y_train[left:])
             data = data._replace(x_train=data.x_train[:left], y_train=data.y_train[:left],
                                  x_test=data.x_train[left:], y_test=data.y_train[left:])
         limits = {"train": recipe.limit_train, "test": recipe.limit_test}
@@ -180,6 +188,8 @@ class TrainingRun:
             images = len(getattr(data, f"x_{part}"))
             if limit and limit > images:
                 raise UserError(f"--limit-{part} {limit}: {recipe.dataset} has {images} such images: leave it out for all")
+            labels = getattr(data, f"y_{part}")
+            datasets.warn_if_sorted(source, labels, labels[:limit])
         return data._replace(**{f"{array}_{part}": getattr(data, f"{array}_{part}")[:limit]
                                 for part, limit in limits.items() for array in "xy"})
 
@@ -249,6 +259,6 @@ def _check_weights(weights: Path, recipe: Recipe, start: Optional[Path]) -> None
     if start:
         raise UserError(f"{weights}: --initial-weights begins a run, but {start} resumes one: leave out one of the two, or "
                         "name another folder with --output")
-    stored = card.load_recipe(weights)
+    stored = card.about_beside(weights, card.read(weights))
     if stored:
         require_same(stored, weights, variant=recipe.variant, architecture=recipe.architecture)
