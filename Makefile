@@ -5,7 +5,7 @@
 # bench-train  training speed: this graph, the original's        bench-torch  PyTorch's training speed, by its parts
 # test-gpu  a GPU's arithmetic and speed, if there is one        test-lowest  tests with the lowest supported PyTorch
 # test-readers  the exported files in other projects' readers    test-tour  docs/tour.ipynb runs and reproduces its outputs
-# tour    run docs/tour.ipynb again and save its outputs         test-slow  what make test leaves out: whole test sets, emulators
+# tour    run docs/tour.ipynb again and save its outputs         test-slow  what make test leaves out: whole test sets, and so on
 # lint    ruff, mypy, shellcheck, hadolint, zizmor               lock         resolve the requirements again (needs uv)
 PYTHON := .venv/bin/python
 TORCH_PYTHON := .venv-torch/bin/python

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Prepare an environment with the packages of its lock file; a second run reuses it.
 #   ./setup.sh        .venv: CPython 3.7, TensorFlow 1.15, patched TensorLayer. Without a CPython 3.7, uv fetches one
-#   ./setup.sh torch  .venv-torch: CPython 3.10 to 3.13, PyTorch for CUDA if there is an NVIDIA driver, else for the CPU
+#   ./setup.sh torch  .venv-torch: CPython 3.10 to 3.13, PyTorch. Its smaller build for the CPU needs CPython 3.11, Linux on
+#                     x86-64 and no NVIDIA driver; else it is PyPI's, on Linux for CUDA (5.8 GB)
 #   ./setup.sh lowest .venv-lowest: CPython 3.11, the lowest supported PyTorch; 5 GB, since PyPI has only its build for CUDA
 #   ./setup.sh tools  .venv-tools: CPython 3.10 to 3.13, linters, and tools that run third-party readers and the tour
 #   ./setup.sh bench  .venv-bench: the benchmark's peers, on top of .venv-torch
@@ -16,22 +17,27 @@ is_python() { # version, interpreter
   "$2" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$1')" >/dev/null 2>&1
 }
 
-find_python() { # versions, preferred first; prints the interpreter
-  local version candidate
+makes_environments() { "$1" -c "import venv, ensurepip" 2>/dev/null; } # Debian's and Ubuntu's needs another package
+
+find_python() { # versions, preferred first; prints the interpreter: one that makes environments, if there is any
+  local version candidate lacking=
   for version in "$@"; do
     for candidate in "python$version" python3 "${PYENV_ROOT:-$HOME/.pyenv}/versions/$version".*/bin/"python$version" \
       .uv/python/*/bin/"python$version" "$(uv python find --no-project "$version" 2>/dev/null || true)"; do
       if [ -n "$candidate" ] && is_python "$version" "$candidate"; then
-        echo "$candidate"
-        return
+        if makes_environments "$candidate"; then
+          echo "$candidate"
+          return
+        fi
+        lacking=${lacking:-$candidate}
       fi
     done
   done
-  return 1
+  [ -n "$lacking" ] && echo "$lacking"
 }
 
 make_venv() { # interpreter, folder
-  "$1" -c "import venv, ensurepip" 2>/dev/null ||
+  makes_environments "$1" ||
     fail "$("$1" --version) lacks venv or ensurepip: install them (Debian, Ubuntu: apt install" \
       "python$("$1" -c "import sys; print('%d.%d' % sys.version_info[:2])")-venv)"
   "$1" -m venv --clear "$2" || fail "$2 cannot be made"
@@ -67,13 +73,13 @@ newer_python() { # the subject of the message, "... needs"
 }
 
 is_current() { # environment, lock files
-  [ -f "$1/installed" ] && [ "$(cat "$1/installed")" = "$(cksum "${@:2}")" ]
+  "$1/bin/python" -c "" 2>/dev/null && [ -f "$1/installed" ] && [ "$(cat "$1/installed")" = "$(cksum "${@:2}")" ]
 }
 
 prepare() { # environment, interpreter, lock file, pip's flags
   local environment=$1 python=$2 lock=$3
   shift 3
-  echo "setting up $environment with $("$python" --version) (once; about a minute)"
+  echo "setting up $environment with $("$python" --version) (once)"
   make_venv "$python" "$environment"
   pip_install "$environment" "$@" -r "$lock"
 }
@@ -127,6 +133,7 @@ lowest)
   fi
   ;;
 bench)
+  [ -x .venv-torch/bin/python ] || fail "the benchmark's peers need .venv-torch: run ./setup.sh torch"
   if ! is_current .venv-bench locks/benchmarks.lock .venv-torch/installed; then
     echo "setting up .venv-bench (once)"
     make_venv .venv-torch/bin/python .venv-bench

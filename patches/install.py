@@ -38,7 +38,7 @@ def sha256(data):
 
 
 def write_atomically(path, data):
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # two installations may run at once
     temporary.write_bytes(data)
     os.replace(str(temporary), str(path))
 
@@ -77,8 +77,10 @@ def inspect(layers):
 
 
 def install(layers):
-    stock, _ = inspect(layers)
+    stock, digest = inspect(layers)
     source = SOURCE.read_bytes()
+    if digest == sha256(source):
+        return f"TensorLayer {VERSION} is patched already: {layers / 'binary.py'}"
     # without the export line binary.py has no effect, so an interruption between the writes is harmless
     write_atomically(layers / "__init__.py", stock)
     write_atomically(layers / "binary.py", source)

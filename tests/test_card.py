@@ -1,5 +1,6 @@
 """The card beside a finished run's model."""
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -50,7 +51,7 @@ def test_code_alone_changes_the_code(monkeypatch, tmp_path):
     """A new model or page that is not committed yet does not change the code that a record names."""
     def git(*arguments):
         return subprocess.check_output(["git", "-c", "user.name=a", "-c", "user.email=a@b.c", *arguments], cwd=str(tmp_path),
-                                       universal_newlines=True)
+                                       universal_newlines=True, env=dict(os.environ, GIT_CONFIG_GLOBAL=os.devnull))
 
     code, text = tmp_path / "within" / "code.c", tmp_path / "TWBA.json"
     code.parent.mkdir()

@@ -442,7 +442,8 @@ class Server(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def url():
+def url(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     Server.breaks, Server.ranges = [], []
     server = http.server.HTTPServer(("127.0.0.1", 0), Server)
     threading.Thread(target=server.serve_forever, daemon=True).start()
