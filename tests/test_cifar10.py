@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -313,6 +315,22 @@ def test_archive(archive, tmp_path, named):
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([cifar10.ARCHIVE, cifar10.FOLDER])
     assert sorted(p.name for p in (tmp_path / cifar10.FOLDER).iterdir()) == sorted(FILES)
     assert not (tmp_path.parent / "escaped").exists()
+
+
+def test_two_processes_at_once(archive, tmp_path, monkeypatch):
+    """One of them downloads and unpacks; the other one waits for it."""
+    monkeypatch.setattr(cifar10, "DEFAULT_DIR", tmp_path)
+    calls, unpack = [], cifar10.unpack
+
+    def slowly(*arguments):
+        calls.append(arguments)
+        time.sleep(0.2)
+
+    monkeypatch.setattr(cifar10, "download", lambda place: slowly(place) or shutil.copy(str(archive), str(place)))
+    monkeypatch.setattr(cifar10, "unpack", lambda *arguments: slowly(*arguments) or unpack(*arguments))
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(cifar10.find, [None, None])) == [tmp_path / cifar10.FOLDER] * 2
+    assert len(calls) == 2
 
 
 def test_truncated_archive(archive, tmp_path):

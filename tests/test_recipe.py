@@ -135,6 +135,30 @@ def test_refused(change, message):
         dataclasses.replace(recipes.paper("twba"), **change)
 
 
+def test_other_steps_from_an_epoch_on():
+    """What was trained before keeps its own rates."""
+    recipe = recipes.paper("twba")
+    assert recipe.with_steps([(0, 0.5), (500, 0.25)], 300).learning_rate_steps == (
+        (0, 0.01), (200, 0.001), (300, 0.5), (500, 0.25))
+    assert recipe.with_steps([(350, 0.5)], 300).learning_rate_steps == ((0, 0.01), (200, 0.001), (350, 0.5))
+    assert recipe.with_steps([(0, 0.5)], 0).learning_rate_steps == ((0, 0.5),)
+
+
+def test_whether_a_rate_decays_already():
+    """A repeated command line, with --resume, does not start the decay again."""
+    recipe = dataclasses.replace(recipes.paper("twba"), epochs=18).with_linear_decay(0.005)
+    assert recipe.decays_from(0.005, 9) and not recipe.decays_from(0.004, 9)
+    assert not dataclasses.replace(recipe, epochs=30).decays_from(0.005, 9)
+    later = recipe.with_linear_decay(0.002, 9)
+    assert later.decays_from(0.002, 12) and later.decays_from(0.002, 9) and not later.decays_from(0.005, 12)
+    assert not later.decays_from(0.002, 8)
+
+
+def test_the_title_of_data_of_ones_own():
+    """Whatever the file is called, it is not the data set of that name."""
+    assert "on cifar10," in recipes.paper("twba").with_data(Path("cifar10.npz")).title
+
+
 def test_a_resumed_run_has_the_classes_it_began_with():
     """The data's digest does not cover their names."""
     images, labels = np.zeros((4, 8, 8, 3), np.uint8), np.arange(4, dtype=np.int32) % 2

@@ -196,6 +196,29 @@ def test_the_card_of_a_run_that_went_elsewhere(train, tmp_path, monkeypatch):
     assert told_places(tmp_path / "run") == [(1, 5, None), (6, 6, "other")]
 
 
+def test_the_log_of_a_run_whose_checkpoint_is_gone(train, tmp_path):
+    """A run that goes on in its folder does not take its seconds and accuracies for its own."""
+    train(tmp_path / "run")
+    train(tmp_path / "other")
+    for path in (tmp_path / "other").iterdir():
+        if path.name != "log.csv":
+            path.unlink()
+    train(tmp_path / "other", "--resume", str(tmp_path / "run"), "--epochs", "4")
+    assert [row["epoch"] for row in journal.read_log(tmp_path / "other")] == ["4"]
+    assert card.read(tmp_path / "other" / "model.npz")["training_seconds"] is None
+
+
+def test_a_repeated_command_keeps_a_decay(train, tmp_path):
+    """With --resume it does not start again. Here a run of four epochs was stopped after two."""
+    flags = ["--linear-decay", "0.01", "--epochs", "4"]
+    train(tmp_path / "whole", *flags)
+    train(tmp_path / "run", "--epochs", "2")
+    card.load_recipe(tmp_path / "whole" / "model.npz").save(tmp_path / "run")
+    (tmp_path / "run" / "model.json").unlink()
+    train(tmp_path / "run", "--resume", *flags)
+    assert [row["learning_rate"] for row in journal.read_log(tmp_path / "run")][2:] == ["0.005", "0.0025"]
+
+
 def test_a_card_that_another_machine_writes(train, tmp_path, monkeypatch):
     """A run was killed before its card: the machine that completes it has trained nothing."""
     monkeypatch.setattr(card, "cpu_name", lambda: "one")

@@ -21,7 +21,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         prog="python -m twba_tensorflow.convert",
         description="Convert a TensorFlow checkpoint to training.npz, with all variables including Adam's. PyTorch's "
         "trainer continues from it with --resume. (TensorFlow's --resume takes a training.npz directly.)")
-    parser.add_argument("checkpoint", type=Path,
+    parser.add_argument("checkpoint", type=command_line.path,
                         help="a run's folder or a TensorFlow checkpoint, which may be the original's")
     parser.add_argument("--output", type=command_line.path, metavar="DIR", help="the folder for training.npz and recipe.json "
                         "(default: the checkpoint's)")

@@ -59,7 +59,7 @@ def train(recipe: Recipe, dataset: Dataset, folder: Path, start: Optional[Path] 
                 checkpoint.restore(session, saver, start, recipe.architecture)
             elif initial:
                 checkpoint.assign(session, initial)
-            journal = Journal(folder, recipe, first_epoch, facts(graph))
+            journal = Journal(folder, recipe, first_epoch, facts(session, graph))
             variables = {variable.op.name: variable for variable in tf.global_variables()}
 
             def save(epochs_done: int) -> str:
@@ -146,6 +146,8 @@ def quantised(values: Dict[str, np.ndarray], variant: str) -> Dict[str, np.ndarr
                                            if is_quantised(name)}))
 
 
-def facts(graph: str) -> Dict[str, object]:
+def facts(session: tf.Session, graph: str) -> Dict[str, object]:
     """The record of the epochs trained by this process (provenance.of_this_process)."""
-    return provenance.of_this_process(card.cpu_name(), {"tensorflow": tf.__version__, "graph": graph})
+    has_gpu = any(device.device_type == "GPU" for device in session.list_devices())
+    name = card.gpu_name() if has_gpu else card.cpu_name()
+    return provenance.of_this_process(name, {"tensorflow": tf.__version__, "graph": graph})

@@ -15,6 +15,17 @@ import torch
 from twba_nets.system import memory
 from twba_nets.system.errors import UserError
 
+
+def is_launched() -> bool:
+    """Whether torchrun, or a launcher that sets the same variables, started this process as one of several."""
+    return {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= set(os.environ)
+
+
+def is_chief() -> bool:
+    """Whether this process is the only one, or the first of several: it alone writes files and prints."""
+    return not is_launched() or os.environ["RANK"] == "0"
+
+
 @contextlib.contextmanager
 def prepared(name: str = None, threads: int = 0) -> Iterator[torch.device]:
     """The torch.device of this name (find). Under torchrun it also joins the other processes. threads: 0 for the default."""
@@ -22,7 +33,7 @@ def prepared(name: str = None, threads: int = 0) -> Iterator[torch.device]:
     if threads:
         torch.set_num_threads(threads)
     device = find(name)
-    if "WORLD_SIZE" not in os.environ:
+    if not is_launched():
         yield device
         return
     quieten_distributed()
@@ -38,7 +49,7 @@ def leave() -> None:
 
     PyTorch 2.13 aborts if Python exits while a thread of Gloo still frees a tensor: one run of ten on a busy machine.
     """
-    if "WORLD_SIZE" in os.environ:
+    if is_launched():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
@@ -56,6 +67,12 @@ def keep_memory() -> None:
     """Keep freed memory for the next step, in huge pages."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch reads it at its first allocation
     memory.keep_freed()
+
+
+def check_gpu(compiled: bool) -> None:
+    """Raise UserError if torch.compile lacks the C compiler that it needs for a GPU. compiled: as Trainer's."""
+    if compiled and not os.environ.get("CC") and not (shutil.which("gcc") or shutil.which("clang")):
+        raise UserError("on a GPU torch.compile needs gcc or clang, and Python's headers: install them, or add --no-compile")
 
 
 def check_cpu(exact: bool, compiled: bool) -> None:

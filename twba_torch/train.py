@@ -6,7 +6,6 @@ if __name__ == "__main__":
 
 import argparse
 import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -71,17 +70,22 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train(args: argparse.Namespace) -> None:
     """Train according to the command line. Raises UserError."""
-    run = TrainingRun(recipes.paper(args.variant), args, npz.read_latent, locate, chief=os.environ.get("RANK", "0") == "0")
+    run = TrainingRun(recipes.paper(args.variant), args, npz.read_latent, locate, chief=devices.is_chief())
     torch.set_default_dtype(torch.float64 if args.precision == "float64" else torch.float32)
     if run.is_done:
         run.end_without_training(lambda recipe: training.complete(recipe, run.folder, run.start))  # type: ignore[arg-type]
         return
     run.require_teachers()
-    data = run.load_data()
     with devices.prepared(args.device, args.threads) as device:
         if device.type == "cpu":
             devices.check_cpu(args.precision == "exact", not args.no_compile)
-        _train_on(device, run, data)
+        else:
+            devices.check_gpu(not args.no_compile)
+        try:
+            _train_on(device, run, run.load_data())
+        except torch.cuda.OutOfMemoryError as error:
+            raise UserError(f"{device}: its memory is full ({str(error).splitlines()[0]}): use a smaller --batch-size, or "
+                            "another --device")
 
 
 def _train_on(device: torch.device, run: TrainingRun, data: Dataset) -> None:
@@ -94,7 +98,7 @@ def _train_on(device: torch.device, run: TrainingRun, data: Dataset) -> None:
     with run.claimed() if run.chief else contextlib.nullcontext():
         if run.chief:
             run.begin(device, args.precision)
-        done = training.train(trainer, run.folder, run.first_epoch, args.minutes)
+        done = training.train(trainer, run.folder, run.first_epoch, args.minutes, args.precision)
     if run.chief:
         print(epochs_done(run.folder, done, recipe) + ("" if done == recipe.epochs else ": continue with --resume"))
 

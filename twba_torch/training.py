@@ -81,7 +81,12 @@ class Trainer:
         """
         if self.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()
-        return self.compiled[function] if size == self.recipe.batch_size // self.world else function
+        return self.compiled[function] if size == self.share else function
+
+    @property
+    def share(self) -> int:
+        """The number of this process's images in a whole batch."""
+        return len(range(self.rank, self.recipe.batch_size, self.world))
 
     def training_step(self, images: Tensor, uniforms: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """A batch's forward pass. images: uint8 [N, S, S, C]. uniforms: [N, 5]. labels: [N].
@@ -172,9 +177,8 @@ class Trainer:
         """Evaluate on every test image exactly once."""
         started = time.monotonic()
         self.network.eval()
-        size = self.recipe.batch_size // self.world
         totals = sum(self.step_of(self.evaluation_step, len(x))(x, y).clone()
-                     for x, y in zip(self.test.x.split(size), self.test.y.split(size)))
+                     for x, y in zip(self.test.x.split(self.share), self.test.y.split(self.share)))
         count = torch.tensor([len(self.test)], dtype=totals.dtype, device=self.device)
         totals = self._over_processes(torch.cat([totals, count]))
         loss, accuracy, *maps = (totals[:-1] / totals[-1]).tolist()
@@ -224,17 +228,17 @@ def divergence(logits: Tensor, teachers: Tensor) -> Tensor:
     return TEMPERATURE ** 2 * F.kl_div(ours, theirs, reduction="sum", log_target=True)
 
 
-def train(trainer: Trainer, folder: Path, first_epoch: int, minutes: float | None = None) -> int:
+def train(trainer: Trainer, folder: Path, first_epoch: int, minutes: float | None = None, precision: str = "exact") -> int:
     """Train into `folder` from epoch `first_epoch` (counted from 0) to the recipe's last, or until `minutes` have passed.
 
-    Returns the number of finished epochs, all saved. Another thread writes an epoch's files while a GPU trains the next
-    epochs; a CPU waits for it. Raises UserError if training diverges.
+    precision: for the record of where and how epochs were trained. Returns the number of finished epochs, all saved. Another
+    thread writes an epoch's files while a GPU trains the next epochs; a CPU waits for it. Raises UserError if training diverges.
     """
     summaries: Any  # a TorchSummaries, only in the chief
     done: Future
     epochs, chief, started, saved = trainer.recipe.epochs, trainer.rank == 0, time.monotonic(), -math.inf
     if chief:
-        journal = Journal(folder, trainer.recipe, first_epoch, facts(trainer.device, trainer.world))
+        journal = Journal(folder, trainer.recipe, first_epoch, facts(trainer.device, trainer.world, precision))
     with TorchSummaries(folder, first_epoch) if chief else contextlib.nullcontext() as summaries, \
             ThreadPoolExecutor(1) as writer:
         written: deque[tuple[LogRow, Future]] = deque()  # the writer's epochs that are not printed yet
@@ -297,9 +301,9 @@ def complete(recipe: Recipe, folder: Path, start: Path) -> None:
     journal.finish(sha256)
 
 
-def facts(device: torch.device, processes: int) -> dict[str, object]:
+def facts(device: torch.device, processes: int, precision: str) -> dict[str, object]:
     """The record of the epochs trained by this process, or by several such (provenance.of_this_process)."""
-    versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "processes": processes}
+    versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "processes": processes, "precision": precision}
     return provenance.of_this_process(device_name(device), versions)
 
 

@@ -22,3 +22,26 @@ def test_no_compiler(command, text, monkeypatch):
     with pytest.raises(UserError, match=text):
         device.check_cpu(exact=False, compiled=True)
     device.check_cpu(exact=False, compiled=False)
+
+
+def test_no_compiler_for_a_gpu(monkeypatch):
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(device.shutil, "which", lambda name: None)
+    with pytest.raises(UserError, match="gcc or clang.*--no-compile"):
+        device.check_gpu(compiled=True)
+    device.check_gpu(compiled=False)
+    monkeypatch.setattr(device.shutil, "which", lambda name: name == "clang" or None)
+    device.check_gpu(compiled=True)
+
+
+@pytest.mark.parametrize("set_, launched, chief", [
+    ({}, False, True), ({"RANK": "1"}, False, True), ({"WORLD_SIZE": "1"}, False, True),
+    ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "x"}, True, True),
+    ({"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "x"}, True, False)])
+def test_one_of_several_processes(set_, launched, chief, monkeypatch):
+    """A launcher sets all three. A shell may have one of them for another reason."""
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in set_.items():
+        monkeypatch.setenv(name, value)
+    assert (device.is_launched(), device.is_chief()) == (launched, chief)

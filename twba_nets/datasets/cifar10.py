@@ -4,6 +4,7 @@ Source of the data: A. Krizhevsky, "Learning Multiple Layers of Features from Ti
 """
 import bz2
 import contextlib
+import fcntl
 import gzip
 import hashlib
 import http.client
@@ -19,7 +20,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, ClassVar, Dict, List, Tuple, Union
+from typing import Any, BinaryIO, Callable, ClassVar, Dict, Iterator, List, Tuple, Union
 
 import numpy as np
 from tqdm import tqdm
@@ -87,8 +88,9 @@ def find(data_dir: Union[str, Path, None]) -> Path:
     """The folder of the batch files; unpacks or downloads them first if needed. Raises UserError if they are not found."""
     if data_dir is None:
         DEFAULT_DIR.mkdir(exist_ok=True)
-        if not (DEFAULT_DIR / FOLDER).is_dir() and not (DEFAULT_DIR / ARCHIVE).is_file():
-            download(DEFAULT_DIR / ARCHIVE)
+        with _alone(DEFAULT_DIR):
+            if not (DEFAULT_DIR / FOLDER).is_dir() and not (DEFAULT_DIR / ARCHIVE).is_file():
+                download(DEFAULT_DIR / ARCHIVE)
         data_dir = DEFAULT_DIR
     data_dir = Path(data_dir)
     named = data_dir.is_file()
@@ -100,10 +102,24 @@ def find(data_dir: Union[str, Path, None]) -> Path:
             return place / folder
     for archive in [data_dir] if named else [place / name for name in ARCHIVES]:
         if archive.is_file():
-            unpack(archive, place / FOLDER)
+            with _alone(place):
+                if not (place / FOLDER).is_dir():
+                    unpack(archive, place / FOLDER)
             return place / FOLDER
     raise UserError(f"{data_dir}: has neither {FOLDER}/ nor {ARCHIVE}: name the folder that holds CIFAR-10 with "
                     f"--data-dir or {ENVIRONMENT_VARIABLE}, or leave both out to download it")
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Lock a folder: of several processes one downloads or unpacks, and the others wait until it is done."""
+    descriptor = os.open(str(folder), os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def download(archive: Path, url: str = URL, md5: str = MD5) -> None:

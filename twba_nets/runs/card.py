@@ -105,6 +105,15 @@ def cpu_name() -> str:
         return platform.processor() or "unknown"
 
 
+def gpu_name() -> str:
+    """The first NVIDIA GPU's name as its driver gives it."""
+    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        for line in path.read_text(errors="replace").splitlines():
+            if line.startswith("Model:"):
+                return line.partition(":")[2].strip()
+    return "GPU"
+
+
 def commit() -> Optional[str]:
     """The commit of the code, ending in "-changed" if code differs from it; None outside a git checkout.
 

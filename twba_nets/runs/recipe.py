@@ -162,7 +162,8 @@ class Recipe:
                                            (f"first {self.limit_test} test images", self.limit_test)) if limit]
         images = f" ({', '.join(limits)})" if limits else ""
         begun = f" from {self.initial_weights['file']}" if self.initial_weights else ""
-        return (f"{self.variant.upper()} on {WRITTEN.get(self.dataset, self.dataset)}{images}, {self.epochs} epochs{begun}, "
+        data = self.dataset if self.data else WRITTEN.get(self.dataset, self.dataset)
+        return (f"{self.variant.upper()} on {data}{images}, {self.epochs} epochs{begun}, "
                 f"{self.activation} activations")
 
     @property
@@ -183,6 +184,16 @@ class Recipe:
     def with_learning_rate(self, rate: float, epoch: int) -> "Recipe":
         """The same recipe with a constant rate from that epoch on. Users of the original edit it by hand."""
         return self._from_epoch(epoch, ((epoch, rate),))
+
+    def with_steps(self, steps: Sequence[Tuple[int, float]], epoch: int) -> "Recipe":
+        """The same recipe with the rates of these steps from that epoch on. What was trained before keeps its own."""
+        now = [(epoch, rate) for first, rate in sorted(steps) if first <= epoch][-1:]
+        return self._from_epoch(epoch, (*now, *(step for step in sorted(steps) if step[0] > epoch)))
+
+    def decays_from(self, rate: float, epoch: int) -> bool:
+        """Whether the rate falls linearly from `rate` already, since that epoch or an earlier one."""
+        return any(self.with_linear_decay(rate, first) == self for first, found in self.learning_rate_steps
+                   if found == rate and first <= epoch)
 
     def with_linear_decay(self, rate: float, epoch: int = 0) -> "Recipe":
         """The same recipe with a rate that falls linearly from `rate` in that epoch to 0 after the last one.

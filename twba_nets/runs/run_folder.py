@@ -45,7 +45,7 @@ def locate(source: Union[str, Path]) -> Path:
     if path.is_dir():
         found = newest(path) or path / MODEL_NAME
         if found.suffix == ".npz" and not found.exists():
-            raise UserError(f"{path}: no checkpoint in this folder: name another with --checkpoint")
+            raise UserError(f"{path}: no checkpoint in this folder: name another folder, or a checkpoint")
         return found
     if not path.exists() and not os.path.exists(index_file(path)):
         raise UserError(f"{path}: no such checkpoint: name a run's folder, a TensorFlow checkpoint or an npz")

@@ -88,6 +88,8 @@ class TrainingRun:
 
     def _locate_weights(self, source: Path) -> Path:
         """The checkpoint that --initial-weights names. A folder of twba_torch.save holds only a model.npz."""
+        if source.suffix == ".npz" and source.is_file():
+            return source
         saved = source / run_folder.MODEL_NAME
         return saved if saved.exists() and run_folder.newest(source) is None else self.locate(source)
 
@@ -205,6 +207,9 @@ class TrainingRun:
         """Write the recipe and print how the run is trained. details: printed at the end."""
         recipe = self.recipe
         recipe.save(self.folder)
+        if self.start and not self._is_in_folder(self.start):
+            with contextlib.suppress(FileNotFoundError):
+                (self.folder / journal.LOG_NAME).unlink()  # another run's, whose checkpoint is gone
         if self.start:
             provenance.carry(self.start.parent, self.folder, self.first_epoch)
         print(f"{self.folder}: {recipe.title}, now epochs {self.first_epoch + 1} to {recipe.epochs}, batch size "
@@ -233,13 +238,15 @@ def choose_recipe(recipe: Recipe, start: Optional[Path], args: argparse.Namespac
                      limit_train=args.limit_train, limit_test=args.limit_test, hold_out=args.hold_out,
                      architecture=args.architecture)
         recipe = stored
-    elif args.dataset:
+    elif args.dataset and (args.dataset != recipe.dataset or recipe.data):
         recipe = recipes.of(variant, args.dataset)
     if start and not stored:
         require_activation(start, args.activation)
     given = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(Recipe)
              if field.name not in ("variant", "dataset", "data", "initial_weights", "teacher")}
     recipe = dataclasses.replace(recipe, **{name: value for name, value in given.items() if value is not None})
+    if args.dataset and stored and stored.data:
+        raise UserError(f"{start}: was trained on your own data: leave --dataset out, or start another run")
     if args.data and stored and not stored.data:
         raise UserError(f"{start}: was trained on {stored.dataset}, not on your own data: leave --data out, or start another "
                         "run")
@@ -247,7 +254,10 @@ def choose_recipe(recipe: Recipe, start: Optional[Path], args: argparse.Namespac
         recipe = recipe.with_data(args.data)
     if args.learning_rate is not None:
         recipe = recipe.with_learning_rate(args.learning_rate, first_epoch)
-    if args.linear_decay is not None:
+    if stored and args.learning_rate_steps is not None:
+        recipe = dataclasses.replace(recipe, learning_rate_steps=stored.learning_rate_steps).with_steps(
+            args.learning_rate_steps, first_epoch)
+    if args.linear_decay is not None and not (stored and recipe.decays_from(args.linear_decay, first_epoch)):
         recipe = recipe.with_linear_decay(args.linear_decay, first_epoch)
     if weights:
         _check_weights(weights, recipe, start)

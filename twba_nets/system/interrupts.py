@@ -110,8 +110,9 @@ def _leave(line: str) -> None:
 
 
 def _handle(handler: Callable[[int, Optional[FrameType]], None]) -> Dict[int, Any]:
-    """Set the signals' handler. Returns the previous ones, by signal. `docker stop` sends SIGTERM."""
+    """Set the signals' handler. Returns the previous ones, by signal. `docker stop` sends SIGTERM, a closed terminal SIGHUP."""
     numbers = [signal.SIGTERM, signal.SIGALRM]
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a shell script's background jobs ignore it
-        numbers.append(signal.SIGINT)
+    for number in (signal.SIGINT, signal.SIGHUP):  # a shell script's background jobs ignore the first, nohup's the second
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            numbers.append(number)
     return {number: signal.signal(number, handler) for number in numbers}
