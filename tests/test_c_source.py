@@ -27,6 +27,7 @@ def assert_as_the_reference(network, folder, compiler="gcc"):
     machines.assert_as_the_reference(network, images, machines.run(machine, program, images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiler", COMPILERS)
 @pytest.mark.parametrize("variant", ["twba", "bwba"])
 def test_the_papers_network(variant, compiler, tmp_path):

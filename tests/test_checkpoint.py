@@ -294,6 +294,7 @@ def test_what_killed_saves_and_removals_left_is_removed(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == kept
 
 
+@pytest.mark.slow
 def test_full_disk(tmp_path):
     """A real file system of 30 MB: two checkpoints of 13 MB fit, the third does not."""
     small = tmp_path / "small"

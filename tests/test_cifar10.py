@@ -306,6 +306,7 @@ def archive(good, tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", ["folder", "file"])
 def test_archive(archive, tmp_path, named):
     shutil.copy(archive, tmp_path)
@@ -368,6 +369,7 @@ def pack(path, members, opener=gzip.open, prefix=""):
             tar.addfile(info, io.BytesIO(content) if isinstance(content, bytes) else None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opener, prefix", [(bz2.open, ""), (lzma.open, "./")], ids=["bz2", "xz"])
 def test_archives_of_other_packers(good, tmp_path, opener, prefix):
     pack(tmp_path / cifar10.ARCHIVE, {name: (good / name).read_bytes() for name in FILES}, opener, prefix)

@@ -210,6 +210,7 @@ def test_a_png_of_any_mode_is_whole(mode, tmp_path):
         read(Image.fromarray(pixels).convert(mode), tmp_path / "picture.png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size, mode", [((12000, 12000), "L"), ((100000, 1000), "1"), ((30000, 30000), "1")])
 def test_a_picture_of_too_many_pixels(size, mode, tmp_path):
     """A small file: a process with 500 MB refuses it."""
@@ -222,6 +223,7 @@ def test_a_picture_of_too_many_pixels(size, mode, tmp_path):
     assert str(tmp_path / "bomb.png") in line and "pixels" in line and "shrink" in line
 
 
+@pytest.mark.slow
 def test_a_large_photograph(tmp_path):
     """A JPEG is decoded at a fraction of its size: the same picture, but for a little."""
     small = np.random.RandomState(0).randint(0, 256, (32, 32, 3)).astype(np.uint8)

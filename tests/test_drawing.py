@@ -17,7 +17,7 @@ from twba_nets.runs import journal, recipe
 folder = Path(sys.argv[1])
 journal.draw_curve(folder, recipe.paper("twba"))
 curve = {"images": 10, "dropped": [0, 0.5], "accuracy": [0.9, 0.1], "standard_error": [0.1, 0.1]}
-(folder / "figure.svg").write_text(figures.svg(figures.robustness, {"robustness": curve}))
+(folder / "figure.svg").write_text(figures.svg(figures.robustness, {"robustness": curve, "class_names": [*"abcd"]}))
 (folder / "picture").write_text(examples.data_uri(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)))
 """
 SETTINGS = "text.usetex: True\nimage.origin: lower\nfont.size: 30\nsvg.fonttype: path\nsavefig.dpi: 7\naxes.grid: True\n"

@@ -204,6 +204,7 @@ def openmp(compiler, folder):
     return engine.library.OPENMP if subprocess.call([*command, str(engine.library.FOLDER / "openmp.h")]) == 0 else []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiler", COMPILERS)
 @pytest.mark.parametrize("instructions", INSTRUCTIONS.values(), ids=list(INSTRUCTIONS))
 def test_every_instruction_set(instructions, compiler, monkeypatch, tmp_path):
@@ -564,6 +565,7 @@ def test_without_a_compiler(monkeypatch, cache, tmp_path):
         one_line("cannot be kept there .*: set XDG_CACHE_HOME")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("environment, place", [
     ({"XDG_CACHE_HOME": "CACHE"}, "CACHE/twba_nets"), ({"XDG_CACHE_HOME": "here"}, "HOME/.cache/twba_nets"),
     ({"XDG_CACHE_HOME": "~/.cache"}, "HOME/.cache/twba_nets"), ({"XDG_CACHE_HOME": ""}, "HOME/.cache/twba_nets"),
@@ -597,6 +599,7 @@ def test_where_the_cache_is(environment, place, monkeypatch, tmp_path):
     assert list((tmp_path / "working").iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["", "gcc -m64", "env gcc", "env LANG=C gcc '-DNAME=a b'"])
 def test_compilers_of_several_words(command, cache, monkeypatch):
     monkeypatch.setenv("CC", command)
@@ -636,6 +639,7 @@ def load_elsewhere():
     assert found == b"True\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["truncated", "empty", "altered", "a link", "writable by others"])
 def test_a_library_that_is_damaged_or_not_ones_own(damage, cache, tmp_path):
     """It is compiled again, not loaded. Separate processes test this: truncating a loaded library kills its process."""

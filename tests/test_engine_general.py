@@ -310,6 +310,7 @@ PORTABLE = [flag for flag in library.FLAGS if flag not in library.NATIVE] + [
     "-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-Wno-unknown-pragmas"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiler", [CC, *filter(shutil.which, ["clang"])])
 @pytest.mark.parametrize("instructions", INSTRUCTIONS.values(), ids=list(INSTRUCTIONS))
 def test_every_instruction_set(instructions, compiler, way, monkeypatch):

@@ -45,6 +45,7 @@ def assert_every_spike_is_tensorflows(values, arrays, x, variant, architecture):
     assert (reference.encode(network, x) != spikes).mean() < 1e-4  # but for a last bit
 
 
+@pytest.mark.slow
 def test_every_spike_is_tensorflows(folded):
     variant, values, arrays = folded
     x = reference.central_crop(digits.load().x_test[:12], PAPER)
@@ -119,6 +120,7 @@ def test_export_of_a_run(finished_run, tmp_path, capsys):
     assert (tmp_path / "other.npz").stat().st_size <= 1.5e6
 
 
+@pytest.mark.slow
 def test_export_of_the_originals_npz(finished_run, tmp_path):
     """It is pickled, and nothing beside it describes it: errors ask for the missing facts, one after the other."""
     params, path, out = np.empty(270, object), tmp_path / "model.npz", tmp_path / "net.npz"
@@ -177,6 +179,7 @@ def test_what_cannot_be_exported(finished_run, tmp_path):
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_full_disk(tmp_path):
     """One clear line, and what was there before is intact."""
     path = tmp_path / "net.npz"

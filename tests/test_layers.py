@@ -251,6 +251,7 @@ def test_load_npz_reads_plain_arrays_as_before(tmp_path):
         tl.files.load_npz(name=str(tmp_path / "missing.npz"))
 
 
+@pytest.mark.slow
 def test_example_in_the_docs(tmp_path):
     """The code block of docs/own_network.md, as it stands: trains, saves, restores."""
     page = (REPOSITORY / "docs" / "own_network.md").read_text()

@@ -245,6 +245,7 @@ def test_variables_are_the_originals(training_graph):
     assert sum(int(np.prod(p.shape)) for p in step.all_params) == 3280136
 
 
+@pytest.mark.slow
 def test_multiply_accumulates():
     """Those of every convolution and product in the published graph, for one image: positions x fan-in x filters, by the paper's
     table. 81.6 M per image, 70.5 M of them between quantised weights and binary activations.
@@ -285,6 +286,7 @@ def test_initialisers(training_graph):
     assert abs(gammas.mean() - 1) < 0.0002 and abs(gammas.std() / 0.002 - 1) < 0.1
 
 
+@pytest.mark.slow
 def test_batch_norm_update_and_one_adam_step():
     """Moving averages with decay 0.9 and the biased variance; TF 1's Adam; gradients through the quantisers."""
     random = np.random.RandomState(2)

@@ -274,6 +274,7 @@ def test_initial_weights(training_calls, finished_run, tmp_path):
         assert initial[name].dtype == np.float32 and (initial[name] == scale * value).all(), name
 
 
+@pytest.mark.slow
 def test_a_network_of_ones_own(on_few_digits, finished_run, tmp_path, capsys):
     """Its run's files hold the table of --network. A run of another network is neither resumed nor used as a start."""
     run, file, papers = tmp_path / "run", tmp_path / "own.toml", tmp_path / "paper.toml"
@@ -556,6 +557,7 @@ def test_a_released_network_by_its_name(name, capsys):
     assert str(places.released(name) / "model.npz") in line and "bwba" in line
 
 
+@pytest.mark.slow
 def test_spikes_of_the_quantised_model_are_the_checkpoints(finished_run, on_few_digits, tmp_path):
     summaries = []
     for source in (finished_run, finished_run / "model.npz"):

@@ -30,6 +30,7 @@ def unread():
     os.close(writing)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["evaluate", *DIGITS], ["report", "twba", "OUT", *DIGITS, "--robustness-images", "3"]])
 def test_a_closed_stderr(arguments, tmp_path):
     arguments = [tmp_path / "report" if argument == "OUT" else argument for argument in arguments]

@@ -38,6 +38,7 @@ def wait_for(path, process):
     assert path.exists(), process.communicate(timeout=300)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_uninterrupted(finished_run, tmp_path):
     """kill -9 in the second epoch, then --resume: all 596 variables are the uninterrupted run's, bit for bit.
 

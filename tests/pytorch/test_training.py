@@ -566,6 +566,8 @@ def test_what_tensorflow_took_further_is_not_passed_by(without_arithmetic, run, 
     for named in ("link", "run/training.npz", "run/model_cifar10_advanced.ckpt-3"):
         with pytest.raises(SystemExit, match="epoch 3: .* -m twba_tensorflow.convert "):
             without_arithmetic(output, flag, str(tmp_path / named))
+    if flag == "--initial-weights":  # which no training continues from
+        without_arithmetic(output, flag, str(run / "model.npz"), "--epochs", "1")
 
 
 def test_what_tensorflow_did_not_come_to_name_is_passed_by(without_arithmetic, run):

@@ -87,10 +87,10 @@ class TrainingRun:
         return start
 
     def _locate_weights(self, source: Path) -> Path:
-        """The checkpoint that --initial-weights names. A folder of twba_torch.save holds only a model.npz."""
-        if source.suffix == ".npz" and source.is_file():
-            return source
+        """The checkpoint that --initial-weights names. It may be a model.npz, all that a folder of twba_torch.save holds."""
         saved = source / run_folder.MODEL_NAME
+        if source.name == run_folder.MODEL_NAME and source.is_file():
+            return source
         return saved if saved.exists() and run_folder.newest(source) is None else self.locate(source)
 
     def _is_in_folder(self, path: Path) -> bool:
