@@ -68,7 +68,7 @@ def test_layers(layers, word):
 
 
 @pytest.mark.parametrize("changes, words", [
-    ({"stride": 3}, "stride 3"), ({"filters": 2048}, "channels: 2,048"), ({"kernel": 17}, "kernels of side 17"),
+    ({"stride": 3}, "stride 3"), ({"filters": 2048}, "2,048 channels"), ({"kernel": 17}, "kernels of side 17"),
     ({"size": 129}, "inputs of side 129"), ({"output_size": 65}, "maps of side 65"), ({"margin": 8}, "margins of 8")])
 def test_limits_of_a_layer(changes, words):
     """By SynSense's documentation of Speck."""

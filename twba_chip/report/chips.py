@@ -191,10 +191,11 @@ def _beyond_layers(chip: Chip, hidden: Sequence[Stage]) -> List[str]:
 
 def _beyond_limits(limits: Limits, stage: Stage) -> List[str]:
     """A sentence for each limit that a stage exceeds."""
-    found = (("inputs of side", stage.size, limits.input_size), ("maps of side", stage.output_size, limits.output_size),
-             ("kernels of side", stage.kernel, limits.kernel), ("margins of", stage.margin, limits.padding),
-             ("channels:", max(stage.channels, stage.output_channels), limits.channels))
-    why = [f"{stage.conv} has {what} {needed:,}, and a layer at most {most:,}" for what, needed, most in found if needed > most]
+    found = (("inputs of side {:,}", stage.size, limits.input_size), ("maps of side {:,}", stage.output_size, limits.output_size),
+             ("kernels of side {:,}", stage.kernel, limits.kernel), ("margins of {:,}", stage.margin, limits.padding),
+             ("{:,} channels", max(stage.channels, stage.output_channels), limits.channels))
+    why = [f"{stage.conv} has {what.format(needed)}, and a layer at most {most:,}"
+           for what, needed, most in found if needed > most]
     if stage.stride not in limits.strides:
         why.append(f"{stage.conv} has stride {stage.stride}, and a layer {', '.join(map(str, limits.strides))}")
     return why
