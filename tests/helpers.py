@@ -1,6 +1,7 @@
 """Helpers for both frameworks' tests."""
 import contextlib
 import dataclasses
+import importlib.util
 import os
 import shutil
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import Callable, Tuple
 
 import numpy as np
@@ -124,6 +126,14 @@ def random_architecture(seed: int) -> Architecture:
             architecture = Architecture(tuple(rows), 8, 8, pick([1, 3]), pick([2, 10, 13]), floats)
             if architecture.stages[-1].output_size <= 2:
                 return architecture
+
+
+def script(name: str) -> ModuleType:
+    """A module of docs/, which is no package."""
+    specification = importlib.util.spec_from_file_location(name, REPOSITORY / "docs" / f"{name}.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
 
 
 # a small network for the digits with names other than the paper's; an epoch takes seconds

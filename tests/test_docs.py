@@ -1,5 +1,4 @@
 """README and docs: their tables are those of the records, their picture is the network's, their links lead somewhere."""
-import importlib.util
 import json
 import re
 import sys
@@ -7,7 +6,7 @@ import sys
 import pytest
 from matplotlib.image import imread
 
-from helpers import REPOSITORY
+from helpers import REPOSITORY, script
 from twba_nets.network.architecture import PAPER
 from twba_nets.system import places
 from twba_chip import predict
@@ -18,14 +17,6 @@ TOUR = DOCS / "tour.ipynb"
 CARDS = {name: places.released(name) / "MODEL_CARD.md" for name in places.RELEASED}
 PAGES = sorted([*REPOSITORY.glob("*.md"), *DOCS.glob("*.md"), *(REPOSITORY / "twba_chip").glob("**/*.md"), *CARDS.values(), TOUR])
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))
-
-
-def script(name):
-    """A module of docs/, which is no package."""
-    specification = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
 
 
 @pages

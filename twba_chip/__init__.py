@@ -7,7 +7,7 @@ spiking            the exported file, the NumPy reference, folding of batch norm
 engine             the reference's forward pass in C
 formats, paicore   NIR, ONNX, QONNX; C and a web page; PAICORE's frames
 report             the cost on a chip
-export, evaluate, predict, release: commands
+export, evaluate, predict: commands
 """
 from __future__ import annotations
 

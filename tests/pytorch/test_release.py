@@ -8,8 +8,7 @@ import onnx
 import pytest
 
 import twba_torch
-from helpers import command_error
-from twba_chip import release
+from helpers import command_error, script
 from twba_chip.formats import nir_graph as export_nir, onnx_model as export_onnx
 from twba_chip.spiking import file as spiking_file, opening as exported
 from twba_nets.network.architecture import PAPER
@@ -19,6 +18,7 @@ from twba_nets.system import places
 from twba_nets.system.errors import UserError
 from twba_nets.system.files import sha256
 
+release = script("release")
 NAMES = ("twba.npz", "twba.nir", "twba.onnx")
 
 
@@ -46,7 +46,7 @@ def test_the_files_are_the_models(released):
 
 @pytest.mark.parametrize("variant", WEIGHTS)
 def test_what_ships(variant):
-    """After a new model: python -m twba_chip.release."""
+    """After a new model: python docs/release.py."""
     assert_shipped(places.released(variant))
 
 

@@ -1,7 +1,12 @@
-"""Rebuild the files that ship with a released model: python -m twba_chip.release TWBA.
+"""Rebuild the files that ship with a released model: .venv-torch/bin/python docs/release.py TWBA.
 
 They are its exported network, NIR and ONNX files, their digests in its card, its learning curve and its report.json.
 """
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
 from twba_nets.system import interrupts
 
 if __name__ == "__main__":
@@ -27,7 +32,6 @@ EXPORTS = {".npz": export, ".nir": export_nir, ".onnx": export_onnx}
 
 def main(argv: Sequence[str] = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m twba_chip.release",
         description="Rebuild the files that ship with a released model: its exported network, NIR and ONNX files (twba.npz, "
         "twba.nir, twba.onnx), their digests in its card, its learning_curve.png, and the report.json of all "
         "test images. Takes a minute. TWBA/cifar10_twba_spikes.py --json writes its spikes.json, with TensorFlow.")
