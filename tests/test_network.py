@@ -165,12 +165,12 @@ def test_a_stride_that_only_the_published_graph_takes():
         assert published_network.build(tf.zeros([1, 9, 9, 3]), *network).maps["cnn1"].shape == (1, 4, 4, 4)
 
 
-def variables_on_the_threshold(activation):
+def variables_on_the_threshold(activation, architecture):
     """random_variables, but in every hidden neuron a sum of 3 gives a potential on a threshold of the activation, or as far
     beside it as float32 rounds."""
-    values, random = random_variables(), np.random.RandomState(2)
+    values, random = random_variables(architecture=architecture), np.random.RandomState(2)
     thresholds = [0] if activation == "binary" else [-quantisers.PUBLISHED_OFFSET, quantisers.PUBLISHED_OFFSET]
-    for stage in PAPER.hidden:
+    for stage in architecture.hidden:
         for _, bn in stage.variable_names:
             gamma, mean, variance = (values[f"{bn}/{part}"] for part in ("gamma", "moving_mean", "moving_variance"))
             scale = gamma / np.sqrt(variance + arch.BN_EPSILON)
@@ -178,22 +178,27 @@ def variables_on_the_threshold(activation):
     return values
 
 
-def evaluation(build, variant, activation):
+def evaluation(build, variant, activation, architecture):
     """(logits, maps) of a graph's evaluation in float32."""
     with tf.Graph().as_default(), tf.Session(config=session_config(0)) as session:
-        net = build(tf.constant(random_images(7, PAPER), tf.float32), variant, PAPER, activation)
-        checkpoint.assign(session, variables_on_the_threshold(activation))
+        net = build(tf.constant(random_images(7, architecture), tf.float32), variant, architecture, activation)
+        checkpoint.assign(session, variables_on_the_threshold(activation, architecture))
         session.run(net.refresh)
         return session.run([net.logits, list(net.maps.values())])
 
 
-@pytest.mark.slow
+# float stages with and without a stride, and neurons of 512 synapses, the most whose sums are computed in pairs
+WIDE = Architecture((Row("cnn00", "bn00", 1, 8, 3, 1, "SAME"), Row("cnn0", "bn0", 1, 32, 2, 2, "SAME"),
+                     Row("cnn1", "bn1", 1, 64, 4, 2, "SAME"), Row("cnn2", "bn2", 2, 8, 4, 1, "VALID")), 16, 16, 3, 10, 2)
+
+
+@pytest.mark.parametrize("architecture", [pytest.param(PAPER, marks=pytest.mark.slow), WIDE], ids=["paper", "wide"])
 @pytest.mark.parametrize("variant", quantisers.WEIGHTS)
 @pytest.mark.parametrize("activation", quantisers.ACTIVATIONS)
-def test_evaluation_is_the_published_graphs_to_the_bit(variant, activation):
+def test_evaluation_is_the_published_graphs_to_the_bit(variant, activation, architecture):
     """In float32 too: given the same variables every spike and every logit is the same."""
-    logits, maps = evaluation(published_network.build, variant, activation)
-    found_logits, found_maps = evaluation(fast_network.build, variant, activation)
+    logits, maps = evaluation(published_network.build, variant, activation, architecture)
+    found_logits, found_maps = evaluation(fast_network.build, variant, activation, architecture)
     for a, b in zip(maps, found_maps):
         np.testing.assert_array_equal(b, a)
     np.testing.assert_array_equal(found_logits, logits)
