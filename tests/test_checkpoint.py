@@ -1,6 +1,8 @@
 """Checkpoints: round trips, the original's forms, damage, kill -9 and a full disk in the middle of a save."""
+import functools
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from helpers import REPOSITORY, start_python
+from helpers import OWN, REPOSITORY, start_python
 from twba_nets.network.architecture import PAPER, is_quantised
 from twba_nets.runs import npz, run_folder
 from twba_nets.system.errors import UserError
@@ -292,6 +294,34 @@ def test_what_killed_saves_and_removals_left_is_removed(tmp_path):
         (tmp_path / name).write_text("")
     checkpoint.clear(tmp_path, 7)
     assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+def refuse(*_):
+    raise UserError("model.npz: could not be written")
+
+
+@pytest.mark.parametrize("what", ["the checkpoint", "model.npz"])
+def test_a_save_that_fails(what, tmp_path, monkeypatch):
+    """The one before stays and is named, and nothing is left of the new one."""
+    folder, (soft, hard) = tmp_path / "run", resource.getrlimit(resource.RLIMIT_FSIZE)
+    folder.mkdir()
+    with tf.Graph().as_default(), tf.Session() as session:
+        variables = [tf.get_variable(name, shape) for name, shape in OWN.variable_shapes.items()]
+        session.run(tf.global_variables_initializer())
+        save = functools.partial(checkpoint.save, session, tf.train.Saver(), folder, all_params=variables, architecture=OWN)
+        save(epoch=1)
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        if what == "model.npz":
+            monkeypatch.setattr(npz, "save_model", refuse)
+        else:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (9999, hard))  # bytes a file
+        try:
+            line = complaint(functools.partial(save, epoch=2))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert line.startswith(f"{folder}/model_cifar10_advanced.ckpt-2: ") and "make room" in line
+    assert f"{folder}/model_cifar10_advanced.ckpt-1 is intact" in line and "--resume" in line
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 @pytest.mark.slow
