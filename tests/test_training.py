@@ -145,7 +145,8 @@ class Simple:
         variables = {name: tf.get_variable(name, shape, initializer=tf.constant_initializer(0.5))
                      for name, shape in recipe.architecture.training_variable_shapes.items()}
         shift = next(variable for name, variable in variables.items() if name.endswith("beta"))
-        self.change = tf.assign_sub(shift, tf.ones(shift.shape))
+        self.change = [tf.assign_sub(variable, tf.ones(shift.shape)) for variable in (
+            shift, variables[f"{shift.op.name}/Adam"])]
         weights = next(variable for name, variable in variables.items() if is_quantised(name))
         self.turn = tf.assign(weights, -weights)
         params = [quantisers.WEIGHTS["twba"](variables[name]) if is_quantised(name) else variables[name]
@@ -166,6 +167,16 @@ def train(monkeypatch, few_digits):
     Simple(monkeypatch, few_digits)
     recipe = dataclasses.replace(recipes.digits("twba"), architecture=OWN)
     return lambda folder, *flags: scripts.train(recipe, argv=["--output", str(folder), "--epochs", "3", *flags])
+
+
+def test_a_resumed_run_goes_on_with_the_epochs_number(train, tmp_path, monkeypatch):
+    """Order, augmentation and learning rate depend on it. An epoch is told only after it is saved."""
+    epochs, told, train_epoch = [], [], training.train_epoch
+    monkeypatch.setattr(training, "train_epoch", lambda *step: epochs.append(step[-1]) or train_epoch(*step))
+    monkeypatch.setattr(journal.Journal, "tell", lambda _, row: told.append((row.epoch, run_folder.newest(tmp_path).name)))
+    train(tmp_path, "--epochs", "1")
+    train(tmp_path, "--resume")
+    assert epochs == [0, 1, 2] and told == [(epoch, f"model_cifar10_advanced.ckpt-{epoch}") for epoch in (1, 2, 3)]
 
 
 def test_the_card_names_the_graph(train, tmp_path):
