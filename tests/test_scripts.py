@@ -302,6 +302,15 @@ def test_a_network_of_ones_own(on_few_digits, finished_run, tmp_path, capsys):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_run_of_another_network(training_calls, finished_run, tmp_path, capsys):
+    """It is neither resumed nor used as a start."""
+    (tmp_path / "own.toml").write_text(to_toml(OWN))
+    for flags in (["--output", finished_run, "--resume"], ["--output", tmp_path / "new", "--initial-weights", finished_run]):
+        line = fails(capsys, train, *flags, "--network", tmp_path / "own.toml", "--epochs", 9)
+        assert str(finished_run) in line and "--network" in line and "picture" not in line
+    assert not training_calls and not (tmp_path / "new").exists()
+
+
 def test_a_checkpoint_without_the_state_file_is_found(training_calls, finished_run, tmp_path, capsys):
     """For example after a copy to another machine, or a kill during the first save: it is resumed, not overwritten."""
     folder = Path(shutil.copytree(str(finished_run), str(tmp_path / "run")))

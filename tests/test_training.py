@@ -20,13 +20,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorflow.python.lib.io import file_io
 
 from helpers import OWN, Clock, Snapshots, logged, scalars, start_training
+from twba_chip.spiking import file as spiking_file
 from twba_nets import datasets, system
 from twba_nets.network.architecture import PAPER, is_quantised
-from twba_nets.runs import card, journal, recipe as recipes, run_folder
+from twba_nets.runs import card, journal, npz, recipe as recipes, run_folder
 from twba_nets.system import progress
 from twba_nets.system.errors import UserError
 from twba_nets.system.files import atomic_write, claimed
-from twba_tensorflow import checkpoint, quantisers, scripts, training
+from twba_tensorflow import checkpoint, convert, export, quantisers, scripts, training
 from twba_tensorflow.evaluation import Result
 from twba_tensorflow.graphs import GRAPHS
 
@@ -185,6 +186,22 @@ def test_the_card_names_the_graph(train, tmp_path):
         train(tmp_path / "run", *flags)
         card = json.loads((tmp_path / "run" / "model.json").read_text())
         assert card["provenance"][-1]["versions"]["graph"] == graph
+
+
+def test_the_files_of_a_run_of_ones_own_network(train, tmp_path):
+    """It is converted, exported and evaluated by the table in its recipe."""
+    run, summaries = tmp_path / "run", []
+    train(run, "--epochs", "1")
+    convert.main([str(run)])
+    assert len(npz.read_training(run / "training.npz", OWN)) == len(OWN.training_variable_shapes)
+    export.main([str(run), str(tmp_path / "net.npz")])
+    assert spiking_file.load(tmp_path / "net.npz").architecture == OWN
+    for graph in GRAPHS:
+        figures = tmp_path / graph
+        scripts.count_spikes("twba", ["--checkpoint", str(run), "--limit", "7", "--graph", graph, "--json", str(figures)])
+        summaries.append(json.loads(figures.read_text()))
+    assert summaries[0] == summaries[1] and summaries[0]["checkpoint"] == str(run / "model_cifar10_advanced.ckpt-1")
+    assert summaries[0]["images"] == 7 and [row["map"] for row in summaries[0]["maps"]] == list(OWN.counted_maps)
 
 
 def told_places(folder):
