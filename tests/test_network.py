@@ -190,9 +190,10 @@ def evaluation(build, variant, activation, architecture):
 # float stages with and without a stride, and neurons of 512 synapses, the most whose sums are computed in pairs
 WIDE = Architecture((Row("cnn00", "bn00", 1, 8, 3, 1, "SAME"), Row("cnn0", "bn0", 1, 32, 2, 2, "SAME"),
                      Row("cnn1", "bn1", 1, 64, 4, 2, "SAME"), Row("cnn2", "bn2", 2, 8, 4, 1, "VALID")), 16, 16, 3, 10, 2)
+ARCHITECTURES = [pytest.param(PAPER, marks=pytest.mark.slow), WIDE]
 
 
-@pytest.mark.parametrize("architecture", [pytest.param(PAPER, marks=pytest.mark.slow), WIDE], ids=["paper", "wide"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=["paper", "wide"])
 @pytest.mark.parametrize("variant", quantisers.WEIGHTS)
 @pytest.mark.parametrize("activation", quantisers.ACTIVATIONS)
 def test_evaluation_is_the_published_graphs_to_the_bit(variant, activation, architecture):
@@ -291,15 +292,14 @@ def test_initialisers(training_graph):
     assert abs(gammas.mean() - 1) < 0.0002 and abs(gammas.std() / 0.002 - 1) < 0.1
 
 
-@pytest.mark.slow
-def test_batch_norm_update_and_one_adam_step():
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=["paper", "wide"])
+def test_batch_norm_update_and_one_adam_step(architecture):
     """Moving averages with decay 0.9 and the biased variance; TF 1's Adam; gradients through the quantisers."""
-    random = np.random.RandomState(2)
-    x = random.normal(size=(8, 24, 24, 3))
+    x = random_images(8, architecture)
     labels = np.arange(8) % 10
-    values = random_variables()
+    values = random_variables(architecture=architecture)
     with tf.Graph().as_default(), tf.Session() as session:
-        net = fast_network.build(tf.constant(x), "twba", PAPER, is_train=True)
+        net = fast_network.build(tf.constant(x), "twba", architecture, is_train=True)
         loss = tf.reduce_mean(cross_entropy(net.logits, tf.constant(labels, tf.int32)))
         optimizer = tf.train.AdamOptimizer(0.01)
         gradients = optimizer.compute_gradients(loss)
@@ -309,8 +309,8 @@ def test_batch_norm_update_and_one_adam_step():
         session.run(tf.global_variables_initializer())
         checkpoint.assign(session, values)
         before, _ = session.run([gradient, train_op])  # in one run: each run updates the moving averages
-        after = session.run(model_variables())
-    y = reference_convolution(x, values["model/cnn00/kernel"], PAPER.stages[0])
+        after = session.run(model_variables(architecture))
+    y = reference_convolution(x, values["model/cnn00/kernel"], architecture.stages[0])
     share = np.float64(np.float32(0.1))  # TensorFlow rounds 1 - decay to float32, whatever the variables' type
     for name, statistic in (("moving_mean", y.mean((0, 1, 2))), ("moving_variance", y.var((0, 1, 2)))):
         old = values["model/bn00/" + name]
@@ -320,7 +320,7 @@ def test_batch_norm_update_and_one_adam_step():
     step = rate * 0.1 * before / (np.sqrt(0.001) * np.abs(before) + 1e-8)
     np.testing.assert_allclose(after["model/output/W"], values["model/output/W"] - step, rtol=1e-6, atol=1e-9)
     # every latent weight tensor learns
-    for name in PAPER.variable_shapes:
+    for name in architecture.variable_shapes:
         if arch.is_quantised(name):
             assert (after[name] != values[name]).mean() > 0.5, name
 
