@@ -12,6 +12,7 @@ from helpers import RANDOM, SEEDS, random_architecture, random_variables
 from networks import evaluate
 from twba_nets.network import architecture as arch, quantisers
 from twba_nets.network.architecture import PAPER, Architecture, Row
+from twba_nets.runs.recipe import Recipe
 from twba_nets.system.errors import UserError
 from twba_tensorflow import checkpoint, fast_network, published_network
 from twba_tensorflow.evaluation import Evaluator, cross_entropy
@@ -223,6 +224,19 @@ def training_graph(few_digits, short_recipe):
         tf.set_random_seed(0)
         step = build_step(short_recipe, few_digits)
         yield graph, step
+
+
+def test_a_step_is_of_the_recipes_network(few_digits, monkeypatch):
+    asked = []
+
+    def build(images, *network, is_train):
+        asked.append((*network, is_train))
+        raise StopIteration
+
+    monkeypatch.setattr(fast_network, "build", build)
+    with tf.Graph().as_default(), pytest.raises(StopIteration):
+        build_step(Recipe("bwba", activation="three-level"), few_digits)
+    assert asked == [("bwba", PAPER, "three-level", True)]
 
 
 def test_a_seed_stands_for_the_weights_that_it_stood_for(training_graph, few_digits, short_recipe):

@@ -193,7 +193,7 @@ def test_help(script, tmp_path):
     """From any folder, without TensorFlow's import."""
     output = subprocess.check_output([sys.executable, "-X", "importtime", str(REPOSITORY / script), "--help"],
                                      stderr=subprocess.STDOUT, cwd=str(tmp_path)).decode()
-    assert "--data-dir DIR" in output and "--threads N" in output
+    assert script.split("/")[0] + "-Net" in output and "--data-dir DIR" in output and "--threads N" in output
     imported = [line.split("|")[-1].strip() for line in output.splitlines() if line.startswith("import time")]
     assert "twba_tensorflow.scripts" in imported and "tensorflow" not in imported
 

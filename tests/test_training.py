@@ -142,7 +142,7 @@ class Simple:
         monkeypatch.setattr(datasets, "load", lambda *_: few_digits)
 
     def build_step(self, recipe, dataset, graph):
-        assert graph in GRAPHS
+        assert graph in GRAPHS and tf.get_default_graph().seed == recipe.seed
         variables = {name: tf.get_variable(name, shape, initializer=tf.constant_initializer(0.5))
                      for name, shape in recipe.architecture.training_variable_shapes.items()}
         shift = next(variable for name, variable in variables.items() if name.endswith("beta"))
