@@ -230,13 +230,13 @@ def test_a_step_is_of_the_recipes_network(few_digits, monkeypatch):
     asked = []
 
     def build(images, *network, is_train):
-        asked.append((*network, is_train))
+        asked.append((images.shape.as_list()[1:], *network, is_train))
         raise StopIteration
 
     monkeypatch.setattr(fast_network, "build", build)
     with tf.Graph().as_default(), pytest.raises(StopIteration):
-        build_step(Recipe("bwba", activation="three-level"), few_digits)
-    assert asked == [("bwba", PAPER, "three-level", True)]
+        build_step(Recipe("bwba", activation="three-level", architecture=WIDE), few_digits)
+    assert asked == [([16, 16, 3], "bwba", WIDE, "three-level", True)]
 
 
 def test_a_seed_stands_for_the_weights_that_it_stood_for(training_graph, few_digits, short_recipe):
