@@ -2,13 +2,14 @@
 import contextlib
 import dataclasses
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Callable, Tuple
+from typing import Callable, Iterator, Tuple
 
 import numpy as np
 import pytest
@@ -98,6 +99,17 @@ def process_error(status: int, stderr: str) -> str:
     """The message, one line, after "error: " that must be all of a failed process's stderr."""
     assert status == 1 and stderr.startswith("error: ") and stderr.count("\n") == 1 and stderr.endswith("\n"), stderr
     return stderr[len("error: "):-1]
+
+
+@contextlib.contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    """No file of this process grows beyond this many bytes: as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 # random networks

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import (REPOSITORY, SEEDS, command_error, process_error, random_architecture, random_variables,
-                     start_python)
+from helpers import (REPOSITORY, SEEDS, command_error, files_up_to, process_error, random_architecture, random_network,
+                     random_variables, start_python, user_error)
 from networks import evaluate
 from twba_chip.spiking import file as spiking_file, folding, reference
 from twba_nets import command_line
@@ -185,6 +185,15 @@ def test_what_cannot_be_exported(finished_run, tmp_path):
     Recipe("twba", activation="three-level").save(tmp_path)
     assert "binary one" in command_error(export.main, tmp_path / "model.npz", out)
     assert not out.exists()
+
+
+def test_a_file_that_grows_no_further(tmp_path):
+    path = tmp_path / "net.npz"
+    path.write_text("PK before")
+    with files_up_to(9999):
+        line = user_error(spiking_file.write, path, random_network())
+    assert line.startswith(f"{path}: could not be written (File too large)")
+    assert path.read_text() == "PK before" and list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.slow
