@@ -10,6 +10,7 @@ import pytest
 from boards import machines
 from helpers import RANDOM, SEEDS, command_error, random_architecture, random_network
 from twba_chip.formats import c_source
+from twba_nets.network.architecture import Architecture, Row
 
 COMPILERS = ["gcc"] + ["clang"] * bool(shutil.which("clang"))
 
@@ -37,6 +38,13 @@ def test_the_papers_network(variant, compiler, tmp_path):
 @pytest.mark.parametrize("seed, variant", [(seed, variant) for seed, (variant, _) in zip(SEEDS, RANDOM)])
 def test_another_network(seed, variant, tmp_path):
     assert_as_the_reference(random_network(variant, architecture=random_architecture(seed)), tmp_path)
+
+
+def test_channels_of_several_words(tmp_path):
+    """A group reads 40 channels, and so on; 66 reach the classifier."""
+    rows = (Row("cnn0", "bn0", 1, 40, 3, 1, "SAME"), Row("cnn1", "bn1", 1, 140, 3, 1, "VALID"),
+            Row("cnn2", "bn2", 2, 33, 2, 2, "SAME"))
+    assert_as_the_reference(random_network(architecture=Architecture(rows, 8, 6, 3, 10, 1)), tmp_path)
 
 
 def run_check(folder):

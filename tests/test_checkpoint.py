@@ -1,4 +1,5 @@
 """Checkpoints: round trips, the original's forms, damage, kill -9 and a full disk in the middle of a save."""
+import functools
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from helpers import REPOSITORY, start_python
+from helpers import OWN, REPOSITORY, files_up_to, start_python
 from twba_nets.network.architecture import PAPER, is_quantised
 from twba_nets.runs import npz, run_folder
 from twba_nets.system.errors import UserError
@@ -292,6 +293,29 @@ def test_what_killed_saves_and_removals_left_is_removed(tmp_path):
         (tmp_path / name).write_text("")
     checkpoint.clear(tmp_path, 7)
     assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+def refuse(*_):
+    raise UserError("model.npz: could not be written")
+
+
+@pytest.mark.parametrize("size", [9999, 1 << 30])
+def test_a_save_that_fails(size, tmp_path, monkeypatch):
+    """The one before stays and is named, and nothing is left of the new one."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with tf.Graph().as_default(), tf.Session() as session:
+        variables = [tf.get_variable(name, shape) for name, shape in OWN.variable_shapes.items()]
+        session.run(tf.global_variables_initializer())
+        save = functools.partial(checkpoint.save, session, tf.train.Saver(), folder, all_params=variables, architecture=OWN)
+        save(epoch=1)
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        monkeypatch.setattr(npz, "save_model", refuse)  # after the checkpoint, if there is room for that
+        with files_up_to(size):
+            line = complaint(functools.partial(save, epoch=2))
+    assert line.startswith(f"{folder}/model_cifar10_advanced.ckpt-2: ") and "make room" in line
+    assert f"{folder}/model_cifar10_advanced.ckpt-1 is intact" in line and "--resume" in line
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 @pytest.mark.slow

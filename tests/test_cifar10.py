@@ -376,6 +376,17 @@ def test_archives_of_other_packers(good, tmp_path, opener, prefix):
     assert sorted(path.name for path in cifar10.find(tmp_path).iterdir()) == sorted(FILES)
 
 
+@pytest.mark.parametrize("opener, prefix", [(open, "./"), (gzip.open, "./"), (bz2.open, ""), (lzma.open, "")])
+def test_however_an_archive_is_packed_and_named(tmp_path, monkeypatch, opener, prefix):
+    """The first time its file is named, then its folder. Small files in place of the batches."""
+    monkeypatch.setattr(cifar10, "read", lambda folder: None)  # which checks them
+    members = {name: name.encode() for name in FILES}
+    pack(tmp_path / cifar10.ARCHIVE, members, opener, prefix)
+    for named in (tmp_path / cifar10.ARCHIVE, tmp_path):
+        assert cifar10.find(named) == tmp_path / cifar10.FOLDER
+    assert {path.name: path.read_bytes() for path in (tmp_path / cifar10.FOLDER).iterdir()} == members
+
+
 def link(name, target):
     info = tarfile.TarInfo(name)
     info.type, info.linkname = tarfile.SYMTYPE, target

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import (REPOSITORY, SEEDS, command_error, process_error, random_architecture, random_variables,
-                     start_python)
+from helpers import (REPOSITORY, SEEDS, command_error, files_up_to, process_error, random_architecture, random_network,
+                     random_variables, start_python, user_error)
 from networks import evaluate
 from twba_chip.spiking import file as spiking_file, folding, reference
 from twba_nets import command_line
@@ -120,22 +120,30 @@ def test_export_of_a_run(finished_run, tmp_path, capsys):
     assert (tmp_path / "other.npz").stat().st_size <= 1.5e6
 
 
-@pytest.mark.slow
-def test_export_of_the_originals_npz(finished_run, tmp_path):
-    """It is pickled, and nothing beside it describes it: errors ask for the missing facts, one after the other."""
-    params, path, out = np.empty(270, object), tmp_path / "model.npz", tmp_path / "net.npz"
-    params[:] = [value.astype(np.float32) for value in npz.read_model(finished_run / "model.npz", PAPER).values()]
-    np.savez(str(path), params=params)
-    flags, said = [], []
-    for more, text in (((), "--variant"), (("--variant", "twba"), "--allow-pickle"),
-                       (("--allow-pickle",), "--activation"),
+@pytest.fixture
+def originals(tmp_path):
+    """The original's npz: pickled, and nothing beside it describes it."""
+    params, values = np.empty(270, object), npz.read_model(command_line.released_model("twba"), PAPER)
+    params[:] = [value.astype(np.float32) for value in values.values()]
+    np.savez(str(tmp_path / "model.npz"), params=params)
+    return tmp_path / "model.npz"
+
+
+def test_what_the_originals_npz_does_not_say(originals, tmp_path):
+    """Errors ask for the missing facts, one after the other."""
+    flags = []
+    for more, text in (((), "--variant"), (("--variant", "twba"), "--allow-pickle"), (("--allow-pickle",), "--activation"),
                        (("--activation", "three-level"), "binary one")):
         flags += more
-        said.append(text in command_error(export.main, path, out, *flags))
-    assert said == [True] * 4 and not out.exists()
-    export.main([str(path), str(out), "--variant", "twba", "--allow-pickle", "--activation", "binary"])
-    export.main([str(finished_run / "model.npz"), str(tmp_path / "same.npz")])
-    assert_same_arrays(spiking_file.load(out), spiking_file.load(tmp_path / "same.npz"))
+        assert text in command_error(export.main, originals, tmp_path / "net.npz", *flags)
+    assert not (tmp_path / "net.npz").exists()
+
+
+@pytest.mark.slow
+def test_export_of_the_originals_npz(originals, tmp_path):
+    export.main([str(originals), str(tmp_path / "net.npz"), "--variant", "twba", "--allow-pickle", "--activation", "binary"])
+    export.main(["twba", str(tmp_path / "same.npz")])
+    assert_same_arrays(spiking_file.load(tmp_path / "net.npz"), spiking_file.load(tmp_path / "same.npz"))
 
 
 def test_damaged_values_are_not_exported(finished_run, tmp_path):
@@ -177,6 +185,15 @@ def test_what_cannot_be_exported(finished_run, tmp_path):
     Recipe("twba", activation="three-level").save(tmp_path)
     assert "binary one" in command_error(export.main, tmp_path / "model.npz", out)
     assert not out.exists()
+
+
+def test_a_file_that_grows_no_further(tmp_path):
+    path = tmp_path / "net.npz"
+    path.write_text("PK before")
+    with files_up_to(9999):
+        line = user_error(spiking_file.write, path, random_network())
+    assert line.startswith(f"{path}: could not be written (File too large)")
+    assert path.read_text() == "PK before" and list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.slow

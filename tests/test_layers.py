@@ -85,7 +85,7 @@ def test_every_argument_by_position_and_by_name(name):
                     lambda net: layer(prev_layer=net, **dict(arguments)),
                     lambda net: layer(layer=net, **dict(arguments))):
         with tf.Graph().as_default(), tf.Session() as session:
-            tf.set_random_seed(1)
+            tf.set_random_seed(0)
             net = pass_on(previous(name))
             assert net.name == "given"
             assert net.outputs.op.name.startswith("given/")
@@ -251,15 +251,30 @@ def test_load_npz_reads_plain_arrays_as_before(tmp_path):
         tl.files.load_npz(name=str(tmp_path / "missing.npz"))
 
 
+PAGE = (REPOSITORY / "docs" / "own_network.md").read_text()
+EXAMPLE = re.search("```python\n(import tensorflow.*?)```", PAGE, re.DOTALL).group(1)
+
+
+def assert_trained_and_restored(output, folder, loss):
+    """loss: about 3 before the training."""
+    trained, restored = [float(word) for word in output.split()]
+    assert trained < loss
+    assert restored == pytest.approx(trained, rel=0.02)
+    assert (folder / "net.ckpt.index").exists()
+
+
 @pytest.mark.slow
 def test_example_in_the_docs(tmp_path):
     """The code block of docs/own_network.md, as it stands: trains, saves, restores."""
-    page = (REPOSITORY / "docs" / "own_network.md").read_text()
-    code = re.search("```python\n(import tensorflow.*?)```", page, re.DOTALL).group(1)
-    process = start_process("-c", code, cwd=tmp_path)
+    process = start_process("-c", EXAMPLE, cwd=tmp_path)
     output, error = process.communicate()
     assert process.returncode == 0, error
-    trained, restored = [float(word) for word in output.split()]
-    assert trained < 0.3  # about 3 before the training
-    assert restored == pytest.approx(trained, rel=0.02)
-    assert (tmp_path / "net.ckpt.index").exists()
+    assert_trained_and_restored(output, tmp_path, loss=0.3)
+
+
+def test_a_few_steps_of_the_example_in_the_docs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tf.set_random_seed(0)
+    assert "range(30)" in EXAMPLE
+    exec(EXAMPLE.replace("range(30)", "range(6)"), {})
+    assert_trained_and_restored(capsys.readouterr().out, tmp_path, loss=2)

@@ -12,6 +12,7 @@ from helpers import RANDOM, SEEDS, random_architecture, random_variables
 from networks import evaluate
 from twba_nets.network import architecture as arch, quantisers
 from twba_nets.network.architecture import PAPER, Architecture, Row
+from twba_nets.runs.recipe import Recipe
 from twba_nets.system.errors import UserError
 from twba_tensorflow import checkpoint, fast_network, published_network
 from twba_tensorflow.evaluation import Evaluator, cross_entropy
@@ -165,12 +166,12 @@ def test_a_stride_that_only_the_published_graph_takes():
         assert published_network.build(tf.zeros([1, 9, 9, 3]), *network).maps["cnn1"].shape == (1, 4, 4, 4)
 
 
-def variables_on_the_threshold(activation):
+def variables_on_the_threshold(activation, architecture):
     """random_variables, but in every hidden neuron a sum of 3 gives a potential on a threshold of the activation, or as far
     beside it as float32 rounds."""
-    values, random = random_variables(), np.random.RandomState(2)
+    values, random = random_variables(architecture=architecture), np.random.RandomState(2)
     thresholds = [0] if activation == "binary" else [-quantisers.PUBLISHED_OFFSET, quantisers.PUBLISHED_OFFSET]
-    for stage in PAPER.hidden:
+    for stage in architecture.hidden:
         for _, bn in stage.variable_names:
             gamma, mean, variance = (values[f"{bn}/{part}"] for part in ("gamma", "moving_mean", "moving_variance"))
             scale = gamma / np.sqrt(variance + arch.BN_EPSILON)
@@ -178,22 +179,28 @@ def variables_on_the_threshold(activation):
     return values
 
 
-def evaluation(build, variant, activation):
+def evaluation(build, variant, activation, architecture):
     """(logits, maps) of a graph's evaluation in float32."""
     with tf.Graph().as_default(), tf.Session(config=session_config(0)) as session:
-        net = build(tf.constant(random_images(7, PAPER), tf.float32), variant, PAPER, activation)
-        checkpoint.assign(session, variables_on_the_threshold(activation))
+        net = build(tf.constant(random_images(7, architecture), tf.float32), variant, architecture, activation)
+        checkpoint.assign(session, variables_on_the_threshold(activation, architecture))
         session.run(net.refresh)
         return session.run([net.logits, list(net.maps.values())])
 
 
-@pytest.mark.slow
+# float stages with and without a stride, and neurons of 512 synapses, the most whose sums are computed in pairs
+WIDE = Architecture((Row("cnn00", "bn00", 1, 8, 3, 1, "SAME"), Row("cnn0", "bn0", 1, 32, 2, 2, "SAME"),
+                     Row("cnn1", "bn1", 1, 64, 4, 2, "SAME"), Row("cnn2", "bn2", 2, 8, 4, 1, "VALID")), 16, 16, 3, 10, 2)
+ARCHITECTURES = [pytest.param(PAPER, marks=pytest.mark.slow), WIDE]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=["paper", "wide"])
 @pytest.mark.parametrize("variant", quantisers.WEIGHTS)
 @pytest.mark.parametrize("activation", quantisers.ACTIVATIONS)
-def test_evaluation_is_the_published_graphs_to_the_bit(variant, activation):
+def test_evaluation_is_the_published_graphs_to_the_bit(variant, activation, architecture):
     """In float32 too: given the same variables every spike and every logit is the same."""
-    logits, maps = evaluation(published_network.build, variant, activation)
-    found_logits, found_maps = evaluation(fast_network.build, variant, activation)
+    logits, maps = evaluation(published_network.build, variant, activation, architecture)
+    found_logits, found_maps = evaluation(fast_network.build, variant, activation, architecture)
     for a, b in zip(maps, found_maps):
         np.testing.assert_array_equal(b, a)
     np.testing.assert_array_equal(found_logits, logits)
@@ -217,6 +224,19 @@ def training_graph(few_digits, short_recipe):
         tf.set_random_seed(0)
         step = build_step(short_recipe, few_digits)
         yield graph, step
+
+
+def test_a_step_is_of_the_recipes_network(few_digits, monkeypatch):
+    asked = []
+
+    def build(images, *network, is_train):
+        asked.append((images.shape.as_list()[1:], *network, is_train))
+        raise StopIteration
+
+    monkeypatch.setattr(fast_network, "build", build)
+    with tf.Graph().as_default(), pytest.raises(StopIteration):
+        build_step(Recipe("bwba", activation="three-level", architecture=WIDE), few_digits)
+    assert asked == [([16, 16, 3], "bwba", WIDE, "three-level", True)]
 
 
 def test_a_seed_stands_for_the_weights_that_it_stood_for(training_graph, few_digits, short_recipe):
@@ -286,15 +306,14 @@ def test_initialisers(training_graph):
     assert abs(gammas.mean() - 1) < 0.0002 and abs(gammas.std() / 0.002 - 1) < 0.1
 
 
-@pytest.mark.slow
-def test_batch_norm_update_and_one_adam_step():
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=["paper", "wide"])
+def test_batch_norm_update_and_one_adam_step(architecture):
     """Moving averages with decay 0.9 and the biased variance; TF 1's Adam; gradients through the quantisers."""
-    random = np.random.RandomState(2)
-    x = random.normal(size=(8, 24, 24, 3))
+    x = random_images(8, architecture)
     labels = np.arange(8) % 10
-    values = random_variables()
+    values = random_variables(architecture=architecture)
     with tf.Graph().as_default(), tf.Session() as session:
-        net = fast_network.build(tf.constant(x), "twba", PAPER, is_train=True)
+        net = fast_network.build(tf.constant(x), "twba", architecture, is_train=True)
         loss = tf.reduce_mean(cross_entropy(net.logits, tf.constant(labels, tf.int32)))
         optimizer = tf.train.AdamOptimizer(0.01)
         gradients = optimizer.compute_gradients(loss)
@@ -304,8 +323,8 @@ def test_batch_norm_update_and_one_adam_step():
         session.run(tf.global_variables_initializer())
         checkpoint.assign(session, values)
         before, _ = session.run([gradient, train_op])  # in one run: each run updates the moving averages
-        after = session.run(model_variables())
-    y = reference_convolution(x, values["model/cnn00/kernel"], PAPER.stages[0])
+        after = session.run(model_variables(architecture))
+    y = reference_convolution(x, values["model/cnn00/kernel"], architecture.stages[0])
     share = np.float64(np.float32(0.1))  # TensorFlow rounds 1 - decay to float32, whatever the variables' type
     for name, statistic in (("moving_mean", y.mean((0, 1, 2))), ("moving_variance", y.var((0, 1, 2)))):
         old = values["model/bn00/" + name]
@@ -315,7 +334,7 @@ def test_batch_norm_update_and_one_adam_step():
     step = rate * 0.1 * before / (np.sqrt(0.001) * np.abs(before) + 1e-8)
     np.testing.assert_allclose(after["model/output/W"], values["model/output/W"] - step, rtol=1e-6, atol=1e-9)
     # every latent weight tensor learns
-    for name in PAPER.variable_shapes:
+    for name in architecture.variable_shapes:
         if arch.is_quantised(name):
             assert (after[name] != values[name]).mean() > 0.5, name
 

@@ -154,6 +154,19 @@ def read_figures(model):
     return json.loads((model.parent / "spikes.json").read_text())
 
 
+@variants
+def test_the_report_is_of_the_exported_network(variant):
+    """The engine's figures agree with one another, and with TensorFlow's but for flips in last bits."""
+    model = command_line.released_model(variant)
+    report, recorded = json.loads((model.parent / "report.json").read_text()), read_figures(model)
+    confusion, spikes = np.array(report["confusion"]), {row["map"]: row["spikes_mean"] for row in report["maps"]}
+    assert report["sha256"] == spiking_file.load(model.parent / f"{variant}.npz").meta["sha256"]
+    assert confusion.sum() == report["images"] == 10000 and confusion.trace() / 10000 == report["accuracy"]
+    assert abs(report["accuracy"] - recorded["accuracy"]) <= 0.001
+    for row in recorded["maps"]:
+        assert spikes[row["map"]] == pytest.approx(row["spikes_mean"], rel=1e-4)
+
+
 @models
 def test_release_is_complete(model):
     """A model of at most 1.5 MB, whose card and log belong to it and to each other."""

@@ -193,7 +193,7 @@ def test_help(script, tmp_path):
     """From any folder, without TensorFlow's import."""
     output = subprocess.check_output([sys.executable, "-X", "importtime", str(REPOSITORY / script), "--help"],
                                      stderr=subprocess.STDOUT, cwd=str(tmp_path)).decode()
-    assert "--data-dir DIR" in output and "--threads N" in output
+    assert script.split("/")[0] + "-Net" in output and "--data-dir DIR" in output and "--threads N" in output
     imported = [line.split("|")[-1].strip() for line in output.splitlines() if line.startswith("import time")]
     assert "twba_tensorflow.scripts" in imported and "tensorflow" not in imported
 
@@ -300,6 +300,15 @@ def test_a_network_of_ones_own(on_few_digits, finished_run, tmp_path, capsys):
         line = fails(capsys, train, *flags, "--epochs", 9)
         assert str(folder) in line and "--network" in line and "picture" not in line
     assert not (tmp_path / "new").exists()
+
+
+def test_a_run_of_another_network(training_calls, finished_run, tmp_path, capsys):
+    """It is neither resumed nor used as a start."""
+    (tmp_path / "own.toml").write_text(to_toml(OWN))
+    for flags in (["--output", finished_run, "--resume"], ["--output", tmp_path / "new", "--initial-weights", finished_run]):
+        line = fails(capsys, train, *flags, "--network", tmp_path / "own.toml", "--epochs", 9)
+        assert str(finished_run) in line and "--network" in line and "picture" not in line
+    assert not training_calls and not (tmp_path / "new").exists()
 
 
 def test_a_checkpoint_without_the_state_file_is_found(training_calls, finished_run, tmp_path, capsys):

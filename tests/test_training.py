@@ -20,13 +20,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorflow.python.lib.io import file_io
 
 from helpers import OWN, Clock, Snapshots, logged, scalars, start_training
+from twba_chip.spiking import file as spiking_file
 from twba_nets import datasets, system
 from twba_nets.network.architecture import PAPER, is_quantised
-from twba_nets.runs import card, journal, recipe as recipes, run_folder
+from twba_nets.runs import card, journal, npz, recipe as recipes, run_folder
 from twba_nets.system import progress
 from twba_nets.system.errors import UserError
 from twba_nets.system.files import atomic_write, claimed
-from twba_tensorflow import checkpoint, quantisers, scripts, training
+from twba_tensorflow import checkpoint, convert, export, quantisers, scripts, training
 from twba_tensorflow.evaluation import Result
 from twba_tensorflow.graphs import GRAPHS
 
@@ -141,11 +142,12 @@ class Simple:
         monkeypatch.setattr(datasets, "load", lambda *_: few_digits)
 
     def build_step(self, recipe, dataset, graph):
-        assert graph in GRAPHS
+        assert graph in GRAPHS and tf.get_default_graph().seed == recipe.seed
         variables = {name: tf.get_variable(name, shape, initializer=tf.constant_initializer(0.5))
                      for name, shape in recipe.architecture.training_variable_shapes.items()}
         shift = next(variable for name, variable in variables.items() if name.endswith("beta"))
-        self.change = tf.assign_sub(shift, tf.ones(shift.shape))
+        self.change = [tf.assign_sub(variable, tf.ones(shift.shape)) for variable in (
+            shift, variables[f"{shift.op.name}/Adam"])]
         weights = next(variable for name, variable in variables.items() if is_quantised(name))
         self.turn = tf.assign(weights, -weights)
         params = [quantisers.WEIGHTS["twba"](variables[name]) if is_quantised(name) else variables[name]
@@ -168,12 +170,38 @@ def train(monkeypatch, few_digits):
     return lambda folder, *flags: scripts.train(recipe, argv=["--output", str(folder), "--epochs", "3", *flags])
 
 
+def test_a_resumed_run_goes_on_with_the_epochs_number(train, tmp_path, monkeypatch):
+    """Order, augmentation and learning rate depend on it. An epoch is told only after it is saved."""
+    epochs, told, train_epoch = [], [], training.train_epoch
+    monkeypatch.setattr(training, "train_epoch", lambda *step: epochs.append(step[-1]) or train_epoch(*step))
+    monkeypatch.setattr(journal.Journal, "tell", lambda _, row: told.append((row.epoch, run_folder.newest(tmp_path).name)))
+    train(tmp_path, "--epochs", "1")
+    train(tmp_path, "--resume")
+    assert epochs == [0, 1, 2] and told == [(epoch, f"model_cifar10_advanced.ckpt-{epoch}") for epoch in (1, 2, 3)]
+
+
 def test_the_card_names_the_graph(train, tmp_path):
     """That both graphs train alike is test_network.py's."""
     for graph, flags in (("fast", []), ("published", ["--resume", "--epochs", "4", "--graph", "published"])):
         train(tmp_path / "run", *flags)
         card = json.loads((tmp_path / "run" / "model.json").read_text())
         assert card["provenance"][-1]["versions"]["graph"] == graph
+
+
+def test_the_files_of_a_run_of_ones_own_network(train, tmp_path):
+    """It is converted, exported and evaluated by the table in its recipe."""
+    run, summaries = tmp_path / "run", []
+    train(run, "--epochs", "1")
+    convert.main([str(run)])
+    assert len(npz.read_training(run / "training.npz", OWN)) == len(OWN.training_variable_shapes)
+    export.main([str(run), str(tmp_path / "net.npz")])
+    assert spiking_file.load(tmp_path / "net.npz").architecture == OWN
+    for graph in GRAPHS:
+        figures = tmp_path / graph
+        scripts.count_spikes("twba", ["--checkpoint", str(run), "--limit", "7", "--graph", graph, "--json", str(figures)])
+        summaries.append(json.loads(figures.read_text()))
+    assert summaries[0] == summaries[1] and summaries[0]["checkpoint"] == str(run / "model_cifar10_advanced.ckpt-1")
+    assert summaries[0]["images"] == 7 and [row["map"] for row in summaries[0]["maps"]] == list(OWN.counted_maps)
 
 
 def told_places(folder):
