@@ -195,6 +195,14 @@ def test_images_sorted_by_class(capsys):
     assert "mine: its images are sorted by class" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flags, warns", [((), False), (("--limit", "2"), True)])
+def test_an_evaluation_on_sorted_images(flags, warns, tmp_path, capsys):
+    write_export(tmp_path / "net.npz")
+    np.savez(tmp_path / "mine.npz", **arrays(2, x_test=random_images(4), y_test=[0, 0, 1, 1]))
+    evaluate.main([str(tmp_path / "net.npz"), "--data", str(tmp_path / "mine.npz"), *flags])
+    assert ("mine.npz: its images are sorted by class" in capsys.readouterr().err) == warns
+
+
 def test_hidden_files_are_no_pictures(tmp_path):
     """Such as macOS's ._0.png, and copies that an editor makes."""
     for place in ("train/a", "train/b", "test/a", "train/a/.ipynb_checkpoints"):

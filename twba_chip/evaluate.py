@@ -40,8 +40,8 @@ def _evaluate(args: argparse.Namespace) -> None:
         by, evaluate = "the engine", functools.partial(engine.evaluate, exported.fold(network))
     else:
         by, evaluate = "PyTorch", functools.partial(exported.pytorch(network).evaluate, network)
-    data = command_line.load_data(args, about, args.network)
-    result = evaluate(data.x_test[:args.limit], data.y_test[:args.limit], args.threads)
+    data = command_line.load_data(args, about, args.network, args.limit)
+    result = evaluate(data.x_test, data.y_test, args.threads)
     summary = spike_statistics.summarise(result, about.architecture, args.batch_size)
     spike_statistics.report(summary, args.network, about.variant, about.activation, data.name, by, args.json)
 

@@ -197,14 +197,18 @@ def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=path, metavar="FILE", help="also write all figures to this file")
 
 
-def load_data(args: argparse.Namespace, about: About, network: Union[str, Path]) -> Dataset:
-    """The data that --data or --dataset names, else those that the network was trained on. network: its name, for the error."""
+def load_data(args: argparse.Namespace, about: About, network: Union[str, Path], limit: int = None) -> Dataset:
+    """The data that --data or --dataset names, else those that the network was trained on.
+
+    network: its name, for the error. limit: keep only the first test images.
+    """
     source = args.data or args.dataset or about.data
     if not source:
         raise UserError(f"{network}: does not say what it was trained on: name its data with --data or --dataset")
     data = datasets.load(source, about.architecture.picture_shape, about.architecture.classes, args.data_dir)
     datasets.require_same_classes(source, data.class_names, str(network), about.class_names)
-    return data
+    datasets.warn_if_sorted(str(source), data.y_test, data.y_test[:limit])
+    return data._replace(x_test=data.x_test[:limit], y_test=data.y_test[:limit])
 
 
 def add_network(parser: argparse.ArgumentParser, names: Iterable[str] = ("twba", "bwba", "twba-paper"), **options) -> None:

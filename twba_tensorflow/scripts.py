@@ -57,8 +57,8 @@ def _count_spikes(variant: str, args: argparse.Namespace) -> None:
     if args.json:
         command_line.check_figures(args.json)
     model = open_model(places.model(args.checkpoint), variant, args.activation, args.allow_pickle, checkpoint.read)
-    data = command_line.load_data(args, model.about, model.path)
-    result = _evaluate(model, data.x_test[:args.limit], data.y_test[:args.limit], args)
+    data = command_line.load_data(args, model.about, model.path, args.limit)
+    result = _evaluate(model, data.x_test, data.y_test, args)
     summary = spike_statistics.summarise(result, model.about.architecture, args.batch_size)
     by = "the engine" if args.engine else "TensorFlow"
     spike_statistics.report(summary, model.path, variant, model.about.activation, data.name, by, args.json, with_sums=True)

@@ -30,8 +30,8 @@ def main(argv: Sequence[str] = None) -> None:
         fits = {name: chips.fit(chip, network.architecture.hidden) for name, chip in known.items()}
         make_folder(args.out)
         about = opening.about(network)
-        data = command_line.load_data(args, about, args.network)
-        images, labels = data.x_test[:args.limit], data.y_test[:args.limit]
+        data = command_line.load_data(args, about, args.network, args.limit)
+        images, labels = data.x_test, data.y_test
         if len(images) > FEW:
             print(f"{len(images):,} test images take half a minute; {FIRST_LOOK} gives a first look", file=sys.stderr)
         measured = measurement.measure(network, images, labels)
