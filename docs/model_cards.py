@@ -47,6 +47,7 @@ def text(name: str) -> str:
         minutes=tables._minutes(recorded), devices=tables._devices(recorded), commits=tables._commits(recorded),
         percent=tables._percent, reported=recipe.reported, zeros=tables._zeros(model), is_papers_recipe=is_papers,
         begun=tables.begun(recorded["recipe"]),
+        spread=tables.spread(folder), seeds=(ROOT / folder / "seeds").exists(),
         teachers=[released[teacher["sha256"]] for teacher in recipe.teacher or ()],
         standard_error=100 * (figures["accuracy"] * (1 - figures["accuracy"]) / figures["images"]) ** 0.5,
         up="../" * len(Path(folder).parts))

@@ -41,13 +41,13 @@ def filled(text: str) -> str:
 
 def results() -> str:
     """The released networks, from their cards and TensorFlow 1.15's evaluation (spikes.json) of each."""
-    rows = [["variant", "activations", "reported", "here", "gap", "spikes per image", "zero weights", "training", "model"]]
+    rows = [["variant", "activations", "reported", "here", "over seeds", "spikes per image", "zero weights", "training", "model"]]
     for folder, recorded, _ in _kept(places.RELEASED.values()):
         figures, recipe = _json(f"{folder}/spikes.json"), recorded["recipe"]
         reported, activation = REPORTED[recipe["variant"]], quantisers.canonical(recipe["activation"])
         halves = not quantisers.is_binary(activation)
         rows.append([recipe["variant"].upper(), activation + ": {0, 1/2, 1}" * halves, _percent(reported),
-                     f"**{_percent(figures['accuracy'])}**", _gap(figures["accuracy"] - reported),
+                     f"**{_percent(figures['accuracy'])}**", spread(folder),
                      f"{figures['total']['spikes_mean']:,.0f}" + " (1/2 counts half)" * halves,
                      _zeros(ROOT / folder / "model.npz"),
                      f"{recorded['epochs']} epochs{_origin(recipe)}, {_minutes(recorded)} on {_devices(recorded)}",
@@ -88,6 +88,30 @@ def _kept(folders: Iterable[str]) -> Iterator[Tuple[str, dict, List[Dict[str, st
         yield folder, card.read(ROOT / folder / "model.npz"), journal.read_log(ROOT / folder)
 
 
+def seeds() -> str:
+    """TWBA's last run with several seeds."""
+    rows = [["seed", "training accuracy", "PyTorch, `log.csv`", "TensorFlow 1.15, `spikes.json`", "spikes per image", "model"]]
+    for folder, recorded, log in _kept(_seeds("TWBA")):
+        figures = _json(f"{folder}/spikes.json")
+        rows.append([str(recorded["recipe"]["seed"]), _percent(float(log[-1]["train_accuracy"])),
+                     _percent(recorded["test_accuracy"]), _percent(figures["accuracy"]),
+                     f"{figures['total']['spikes_mean']:,.0f}", f"[`{folder}/`]({folder})"])
+    return _table(rows) + f"\n\nMean and standard deviation by TensorFlow: {spread('TWBA')}."
+
+
+def _seeds(folder: str) -> List[str]:
+    """The folders of a released network and of the same run with other seeds."""
+    return [folder, *(str(path.relative_to(ROOT)) for path in sorted((ROOT / folder / "seeds").glob("*")))]
+
+
+def spread(folder: str) -> str:
+    """Mean and standard deviation of the accuracy over the seeds of a released network's last run."""
+    accuracies = [100 * _json(f"{each}/spikes.json")["accuracy"] for each in _seeds(folder)]
+    if len(accuracies) == 1:
+        return "one run"
+    return f"{np.mean(accuracies):.2f} ± {np.std(accuracies, ddof=1):.2f} % ({len(accuracies)} seeds)"
+
+
 def _origin(recipe: dict) -> str:
     """The network that training began with, and whether others taught."""
     return f" from {begun(recipe)}" * bool(recipe.get("initial_weights")) + " with two teachers" * bool(recipe.get("teacher"))
@@ -119,10 +143,6 @@ def _commits(recorded: dict) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.2f} %"
-
-
-def _gap(difference: float) -> str:
-    return f"{abs(100 * difference):.2f} points {'above' if difference > 0 else 'below'}"
 
 
 def _zeros(model: Path) -> str:
@@ -317,7 +337,7 @@ def _json(name: str) -> dict:
 
 
 TABLES = {table.__name__: table for table in (
-    results, runs, along_the_way, spikes, chip, bwba, stages, report, who_fits, inference, inference_sides, inference_busy,
+    results, runs, seeds, along_the_way, spikes, chip, bwba, stages, report, who_fits, inference, inference_sides, inference_busy,
     roofline, training, training_torch)}
 
 if __name__ == "__main__":
