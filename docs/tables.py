@@ -41,7 +41,8 @@ def filled(text: str) -> str:
 
 def results() -> str:
     """The released networks, from their cards and TensorFlow 1.15's evaluation (spikes.json) of each."""
-    rows = [["variant", "activations", "reported", "here", "mean ± sd over seeds", "spikes per image", "zero weights", "training", "model"]]
+    rows = [["variant", "activations", "reported", "here", "mean ± sd over seeds", "spikes per image", "zero weights", "training",
+             "model"]]
     for folder, recorded, _ in _kept(places.RELEASED.values()):
         figures, recipe = _json(f"{folder}/spikes.json"), recorded["recipe"]
         reported, activation = REPORTED[recipe["variant"]], quantisers.canonical(recipe["activation"])
