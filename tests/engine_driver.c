@@ -29,7 +29,7 @@ int main(void) {
     const uint8_t *images = get(sizes[3]);
     Network *network = (Network *)memory;
     size_t logit_bytes = number * network->classifier.classes * sizeof(float);
-    size_t spike_bytes = number * (network->number_of_stages - 2) * sizeof(double);
+    size_t spike_bytes = number * (network->number_of_stages - network->float_stages) * sizeof(double);
     float *logits = malloc(logit_bytes);
     double *spikes = malloc(spike_bytes);
     if (forward(network, sizes[3] ? images : NULL, number, 1, logits, spikes))

@@ -9,7 +9,7 @@ import pytest
 
 from boards import machines
 from helpers import RANDOM, SEEDS, command_error, random_architecture, random_network
-from twba_chip.formats import c_source
+from twba_chip.formats import c_source, web_page
 from twba_nets.network.architecture import Architecture, Row
 
 COMPILERS = ["gcc"] + ["clang"] * bool(shutil.which("clang"))
@@ -55,9 +55,10 @@ def run_check(folder):
 
 
 def test_images_whose_sum_does_not_fit(tmp_path, monkeypatch):
-    monkeypatch.setattr(c_source, "MOST_PIXELS", 24 * 24 * 3 - 1)
-    line = command_error(c_source.main, "twba", tmp_path / "net.c")
-    assert line.startswith("twba: its images have more than 1,727 values") and not any(tmp_path.iterdir())
+    monkeypatch.setattr(c_source, "MOST_VALUES", 32 * 32 * 3 - 1)
+    for command, name in ((c_source, "net.c"), (web_page, "net.html")):
+        line = command_error(command.main, "twba", tmp_path / name)
+        assert line.startswith("twba: its pictures have more than 3,071 values") and not any(tmp_path.iterdir())
 
 
 def test_the_command(tmp_path, capsys):

@@ -42,6 +42,13 @@ def test_cores():
     assert "20 cores" in why and "19" in why
 
 
+def test_a_core_stores_the_kernels_of_all_its_blocks():
+    """Four groups of 1,024 by 256 weights: a core has room for two of these kernels, and axons and neurons for all."""
+    groups = Architecture((Row("cnn0", "bn0", 1, 4096, 1, 1, "SAME"), Row("cnn1", "bn1", 4, 256, 1, 1, "SAME")), 1, 1, 3, 2, 1)
+    assert cores.place(groups.hidden[0], cores.Core(4096, 1024, 2 * 1024 * 256)).cores == 2
+    assert cores.place(groups.hidden[0], cores.Core(4096, 1024)).cores == 1
+
+
 def test_cores_that_store_a_kernel_once():
     """Room for 4 filters of 36 weights: two cores where one has the neurons for all; one weight less, and it holds 3."""
     for weights, needed in ((8 * 36, 1), (4 * 36, 2), (4 * 36 - 1, 3)):
@@ -132,6 +139,10 @@ def test_what_paicore_cannot_place():
     network = Architecture((Row("cnn0", "bn0", 1, 8, 3, 1, "SAME"), Row("cnn1", "bn1", 1, 512, 1, 1, "SAME")), 24, 24, 1, 2, 1)
     found = chips.fit(PAICORE, network.hidden)
     assert found.cores == 1152 and len(found.why) == 1 and "144" in found.why[0] and "1,008" in found.why[0]
+    idle = Architecture((Row("cnn0", "bn0", 1, 16, 1, 1, "SAME"), Row("cnn1", "bn1", 1, 176, 3, 1, "SAME"),
+                         Row("cnn2", "bn2", 1, 40, 2, 2, "SAME")), 32, 32, 3, 2, 1)
+    found = chips.fit(PAICORE, idle.hidden)  # 992 cores have a neuron, but spikes reach 2^n cores each
+    assert found.cores == 1024 == sum(stage["cores"] for stage in found.stages) and "16 more than" in found.why[0]
     wide = Architecture((Row("cnn0", "bn0", 1, 1153, 1, 1, "SAME"), Row("cnn1", "bn1", 1, 8, 1, 1, "SAME")), 2, 2, 1, 2, 1)
     why, = chips.fit(PAICORE, wide.hidden).why
     assert "1,153" in why and "1,152" in why and "partial sums" in why

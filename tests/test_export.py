@@ -11,7 +11,7 @@ from networks import evaluate
 from twba_chip.spiking import file as spiking_file, folding, reference
 from twba_nets import command_line
 from twba_nets.datasets import digits
-from twba_nets.network.architecture import PAPER
+from twba_nets.network.architecture import PAPER, is_quantised
 from twba_nets.network.quantisers import WEIGHTS
 from twba_nets.runs import npz
 from twba_nets.runs.recipe import Recipe
@@ -154,6 +154,16 @@ def test_damaged_values_are_not_exported(finished_run, tmp_path):
     line = command_error(export.main, tmp_path / "model.npz", tmp_path / "net.npz", "--variant", "twba", "--activation",
                      "binary")
     assert "model/bn6_2/gamma" in line and not (tmp_path / "net.npz").exists()
+
+
+def test_a_binary_weight_of_zero_is_not_exported(tmp_path):
+    values = random_variables(0, PAPER)
+    for name in filter(is_quantised, values):
+        values[name] = np.where(values[name], values[name], 1) / 2  # latent weights
+    values["model/cnn11_1/W_conv2d"][0, 0, 0, 0] = 0
+    np.savez(tmp_path / "model.npz", **values)
+    line = command_error(export.main, tmp_path / "model.npz", tmp_path / "net.npz", "--variant", "bwba", "--activation", "binary")
+    assert "cnn11/weights" in line and line.endswith("train on, or name another checkpoint")
 
 
 @pytest.mark.parametrize("name", ["model.npz", "model.json", "recipe.json", "training.npz",

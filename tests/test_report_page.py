@@ -181,7 +181,7 @@ def test_summary(html, found):
         ("Synaptic operations per image", f"{total['sops_mean'] / 1e6:.2f} M",
          f"{total['sops_mean'] / 70516736:.1%} of 70.5 M dense multiply-accumulates"),
         ("Arithmetic per image", f"{total['sops_mean'] * 0.1e-6:.2f} \N{MICRO SIGN}J", "of int32 additions; computed densely "
-         f"{70.516736 * 0.3:.1f} \N{MICRO SIGN}J in int8, {70.516736 * 4.6:.1f} in float32"),
+         f"{70.516736 * 0.3:.2f} \N{MICRO SIGN}J in int8, {70.516736 * 4.6:.2f} in float32"),
         ("Cores", f"{total['cores']:,}", "generic crossbar: 256 axons and 256 neurons a core"),
         ("With 10% of the spikes lost", f"{found['robustness']['accuracy'][4]:.1%}", "of 20 images")]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from helpers import SEEDS, integrate_events, random_architecture, random_network
-from twba_chip.spiking import file as spiking_file, reference
+from twba_chip.spiking import file as spiking_file, opening, reference
 from twba_chip.spiking.order import in_readers_order
 from twba_nets.network.architecture import PAPER
 from twba_nets.system.errors import UserError
@@ -129,6 +129,12 @@ def test_meta_that_a_report_cannot_use(file, variant, source, text):
     spiking_file.write(file, spiking_file.describe(PAPER, random_network().arrays, variant, source))
     with pytest.raises(UserError, match=f"net.npz: {text}.*export it again"):
         spiking_file.load(file)
+
+
+def test_the_data_set_stands_outside_the_card(file):
+    """Whatever the card says, as that of another program."""
+    spiking_file.write(file, random_network(dataset="digits", card={"recipe": None}))
+    assert opening.about(spiking_file.load(file)).data == "digits"
 
 
 def test_altered_meta(file):

@@ -65,7 +65,8 @@ def check_process() -> None:
 
 def _build(flags: List[str], more: Sequence[Path]) -> Path:
     command, sources = (os.environ.get("CC") or "cc", flags), SOURCES + list(more)
-    what = b"".join(file.read_bytes() for file in HEADERS + sources) + repr((command, _processor())).encode()
+    machine = (_processor(), platform.machine(), platform.libc_ver())
+    what = b"".join(file.read_bytes() for file in HEADERS + sources) + repr((command, machine)).encode()
     folder, name = _cache(), "-".join(["engine"] + [file.stem for file in more] + [hashlib.sha256(what).hexdigest()[:16]])
     return _kept(folder, name) or _compile(*command, sources, folder, name)
 

@@ -30,7 +30,7 @@ FORWARD = Path(__file__).with_name("network.c")
 BEGINNING = "/* Written by twba-nets to-c"
 A_LINE = 12  # numbers per line
 PICTURES = 64  # noise pictures from which the test chooses
-MOST_PIXELS = 1 << 24  # times 255, their sum fits into 32 bits
+MOST_VALUES = 1 << 24  # of a picture: times 255, their sum fits into 32 bits
 STRUCTS = """
 typedef struct {
     int size, channels, filters, kernel, stride, margin, output_size;
@@ -71,9 +71,7 @@ def _export(source: Path, out: Path) -> None:
     for path in names:
         command_line.check_kind(path, BEGINNING.encode())
     network = open_network(source)
-    if network.architecture.image_size ** 2 * network.architecture.channels > MOST_PIXELS:
-        raise UserError(f"{source}: its images have more than {MOST_PIXELS:,} values, whose sum the C's 32 bits may not hold: "
-                        "train a network for smaller images")
+    check_pictures(source, network)
     make_folder(out.parent)
     texts = [program(out.stem, network), header(out.stem, network), check_program(out.stem, network)]
     for path, text in zip(names, texts):
@@ -96,6 +94,13 @@ def header(name: str, network: SpikingNetwork) -> str:
 int {name}_classify(const uint8_t image[{pixels}], float logits[{architecture.classes}]);
 #endif
 """
+
+
+def check_pictures(source: Path, network: SpikingNetwork) -> None:
+    """Raise UserError, naming the source, if the C's 32 bits are too few for the pictures."""
+    if np.prod(network.architecture.picture_shape, dtype=np.int64) > MOST_VALUES:
+        raise UserError(f"{source}: its pictures have more than {MOST_VALUES:,} values, whose sum the C's 32 bits may not hold: "
+                        "train a network for smaller pictures")
 
 
 def program(name: str, network: SpikingNetwork) -> str:
@@ -177,8 +182,9 @@ int main(void) {{
 def surest_picture(network: SpikingNetwork) -> np.ndarray:
     """The noise picture, uint8 [S, S, C], whose input spikes depend least on rounding."""
     pictures = np.random.RandomState(0).randint(0, 256, (PICTURES,) + network.architecture.picture_shape).astype(np.uint8)
-    potentials = reference.input_potentials(network, reference.central_crop(pictures, network.architecture))
-    return pictures[np.abs(potentials).reshape(PICTURES, -1).min(1).argmax()]
+    crops = reference.central_crop(pictures, network.architecture)
+    distances = [np.abs(reference.input_potentials(network, crop[None])).min() for crop in crops]  # float maps may be large
+    return pictures[int(np.argmax(distances))]
 
 
 def sizes(network: SpikingNetwork) -> tuple:

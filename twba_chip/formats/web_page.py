@@ -59,6 +59,7 @@ def _export(source: Path, out: Path, compiler: str) -> None:
     if channels not in (1, 3):
         raise UserError(f"{source}: its pictures have {channels} channels, but the page supports only three, or one of grey: "
                         "write it as C (to-c)")
+    c_source.check_pictures(source, network)
     text = render(network, compile_wasm(network, compiler))
     make_folder(out.parent)
     with atomic_write(out, "w") as file:

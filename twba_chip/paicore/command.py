@@ -90,7 +90,7 @@ def _check(network: SpikingNetwork, placed: List[List[Block]], frames: np.ndarra
 def _write(out: Path, network: SpikingNetwork, placed: List[List[Block]], frames: np.ndarray, checked: dict) -> None:
     first, last = network.architecture.hidden[0], network.architecture.hidden[-1]
     names = [f"{first.conv}_{number}" for number in range(len(placed[0]))]
-    content, working = frames.astype("<u8").tobytes(), [tiles.cores([block.tile for block in layer], CORE) for layer in placed]
+    content, taken = frames.astype("<u8").tobytes(), [tiles.cores([block.tile for block in layer], CORE) for layer in placed]
     make_folder(out)
     card = out / CARD
     if card.exists():
@@ -104,16 +104,16 @@ def _write(out: Path, network: SpikingNetwork, placed: List[List[Block]], frames
     write_json(card, {
         "twba_nets": __version__, "network_sha256": network.meta["sha256"], "variant": network.variant,
         "source": network.meta["source"], "chip": "PAICORE 2.0", "layout": "paicorelib 1.4.1", "frames": len(frames),
-        "frames_sha256": hashlib.sha256(content).hexdigest(), "cores": sum(working), "time_steps": len(placed),
+        "frames_sha256": hashlib.sha256(content).hexdigest(), "cores": sum(taken), "time_steps": len(placed),
         "input_axons": sum(len(block.tile.axons) for block in placed[0]),
         "input_map": network.architecture.encoder.map_shape, "output_map": last.map_shape,
-        "stages": [_stage(*of) for of in zip(network.architecture.hidden, placed, working)], "checked": checked})
-    print(f"{out}: {sum(working):,} of a chip's {OFFLINE_CORES:,} cores, {len(placed)} time steps, {len(frames):,} frames, "
+        "stages": [_stage(*of) for of in zip(network.architecture.hidden, placed, taken)], "checked": checked})
+    print(f"{out}: {sum(taken):,} of a chip's {OFFLINE_CORES:,} cores, {len(placed)} time steps, {len(frames):,} frames, "
           f"{len(content) / 1e6:.1f} MB")
 
 
-def _stage(stage: Stage, layer: Sequence[Block], working: int) -> dict:
-    return {"stage": stage.conv, "cores": working, "tiles": len(layer), "axons": max(len(block.tile.axons) for block in layer),
+def _stage(stage: Stage, layer: Sequence[Block], taken: int) -> dict:
+    return {"stage": stage.conv, "cores": taken, "tiles": len(layer), "axons": max(len(block.tile.axons) for block in layer),
             "neurons": sum(len(block.tile.neurons) for block in layer)}
 
 

@@ -3,7 +3,8 @@
 A chip is a square of 32 x 32 cores. A core's address has 5 bits of its column x, then 5 of its row y. A spike goes to all cores
 whose addresses differ from its own only in its open bits. So a tile of several cores takes 2^n neighbours along the Z-shaped
 curve (Morton order), from a multiple of 2^n on: their numbers along the curve differ in the last n bits. The cores with x and y
-from 28 on learn online and stay free. Source: paicorelib 1.4.1, hw_defs.py, coordinate.py, routing_defs.py.
+from 28 on learn online and stay free: they are the curve's last 16.
+Source: paicorelib 1.4.1, hw_defs.py, coordinate.py, routing_defs.py.
 """
 from typing import Iterator, List, NamedTuple, Sequence, Tuple
 
@@ -14,7 +15,6 @@ from twba_nets.network.architecture import Stage
 from twba_nets.system.errors import UserError
 
 BITS = 5  # of x, and of y
-ONLINE_FROM = 28
 OFFLINE_CORES = 1008
 CORE = Core(1152, 256)  # 512 one-bit dendrites: a neuron with two-bit weights takes two
 
@@ -53,21 +53,17 @@ def place(hidden: Sequence[Stage], tiles: Sequence[Sequence[Tile]]) -> List[List
     starts = _starts([size for size, _, _ in largest_first])
     if len(starts) < len(largest_first):
         stages = ", ".join(f"{stage.conv} {sum(layer):,}" for stage, layer in zip(hidden, sizes))
-        left = sum(size for size, _, _ in largest_first[len(starts):])
-        raise UserError(f"the network takes {sum(map(sum, sizes)):,} cores ({stages}), of which {left:,} do not fit on a chip of "
-                        f"{OFFLINE_CORES:,}: train a smaller one")
+        taken = sum(map(sum, sizes))
+        raise UserError(f"the network takes {taken:,} cores ({stages}), {taken - OFFLINE_CORES:,} more than the "
+                        f"{OFFLINE_CORES:,} of a chip: train a smaller one")
     start = {(i, j): start for (_, i, j), start in zip(largest_first, starts)}
     return [[Block(tile, start[i, j], sizes[i][j]) for j, tile in enumerate(layer)] for i, layer in enumerate(tiles)]
 
 
 def _starts(sizes: Sequence[int]) -> List[int]:
-    """The first core of each block. sizes: in descending order. Shorter than sizes if not all fit."""
-    free = np.array([min(divmod(address(number), 1 << BITS)) < ONLINE_FROM for number in range(1 << 2 * BITS)])
-    starts, end = [], 0
-    for size in sizes:
-        fits = [start for start in range(end, len(free), size) if free[start:start + size].all()]  # end: a multiple of size
-        if not fits:
-            break
-        starts.append(fits[0])
-        end = fits[0] + size
-    return starts
+    """The first core of each block. sizes: in descending order, so each block begins at a multiple of its size.
+
+    Shorter than sizes if not all fit.
+    """
+    ends = np.cumsum(sizes)
+    return [int(start) for start in (ends - sizes)[ends <= OFFLINE_CORES]]

@@ -84,8 +84,8 @@ def crossbar(tile: Tile, stage: Stage, weights: np.ndarray) -> np.ndarray:
 
 
 def cores(layer: Sequence[Tile], core: Core) -> int:
-    """The number of cores of these tiles that hold a neuron."""
-    return sum(-(-len(tile.neurons) // core.neurons) for tile in layer)
+    """The number of cores that these tiles take. The last ones of a tile may hold no neuron."""
+    return sum(block_size(len(tile.neurons), core) for tile in layer)
 
 
 def block_size(neurons: int, core: Core) -> int:

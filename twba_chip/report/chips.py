@@ -197,7 +197,7 @@ def _beyond_limits(limits: Limits, stage: Stage) -> List[str]:
     why = [f"{stage.conv} has {what.format(needed)}, and a layer at most {most:,}"
            for what, needed, most in found if needed > most]
     if stage.stride not in limits.strides:
-        why.append(f"{stage.conv} has stride {stage.stride}, and a layer {', '.join(map(str, limits.strides))}")
+        why.append(f"{stage.conv} has stride {stage.stride}, and a layer's is one of {', '.join(map(str, limits.strides))}")
     return why
 
 

@@ -12,7 +12,7 @@ from typing import Dict, Sequence
 from twba_chip.report import chips, cores, energy, examples, measurement, page, robustness, tables
 from twba_chip.report.chips import CHIPS, Chip
 from twba_chip.spiking import opening
-from twba_nets import command_line
+from twba_nets import command_line, datasets
 from twba_nets.network.architecture import Architecture
 from twba_nets.system import interrupts
 from twba_nets.system.errors import UserError
@@ -38,6 +38,7 @@ def main(argv: Sequence[str] = None) -> None:
         report = measurement.summarise(network, measured, fits[chosen])
         total = report["total"]
         few = slice(args.robustness_images)
+        datasets.warn_if_sorted(data.name, labels, labels[few])
         shown = examples.run(network, images, measured)
         report.update(export=Path(args.network).name, variant=network.variant.upper(), sha256=network.meta["sha256"],
                       source=network.meta["source"], dataset=data.name, chip=chosen, class_names=about.class_names,

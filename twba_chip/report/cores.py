@@ -8,7 +8,8 @@ group of a stage (its neurons at one position share their whole fan-in, neighbou
 - If even one position's fan-in exceeds A, its input channels are divided into equal parts, the fewest that fit.
   Each part has separate neurons that compute partial sums. These are integers, not spikes: the chip must be able to
   add them.
-- A core that shares kernels stores each weight of a block once, which limits the block's filters.
+- A core that shares kernels stores each weight of a block once, which limits the block's filters and the blocks in a core.
+  Blocks are counted as if none had the kernels of another.
 - Blocks share a core if several fit into it, whatever their groups.
 - Of all blocks, the one with the fewest cores is taken; among those, the smallest.
 
@@ -64,6 +65,8 @@ def _place_blocks(stage: Stage, parts: int, height: int, width: int, core: Core)
         return None
     neurons, size = height * width * filters, stage.output_size
     shared = min(core.axons // axons, core.neurons // neurons)
+    if core.weights:
+        shared = min(shared, core.weights // (filters * stage.kernel ** 2 * channels))
     blocks = _divide(size, height) * _divide(size, width) * _divide(stage.filters, filters) * stage.groups * parts
     return Placement(_divide(blocks, shared), parts, (height, width, filters), axons, neurons, shared)
 

@@ -22,7 +22,12 @@ def chip_cells(row: dict) -> List[str]:
     return [row["title"], _cell(row["axons"], "{:,}"), _cell(row["neurons"], "{:,}"), _cell(bits, "1" if bits == 1 else "1-{}"),
             fits if row["fits"] else "no", _cell(row["cores"], "~{:,}" if row["axons"] and not row["placed"] else "{:,}"),
             _cell(row["chip_cores"], "{:,}"), _cell(row["time_steps"], "{}"), _cell(row["picojoule_per_sop"], "{:g}"),
-            _cell(row["microjoule"], "{:,.2f}"), f"{row['arithmetic_microjoule']:.2f}"]
+            "-" if row["microjoule"] is None else microjoules(row["microjoule"]), microjoules(row["arithmetic_microjoule"])]
+
+
+def microjoules(energy: float) -> str:
+    """An energy in uJ. Small ones keep two significant digits."""
+    return f"{energy:,.2f}" if energy >= 0.1 else f"{energy:.2g}"
 
 
 def core(report: dict) -> str:
@@ -61,7 +66,7 @@ def _chips(rows: List[dict]) -> List[str]:
 
 
 def _energies(rows: List[dict]) -> str:
-    return ", ".join(f"{row['microjoule']:.2f} uJ ({row['arithmetic']}: {row['picojoule']:g} pJ)" for row in rows)
+    return ", ".join(f"{microjoules(row['microjoule'])} uJ ({row['arithmetic']}: {row['picojoule']:g} pJ)" for row in rows)
 
 
 def _line(columns: Iterable) -> str:

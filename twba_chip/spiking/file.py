@@ -109,7 +109,7 @@ def load(source: Source) -> SpikingNetwork:
     return network
 
 
-def check_network(path: Path, network: SpikingNetwork) -> None:
+def check_network(path: Path, network: SpikingNetwork, remedy: str = MAKE_ANEW) -> None:
     """Raise UserError if the arrays' values violate the format above; readers may treat such a file differently."""
     architecture, arrays, inputs = network.architecture, network.arrays, network.architecture.largest_inputs
     try:
@@ -122,7 +122,7 @@ def check_network(path: Path, network: SpikingNetwork) -> None:
                 inputs = check_affine(stage.conv, *_affine(arrays, stage.conv), inputs)
         check_affine(arch.OUTPUT, *_affine(arrays, arch.OUTPUT), np.ones(architecture.features))
     except ValueError as error:
-        raise UserError(f"{path}: {error}: {MAKE_ANEW}")
+        raise UserError(f"{path}: {error}: {remedy}")
 
 
 def _affine(arrays: Arrays, name: str) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -57,7 +57,7 @@ def describe(model: Model, arrays: Arrays) -> SpikingNetwork:
     source = {"checkpoint": model.path.name, "dataset": about.data, "class_names": list(about.class_names), "card": recorded,
               "commit": card.commit()}
     network = spiking_file.describe(about.architecture, arrays, about.variant, source)
-    spiking_file.check_network(model.path, network)
+    spiking_file.check_network(model.path, network, "train on, or name another checkpoint")
     return network
 
 
@@ -73,8 +73,10 @@ def about(network: Union[SpikingNetwork, Model]) -> About:
     if isinstance(network, Model):
         return network.about
     source, classes = network.meta["source"], network.architecture.classes
-    recorded = (source.get("card") or {}).get("recipe", {})
-    data = source.get("dataset", recorded.get("dataset", "cifar10"))
+    if "dataset" in source:
+        data = source["dataset"]
+    else:
+        data = source["card"]["recipe"]["dataset"] if source.get("card") else "cifar10"
     names = source.get("class_names") or datasets.NAMES.get(data) or ()
     return About(network.variant, "binary", network.architecture, data,
                  tuple(names) if len(names) == classes else tuple(map(str, range(classes))))
