@@ -59,6 +59,13 @@ def test_a_size_that_is_none(name, value):
         dataclasses.replace(PAPER, **{name: value})
 
 
+def test_a_field_of_another_name():
+    found = PAPER.to_json()
+    found["clases"] = found.pop("classes")
+    with pytest.raises(ValueError, match="^unknown field clases, no classes; "):
+        architecture.from_json(found)
+
+
 @pytest.mark.parametrize("number, field, value", ROWS)
 def test_a_row_that_is_none(number, field, value):
     rows = list(PAPER.rows)

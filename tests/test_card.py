@@ -63,6 +63,10 @@ def test_code_alone_changes_the_code(monkeypatch, tmp_path):
     monkeypatch.setattr(card.places, "HOME", tmp_path)
     text.write_text("2")
     assert card.commit() == git("rev-parse", "HEAD").strip()
+    new = code.with_name("new.py")
+    new.write_text("1")
+    assert card.commit() == git("rev-parse", "HEAD").strip() + "-changed"
+    new.unlink()
     code.write_text("2")
     assert card.commit() == git("rev-parse", "HEAD").strip() + "-changed"
 

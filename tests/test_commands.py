@@ -107,7 +107,8 @@ def test_several_pictures(picture, tmp_path, capsys):
     (folder / "aa.png").write_text("no picture")
     assert command_error(predict.main, "bwba", folder).startswith("1 of 4 pictures")
     captured = capsys.readouterr()
-    assert captured.out.splitlines() == lines[1:] and captured.err.startswith(f"error: {folder / 'aa.png'}: ")
+    note, error = captured.err.splitlines()
+    assert captured.out.splitlines() == lines[1:] and error.startswith(f"error: {folder / 'aa.png'}: ") and "notes.txt" in note
     (tmp_path / "empty").mkdir()
     assert str(tmp_path / "empty") in command_error(predict.main, "bwba", tmp_path / "empty")
 

@@ -189,10 +189,21 @@ def test_images_sorted_by_class(capsys):
     """A part of them would lack a class."""
     labels = np.repeat([0, 1, 2], 4)
     datasets.warn_if_sorted("mine", labels, labels[:9])
-    datasets.warn_if_sorted("mine", labels[::-1].copy(), labels[:4])
+    datasets.warn_if_sorted("mine", np.tile([0, 1, 2], 4), labels[:4])
     assert not capsys.readouterr().err
-    datasets.warn_if_sorted("mine", labels, labels[:8])
-    assert "mine: its images are sorted by class" in capsys.readouterr().err
+    for blocks in (labels, labels[::-1].copy(), np.repeat([1, 0, 2], 4)):
+        datasets.warn_if_sorted("mine", blocks, blocks[:8])
+        assert "mine: its images are sorted by class" in capsys.readouterr().err
+
+
+def test_a_class_without_images(tmp_path, capsys):
+    for place in ("train/a", "train/b", "test/a"):
+        write_pictures(tmp_path / place, random_images(1))
+    (tmp_path / "train" / "b" / "img1").write_bytes(b"none")
+    datasets.load(tmp_path, SHAPE, 2)
+    note, warning = capsys.readouterr().err.splitlines()
+    assert note == f"note: {tmp_path / 'train' / 'b'}: its 1 files without a picture's ending, such as img1, are left out"
+    assert warning == f"warning: {tmp_path}: no test image is of the class b"
 
 
 @pytest.mark.parametrize("flags, warns", [((), False), (("--limit", "2"), True)])

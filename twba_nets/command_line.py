@@ -211,10 +211,11 @@ def load_data(args: argparse.Namespace, about: About, network: Union[str, Path],
     return data._replace(x_test=data.x_test[:limit], y_test=data.y_test[:limit])
 
 
-def add_network(parser: argparse.ArgumentParser, names: Iterable[str] = ("twba", "bwba", "twba-paper"), **options) -> None:
+def add_network(parser: argparse.ArgumentParser, names: Iterable[str] = ("twba", "bwba", "twba-paper"),
+                kinds: str = "a run's folder, a model.npz or an exported file", **options) -> None:
     """The first argument of the commands without a framework: a network. names: the released ones to list in --help."""
-    parser.add_argument("network", type=model, help=f"a released network ({', '.join(names)}), a run's folder, a model.npz or an "
-                        "exported file" + (" (default: %(default)s)" if "default" in options else ""), **options)
+    parser.add_argument("network", type=model, help=f"a released network ({', '.join(names)}), {kinds}"
+                        + (" (default: %(default)s)" if "default" in options else ""), **options)
 
 
 def model(text: str) -> Union[str, Path]:

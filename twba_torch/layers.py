@@ -57,14 +57,21 @@ class _ReadOnly(torch.Tensor):
     def __torch_function__(cls, function, types, arguments=(), named=None):
         name, named = function.__name__, named or {}
         in_place = name in ("__set__", "__setitem__") or name.endswith("_") and not name.endswith("__")
-        if in_place or isinstance(named.get("out"), cls):
+        if in_place or named.get("inplace") or isinstance(named.get("out"), cls):
             raise TypeError(f"{WEIGHT} {ADVICE}")
+        if name == "__iter__":
+            return iter(arguments[0].unbind())
         with torch._C.DisableTorchFunctionSubclass():
             result = function(*arguments, **named)
-            shared = isinstance(result, torch.Tensor) and any(
-                isinstance(argument, cls) and argument.untyped_storage().data_ptr() == result.untyped_storage().data_ptr()
-                for argument in arguments)
-        return result.as_subclass(cls) if shared else result  # views such as weight.data and weight[0] are read-only, too
+            memory = [argument.untyped_storage().data_ptr() for argument in arguments if isinstance(argument, cls)]
+
+            def protect(output):  # views such as weight.data and weight[0] are read-only, too
+                if type(output) in (tuple, list):  # of split and unbind
+                    return type(output)(map(protect, output))
+                shared = isinstance(output, torch.Tensor) and output.untyped_storage().data_ptr() in memory
+                return output.as_subclass(cls) if shared else output
+
+            return protect(result)
 
     def __deepcopy__(self, memo):
         return copy.deepcopy(self.as_subclass(torch.Tensor), memo)

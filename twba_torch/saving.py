@@ -21,15 +21,17 @@ def save(network: StandardNetwork, folder: str | Path, data: str | Path = "") ->
     data: the default data of commands, a data set's name or a path (--data); by default the network's.
     twba_torch.load returns the same network, bit for bit, except that its latent weights are quantised.
     Raises UserError if the folder already holds a model or a run, if values are invalid (npz.check_numbers), if a module was
-    changed (check_modules, check_own), if a binary weight is 0, or if class_names are not one for each class, all different.
+    changed (check_modules, check_own), if a value needs float64, if a binary weight is 0, or if class_names are not
+    one for each class, all different.
     """
     folder = Path(folder)
-    if not isinstance(network, StandardNetwork):
+    if type(network) is not StandardNetwork:  # a subclass may compute something else
         raise UserError(f"{folder}: a {type(network).__name__} cannot be saved: save what load or from_sequential gave")
     _require_empty(folder)
     path, architecture = folder / run_folder.MODEL_NAME, network.architecture
     values = _checked_variables(path, network)
-    names = tuple(map(str, network.class_names)) or tuple(map(str, range(architecture.classes)))
+    given = [network.class_names] if isinstance(network.class_names, str) else network.class_names
+    names = tuple(map(str, given)) or tuple(map(str, range(architecture.classes)))
     _check_names(path, names, architecture.classes)
     source = network.data if not data else data if data in datasets.NAMES else os.path.abspath(data)
     about = About(network.variant, network.activation, architecture, str(source), names)
@@ -45,9 +47,9 @@ def _checked_variables(path: Path, network: StandardNetwork) -> Arrays:
         check_modules(network)
         for name, module in network.named_modules():  # quantised weights hide what is wrong with the latent ones
             check_own(name, module)
+        values = network.variables()
     except (ValueError, AttributeError) as error:
         raise UserError(f"{path}: {error}")
-    values = network.variables()
     npz.check_values(path, values, network.architecture)
     for name in filter(is_quantised, values):
         if not np.isin(values[name], WEIGHTS[network.variant].levels).all():

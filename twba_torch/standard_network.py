@@ -24,8 +24,8 @@ PARTS = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "runn
 class CentralCrop(nn.Module):
     """Pictures [N, C, S, S] in [0, 1] -> the central [N, C, size, size], each with mean 0 and variance 1.
 
-    Source: tf.image.per_image_standardization of pixels from 0 to 255. Raises ValueError for other sizes and, unless compiled
-    or exported, for values outside [0, 1], such as those of normalised pictures.
+    Source: tf.image.per_image_standardization of pixels from 0 to 255. Raises ValueError for other sizes and, unless compiled,
+    exported or under torch.func.vmap, for values outside [0, 1], such as those of normalised pictures.
     """
 
     def __init__(self, picture_size: int = 32, size: int = 24, channels: int = 3):
@@ -35,6 +35,9 @@ class CentralCrop(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return central_crop(images, self.size, self.shape)
 
+    def extra_repr(self) -> str:
+        return f"{list(self.shape)}, size={self.size}"
+
 
 @torch.fx.wrap
 def central_crop(images: torch.Tensor, size: int, shape: tuple[int, int, int]) -> torch.Tensor:
@@ -43,15 +46,23 @@ def central_crop(images: torch.Tensor, size: int, shape: tuple[int, int, int]) -
         wanted = ", ".join(map(str, shape))
         raise ValueError(f"images must be floating, [N, {wanted}], not {images.dtype} {list(images.shape)}: "
                          + _remedy(images, shape))
-    if not torch.compiler.is_compiling() and len(images) and not (images.amin() >= 0 and images.amax() <= 1):
-        raise ValueError("images must lie in [0, 1], as torchvision's ToTensor gives them; these reach from "
-                         f"{images.amin():.9g} to {images.amax():.9g}: the network normalises them itself; after a resize that "
-                         "overshoots, use clamp(0, 1)")
+    if not torch.compiler.is_compiling() and len(images):
+        _check_range(images)
     margin = (shape[1] - size) // 2
     x = 255 * images[:, :, margin:margin + size, margin:margin + size]
     x = x - x.mean((1, 2, 3), keepdim=True)
     deviation = (x * x).mean((1, 2, 3), keepdim=True).sqrt()
     return x / deviation.clamp(min=(shape[0] * size ** 2) ** -0.5)
+
+
+def _check_range(images: torch.Tensor) -> None:
+    try:
+        lowest, highest = images.amin().item(), images.amax().item()
+    except RuntimeError:  # torch.func.vmap hides the values
+        return
+    if not (lowest >= 0 and highest <= 1):
+        raise ValueError(f"images must lie in [0, 1], as torchvision's ToTensor gives them; these reach from {lowest:.9g} to "
+                         f"{highest:.9g}: the network normalises them itself; after a resize that overshoots, use clamp(0, 1)")
 
 
 def _remedy(images: torch.Tensor, shape: tuple[int, int, int]) -> str:
@@ -130,7 +141,10 @@ class StandardNetwork(nn.Module):
 
     @torch.no_grad()
     def variables(self) -> Arrays:
-        """The inverse of load_variables: the model's variables for evaluation, quantised weights as int8, others as float32."""
+        """The inverse of load_variables: the model's variables for evaluation, quantised weights as int8, others as float32.
+
+        Raises ValueError if float32 cannot hold a value.
+        """
         values: dict[str, torch.Tensor] = {}
         for stage in self.architecture.stages:
             layer, norm = getattr(self, stage.conv), getattr(self, stage.bn)
@@ -142,8 +156,17 @@ class StandardNetwork(nn.Module):
         output = self.output.weight.unflatten(1, (channels, height, width)).permute(2, 3, 1, 0)  # CHW -> HWC
         values[f"model/{arch.OUTPUT}/W"] = output.flatten(0, 2)
         values.update(_batch_norm_variables(self.output_bn, [f"model/{arch.OUTPUT_BN}"]))
-        return {name: np.ascontiguousarray((value.float() if value.is_floating_point() else value).cpu().numpy())
-                for name, value in values.items()}
+        return {name: np.ascontiguousarray(_as_float32(name, value).cpu().numpy()) for name, value in values.items()}
+
+
+def _as_float32(name: str, value: torch.Tensor) -> torch.Tensor:
+    """The same tensor; floats become float32."""
+    if not value.is_floating_point():
+        return value
+    rounded = value.float()
+    if not torch.equal(rounded.to(value.dtype), value):
+        raise ValueError(f"{name} holds {value.dtype} values that float32 cannot hold: round the network first (net.float())")
+    return rounded
 
 
 def check_modules(network: StandardNetwork) -> None:
@@ -151,7 +174,10 @@ def check_modules(network: StandardNetwork) -> None:
     with torch.device("meta"):
         modules = StandardNetwork(network.variant, network.architecture, network.activation).named_modules()
     for name, module in modules:
-        found, wanted = (_in_words(each) for each in (network.get_submodule(name), module))
+        here = network.get_submodule(name)
+        found, wanted = _in_words(here), _in_words(module)
+        if found == wanted and type(here) is not type(module):
+            found = f"another class of this name, {type(here).__module__}.{type(here).__qualname__}"
         if name and found != wanted:
             raise ValueError(f"module {name} is {found}, but a file of this network holds {wanted}: put that back, or build "
                              "your own network (twba_torch.from_sequential)")
@@ -183,6 +209,9 @@ def check_own(name: str, module: nn.Module) -> None:
 
 
 def _batch_norm_variables(norm: nn.BatchNorm1d | nn.BatchNorm2d, names: Sequence[str]) -> dict[str, torch.Tensor]:
+    for part in PARTS:
+        if getattr(norm, part) is None:
+            raise ValueError(f"{names[0]} has no {part}, which a file holds: put it back")
     filters = norm.num_features // len(names)
     return {f"{name}/{theirs}": part for own, theirs in PARTS.items()
             for name, part in zip(names, getattr(norm, own).split(filters))}

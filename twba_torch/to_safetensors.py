@@ -32,7 +32,7 @@ def main(argv: Sequence[str] = None) -> None:
         description="Write a trained network as safetensors, for model hubs: the state dictionary of what twba_torch.load gives, "
         "with quantised weights as int8. The metadata has the network (variant, activation, architecture, data, class_names) "
         "and its card, as JSON. To read it: net.load_state_dict(safetensors.torch.load_file(OUT)). Takes a second.")
-    command_line.add_network(parser, places.RELEASED)
+    command_line.add_network(parser, places.RELEASED, "a run's folder or a model.npz")
     parser.add_argument("out", type=command_line.path, help="the file to write, such as twba.safetensors")
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"):

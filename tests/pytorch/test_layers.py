@@ -47,6 +47,8 @@ WRITES = {
     "init": lambda conv: nn.init.kaiming_normal_(conv.weight), "data": lambda conv: conv.weight.data.clamp_(-0.5, 0.5),
     "set data": lambda conv: setattr(conv.weight, "data", torch.zeros(6, 4, 3, 3)), "copy": lambda conv: conv.weight.copy_(0),
     "detach": lambda conv: conv.weight.detach().mul_(2), "view": lambda conv: conv.weight.view(-1)[0].zero_(),
+    "loop": lambda conv: [filters.zero_() for filters in conv.weight], "split": lambda conv: conv.weight.split(3)[0].zero_(),
+    "function": lambda conv: nn.functional.relu(conv.weight, inplace=True),
     "item": lambda conv: conv.weight.__setitem__(0, 0), "out": lambda conv: torch.zeros(6, 4, 3, 3, out=conv.weight.data),
     "assign": lambda conv: setattr(conv, "weight", nn.Parameter(torch.zeros(6, 4, 3, 3))),
     "assign a tensor": lambda conv: setattr(conv, "weight", torch.zeros(6, 4, 3, 3)),

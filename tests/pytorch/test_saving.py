@@ -163,6 +163,12 @@ def test_a_folder_that_holds_a_model_or_a_run(small, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["training.npz"]
 
 
+def test_a_subclass_may_compute_something_else(tmp_path):
+    class Other(StandardNetwork):
+        pass
+    assert "a Other cannot be saved" in user_error(twba_torch.save, Other("twba", random_architecture(60)), tmp_path / "folder")
+
+
 def test_a_module_that_is_no_standard_network(tmp_path):
     assert "a Linear cannot be saved" in user_error(twba_torch.save, nn.Linear(2, 2), tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
@@ -211,6 +217,11 @@ def change(net, name, value):
     (lambda net: setattr(net, "output", nn.Linear(net.output.in_features, net.output.out_features)), "module output is Linear"),
     (lambda net: setattr(net, "output", nn.Linear(net.output.in_features, 99, bias=False)), "out_features=99"),
     (lambda net: setattr(net.bn10, "eps", 1.0), "module bn10 is BatchNorm2d"),
+    (lambda net: setattr(net.bn10, "running_var", None), "bn10_1 has no running_var"),
+    (lambda net: setattr(net.crop, "size", net.crop.size - 1), "module crop is CentralCrop"),
+    (lambda net: setattr(net, "relu", type("ReLU", (nn.ReLU,), {})()), "module relu is another class of this name"),
+    (lambda net: net.double().bn10.bias.data.add_(1e-9), "bn10_1/beta holds torch.float64"),
+    (lambda net: setattr(net, "class_names", "abcdefghijklmnopqrstuvwxyz"[:net.architecture.classes]), "class_names"),
     (lambda net: setattr(net, "spikes9", nn.ReLU()), "module spikes9 is ReLU()"),
     (lambda net: net.bn10.register_forward_hook(lambda module, inputs, output: output + 1), "module bn10 has a forward hook"),
     (lambda net: net.register_forward_pre_hook(lambda module, inputs: None), "the network has a forward pre-hook"),

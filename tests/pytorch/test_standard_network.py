@@ -117,6 +117,19 @@ def test_tools_understand_it(images):
     assert all(set(layer.weight.unique().tolist()) == {-1, 1} for layer in convolutions[2:])
 
 
+def test_gradients_of_each_image(images):
+    """torch.func.vmap hides the values, so that the images' range cannot be checked."""
+    net, x = twba_torch.load("bwba"), as_torchvision(images[:2])
+    assert torch.allclose(torch.func.vmap(lambda image: net(image[None])[0])(x), net(x), atol=1e-5)
+    bias = net.output_bn.bias.detach()
+
+    def score(bias, image):
+        return torch.func.functional_call(net, {"output_bn.bias": bias}, (image[None],))[0, 0]
+
+    gradients = torch.func.vmap(torch.func.grad(score), (None, 0))(bias, x)
+    assert gradients.shape == (2, 10) and gradients[:, 0].tolist() == [1, 1]
+
+
 def test_it_can_be_trained(images):
     net = twba_torch.load("twba").train()
     before = net.cnn4.weight.clone()

@@ -17,7 +17,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from conftest import in_tensorflow
+from conftest import TENSORFLOW_PYTHON, in_tensorflow
 from helpers import OWN, REPOSITORY, Clock, Snapshots, interrupt_import, logged, scalars, to_toml
 import twba_torch
 from twba_nets import datasets, system
@@ -293,6 +293,10 @@ def test_a_run_goes_back_and_forth_between_the_frameworks(tmp_path, finished_run
     assert status == 0 and "epochs 4 to 4" in output, line
     assert [span["versions"] and min(span["versions"]) for span in card.read(run / "model.npz")["provenance"]] == [
         None, "graph", "cuda"]  # nothing is known of what came without a record; TensorFlow's; PyTorch's
+    back = run / "model_cifar10_advanced.ckpt-3"
+    done = subprocess.run([TENSORFLOW_PYTHON, "TWBA/cifar10_twba_example.py", "--output", run, "--resume", back, "--epochs", "4"],
+                          cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 1 and f"error: {back}: PyTorch took this run to epoch 4 (training.npz)" in done.stderr
     recorded = json.loads((run / "model.json").read_text())
     report = in_tensorflow("TWBA/cifar10_twba_spikes.py", "--checkpoint", run / "model.npz")
     assert "test accuracy %.2f%%" % (100 * recorded["test_accuracy"]) in report
@@ -347,6 +351,13 @@ def test_mistaken_initial_weights(tmp_path, finished_run):
     assert "twba, not bwba" in mistake("--variant", "bwba", "--initial-weights", finished_run)
     twba_torch.save(twba_torch.load(finished_run), tmp_path / "saved")
     assert "twba, not bwba" in mistake("--variant", "bwba", "--initial-weights", tmp_path / "saved")
+    beside = tmp_path / "beside"
+    beside.mkdir()
+    for name, source in (("best.npz", "model.npz"), ("best.json", "model.json"),
+                         ("model_cifar10_advanced.ckpt-9.index", "log.csv"),
+                         ("model_cifar10_advanced.ckpt-9.data-00000-of-00001", "log.csv")):
+        shutil.copy(finished_run / source, beside / name)
+    assert "twba, not bwba" in mistake("--variant", "bwba", "--initial-weights", beside / "best.npz")  # whatever lies beside it
     assert "nowhere: " in mistake("--initial-weights", tmp_path / "nowhere")
     assert "--initial-weights begins a run" in mistake("--resume", finished_run, "--initial-weights", finished_run)
     assert not (tmp_path / "run").exists()
@@ -504,6 +515,9 @@ def test_a_run_with_teachers(without_arithmetic, finished_run, precise_run, tmp_
         without_arithmetic(precise_run, "--resume", "--epochs", "3", "--teacher", str(finished_run))
     with pytest.raises(SystemExit, match="nothing: no such model"):
         without_arithmetic(tmp_path / "new", "--teacher", str(tmp_path / "nothing"))
+    shutil.copy(models[0], tmp_path / "alone.npz")
+    with pytest.raises(SystemExit, match="alone.npz: cannot teach without its card"):
+        without_arithmetic(tmp_path / "new", "--teacher", str(tmp_path / "alone.npz"))
     assert not (tmp_path / "new").exists()
 
 

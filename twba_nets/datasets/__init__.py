@@ -22,7 +22,13 @@ def load(source: Union[str, Path], shape: Tuple[int, int, int], classes: int, da
         found = (*images.shape[1:], len(data.class_names))
         if found != (*shape, classes):
             raise UserError("{}: has {}x{}x{} pictures of {} classes, but the network takes {}x{}x{} pictures of {} classes: "
-                            "name other data or another network".format(source, *found, *shape, classes))
+                            "name other data or another network, whose table (--network) has these picture_size, channels and "
+                            "classes"
+                            .format(source, *found, *shape, classes))
+    for part, labels in (("training", data.y_train), ("test", data.y_test)):
+        lacking = [name for number, name in enumerate(data.class_names) if number not in labels]
+        if lacking:
+            streams.tell_once(f"warning: {source}: no {part} image is of the class {', '.join(lacking)}")
     return data
 
 
@@ -37,9 +43,10 @@ def require_same_classes(source: Union[str, Path], theirs: Sequence[str], other:
 
 def warn_if_sorted(name: str, labels: np.ndarray, chosen: np.ndarray) -> None:
     """Warn if the chosen images lack a class because the images are sorted by class."""
-    if len(np.unique(chosen)) < len(np.unique(labels)) and (np.diff(labels) >= 0).all():
-        streams.tell(f"warning: {name}: its images are sorted by class, so the {len(chosen)} chosen ones lack a class: shuffle "
-                     "them")
+    classes = len(np.unique(labels))
+    if len(np.unique(chosen)) < classes and np.count_nonzero(np.diff(labels)) < classes:  # each class is one block
+        streams.tell_once(f"warning: {name}: its images are sorted by class, so the {len(chosen)} chosen ones lack a class: "
+                          "shuffle them")
 
 
 def _load(source: Union[str, Path], shape: Tuple[int, int, int], classes: int, data_dir: Union[str, Path, None]) -> Dataset:

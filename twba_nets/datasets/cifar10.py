@@ -61,9 +61,9 @@ def load(data_dir: Union[str, Path] = None) -> Dataset:
     folder = find(data_dir or os.environ.get(ENVIRONMENT_VARIABLE))
     data, digests = read(folder)
     others = [name for name in FILES if digests[name] != OFFICIAL_MD5[name]]
-    if others and os.environ.get("RANK", "0") == "0":  # one of torchrun's processes is enough
-        streams.tell(f"warning: {folder}: the md5 is not the official one: {', '.join(others)}; the results are wrong unless "
-                     f"the files repack the same images and labels: get the official archive from {URL}")
+    if others:
+        streams.tell_once(f"warning: {folder}: the md5 is not the official one: {', '.join(others)}; the results are wrong "
+                          f"unless the files repack the same images and labels: get the official archive from {URL}")
     return data
 
 

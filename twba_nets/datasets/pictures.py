@@ -7,7 +7,7 @@ from typing import List
 
 import numpy as np
 
-from twba_nets.system import places
+from twba_nets.system import places, streams
 from twba_nets.system.errors import UserError, reads
 
 JPEG_SIZE = 1024  # a large JPEG is decoded at a fraction of its size, at least this
@@ -30,10 +30,15 @@ def find_pictures(path: Path) -> List[Path]:
         return [path]
     from PIL import Image
     suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file()
+    files = sorted(file for file in path.rglob("*") if file.is_file()
                    and not any(part.startswith(".") for part in file.relative_to(path).parts))  # such as macOS's "._a.png"
+    found = [file for file in files if file.suffix.lower() in suffixes]
     if not found:
         raise UserError(f"{path}: no picture in this folder: name another folder, or a file")
+    if len(found) < len(files):
+        other = next(file.name for file in files if file.suffix.lower() not in suffixes)
+        streams.tell_once(f"note: {path}: its {len(files) - len(found)} files without a picture's ending, such as {other}, are "
+                          "left out")
     return found
 
 

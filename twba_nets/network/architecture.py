@@ -229,8 +229,10 @@ class Architecture:
 
 def from_json(found: Any) -> Architecture:
     """The architecture in a parsed JSON or TOML document (Architecture.to_json). Raises ValueError if it is invalid."""
-    if not isinstance(found, dict) or set(found) != {*SIZES, "rows"}:
-        raise ValueError(f"a network has the fields {', '.join(SIZES)} and rows, and no other")
+    known, given = {*SIZES, "rows"}, set(found) if isinstance(found, dict) else set()
+    if given != known:
+        wrong = [f"unknown field {name}" for name in sorted(given - known)] + [f"no {name}" for name in sorted(known - given)]
+        raise ValueError(f"{', '.join(wrong)}; a network has the fields {', '.join(SIZES)} and rows")
     if not isinstance(found["rows"], (list, tuple)):
         raise ValueError("rows is not a list")
     fields = [field.name for field in dataclasses.fields(Row)]

@@ -122,7 +122,8 @@ def commit() -> Optional[str]:
     if not (places.IS_CHECKOUT and (places.HOME / ".git").exists()):  # a package or source archive in another checkout
         return None
     try:
-        return _git("rev-parse", "HEAD") + "-changed" * bool(_git("diff", "--name-only", "HEAD", "--", *CODE))
+        changed = _git("status", "--porcelain", "--", *CODE)
+        return _git("rev-parse", "HEAD") + ("-changed" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 

@@ -25,6 +25,7 @@ class LogRow(NamedTuple):
 
     epoch: counted from 1. step: batches since the run's start, as if all had today's size. spikes_per_image: in the
     counted maps, mean over the test images. images_per_second: in training. seconds: of training, estimation and test.
+    train_loss: the cross entropy; with teachers, half of it and half the divergence from them.
     precise_batch_norm: 1 if batch norm's statistics were re-estimated before the test, else 0.
     """
     epoch: int

@@ -6,6 +6,7 @@ from typing import Callable, Dict, NamedTuple, Optional, Union
 import numpy as np
 
 from twba_nets.runs import card, npz, recipe as recipes, run_folder
+from twba_nets.network import quantisers
 from twba_nets.network.architecture import PAPER
 from twba_nets.runs.about import About
 from twba_nets.system.arrays import read_npz
@@ -36,6 +37,7 @@ def open_model(source: Union[str, Source], variant: Optional[str] = None, activa
     twba_tensorflow.checkpoint.read also a TensorFlow checkpoint.
     Raises UserError if the model is missing, damaged or not as requested.
     """
+    activation = quantisers.canonical(activation)
     source = source if isinstance(source, Content) else run_folder.locate(source)
     path = path_of(source)
     if path.suffix == ".npz":
@@ -64,7 +66,7 @@ def require_same(recorded: Union[recipes.Recipe, About], path: Path, **asked) ->
         if name == "architecture":
             raise UserError(f"{path}: belongs to another network, with {found.difference(value)}: name its table with --network, "
                             "or another file or folder")
-        raise UserError(f"{path}: its {name} is {found}, not {value}: leave that out, or name another file or folder")
+        raise UserError(f"{path}: its {name} is {found}, not {value}: ask for that, or name another file or folder")
 
 
 def require_activation(path: Path, activation: Optional[str]) -> str:

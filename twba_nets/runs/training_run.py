@@ -81,6 +81,9 @@ class TrainingRun:
         if newest and not (start and self._is_in_folder(start)):
             raise UserError(f"{self.folder}: holds a run already ({newest.name}): continue it with --resume, or name another "
                             "folder with --output")
+        if start and newest and newest.suffix == ".npz" and start.suffix != ".npz":  # newest: newer than TensorFlow's checkpoints
+            raise UserError(f"{start}: PyTorch took this run to epoch {run_folder.epoch_of(newest)} ({newest.name}): continue "
+                            "that with --resume, or name another folder with --output")
         if not newest and (self.folder / run_folder.MODEL_NAME).exists():
             raise UserError(f"{self.folder}: holds a model already ({run_folder.MODEL_NAME}): name another folder with "
                             "--output")
@@ -89,7 +92,7 @@ class TrainingRun:
     def _locate_weights(self, source: Path) -> Path:
         """The checkpoint that --initial-weights names. It may be a model.npz, all that a folder of twba_torch.save holds."""
         saved = source / run_folder.MODEL_NAME
-        if source.name == run_folder.MODEL_NAME and source.is_file():
+        if source.suffix == ".npz" and source.name != run_folder.TRAINING_NAME and source.is_file():
             return source
         return saved if saved.exists() and run_folder.newest(source) is None else self.locate(source)
 
@@ -127,6 +130,9 @@ class TrainingRun:
                             "this order, or start another run")
 
     def _teacher(self, content: Content) -> Model:
+        if not card.about_beside(content.path, card.read(content)):
+            raise UserError(f"{content.path}: cannot teach without its card, model.json, beside it: name a run's folder, or put "
+                            "the card there")
         model = open_model(content)
         for name in ("image_size", "channels", "classes"):
             theirs, ours = (getattr(recipe.architecture, name) for recipe in (model.about, self.recipe))
@@ -182,7 +188,8 @@ class TrainingRun:
             if left < recipe.batch_size:
                 raise UserError(f"--hold-out {recipe.hold_out}: {recipe.dataset} has {len(data.x_train)} training images, and a "
                                 f"batch needs {recipe.batch_size}: hold out fewer")
-            datasets.warn_if_sorted(source, data.y_train, data.y_train[left:])
+            for chosen in (data.y_train[:left], data.y_train[left:]):
+                datasets.warn_if_sorted(source, data.y_train, chosen)
             data = data._replace(x_train=data.x_train[:left], y_train=data.y_train[:left],
                                  x_test=data.x_train[left:], y_test=data.y_train[left:])
         limits = {"train": recipe.limit_train, "test": recipe.limit_test}

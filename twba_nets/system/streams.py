@@ -73,6 +73,12 @@ def tell(line: str) -> None:
             print(line, file=sys.stderr, flush=True)
 
 
+def tell_once(line: str) -> None:
+    """Print a line to stderr in one of torchrun's processes."""
+    if os.environ.get("RANK", "0") == "0":
+        tell(line)
+
+
 @contextlib.contextmanager
 def optional(what: str) -> Iterator[None]:
     """Run an optional step: an exception in it becomes a warning. what: the warning's text."""
