@@ -72,6 +72,15 @@ def runs() -> str:
     return _table(rows)
 
 
+def compared() -> str:
+    """Recipes on held-out training images."""
+    rows = [["recipe", "epochs", "training", "held out, moving statistics", "held out, averaged statistics"]]
+    accuracies = ("train_accuracy", "held_out_moving", "held_out_averaged")
+    rows += [[row["recipe"], str(row["epochs"]), *("" if row[key] is None else _percent(row[key]) for key in accuracies)]
+             for row in _json("TWBA/compared.json")]
+    return _table(rows)
+
+
 def along_the_way() -> str:
     """Training and test accuracy of the recorded runs after some epochs."""
     epochs = [1, 5, 10, 18, 22, 30, 40, 60, 80, 100, 200, 300, 400, 500, 600]
@@ -338,8 +347,8 @@ def _json(name: str) -> dict:
 
 
 TABLES = {table.__name__: table for table in (
-    results, runs, seeds, along_the_way, spikes, chip, bwba, stages, report, who_fits, inference, inference_sides, inference_busy,
-    roofline, training, training_torch)}
+    results, runs, seeds, compared, along_the_way, spikes, chip, bwba, stages, report, who_fits, inference, inference_sides,
+    inference_busy, roofline, training, training_torch)}
 
 if __name__ == "__main__":
     main()
