@@ -63,7 +63,7 @@ def test_a_field_of_another_name():
     found = PAPER.to_json()
     found["clases"] = found.pop("classes")
     with pytest.raises(ValueError, match="^unknown field clases, no classes; "):
-        architecture.from_json(found)
+        arch.from_json(found)
 
 
 @pytest.mark.parametrize("number, field, value", ROWS)
