@@ -44,7 +44,7 @@ def require_same_classes(source: Union[str, Path], theirs: Sequence[str], other:
 def warn_if_sorted(name: str, labels: np.ndarray, chosen: np.ndarray) -> None:
     """Warn if the chosen images lack a class because the images are sorted by class."""
     classes = len(np.unique(labels))
-    if len(np.unique(chosen)) < classes and np.count_nonzero(np.diff(labels)) < classes:  # each class is one block
+    if len(np.unique(chosen)) < classes < len(labels) and np.count_nonzero(np.diff(labels)) < classes:  # a block each
         streams.tell_once(f"warning: {name}: its images are sorted by class, so the {len(chosen)} chosen ones lack a class: "
                           "shuffle them")
 
