@@ -417,3 +417,9 @@ def test_a_file_named_by_no_characters(tmp_path):
     """Linux's file names are bytes. They show as far as they are text."""
     report._write({}, "net\udcff.npz", tmp_path)
     assert (tmp_path / "report.html").read_bytes() == b"net?.npz"
+
+
+@pytest.mark.parametrize("energy, text", [
+    (324.376, "324.38"), (1234.5, "1,234.50"), (0.1, "0.10"), (0.0025236, "0.0025"), (0, "0")])
+def test_small_energies_keep_their_digits(energy, text):
+    assert tables.microjoules(energy) == text

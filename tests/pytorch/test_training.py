@@ -531,7 +531,10 @@ def test_hold_out(without_arithmetic, tmp_path, monkeypatch, capsys):
     seen = []
     monkeypatch.setattr(WithoutArithmetic, "evaluate", lambda trainer: seen.append(
         (len(trainer.training), trainer.test.x.numpy())) or journal.Tested(2.5, 0.125, 8.0, 0.1))
+    checked = []  # for a class that one of both parts lacks
+    monkeypatch.setattr(datasets, "warn_if_sorted", lambda name, labels, chosen: checked.append(len(chosen)))
     without_arithmetic(tmp_path, "--hold-out", "20", "--epochs", "1")
+    assert checked[:2] == [90, 20]
     without_arithmetic(tmp_path, "--resume", "--epochs", "2")
     held_out = datasets.load("digits", PAPER.picture_shape, PAPER.classes).x_train[-20:]
     for images, tested in seen:
