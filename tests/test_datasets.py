@@ -227,6 +227,16 @@ def test_data_that_are_not_there(tmp_path):
     assert "no such file or folder: name the data with --data" in user_error(datasets.load, tmp_path / "mine", SHAPE, 2)
 
 
+@pytest.mark.parametrize("name", datasets.NAMES)
+def test_another_size_than_a_named_data_sets(name, monkeypatch):
+    """It is told before anything is downloaded or read."""
+    monkeypatch.setattr(datasets, "_load", None)
+    classes = {"cifar10": 10, "cifar100": 100, "digits": 10}[name]
+    line = user_error(datasets.load, name, SHAPE, classes)
+    assert line.startswith(f"{name}: has 32x32x3 pictures of {classes} classes, but the network takes 8x8x3 pictures of")
+    assert "but the network takes 32x32x3 pictures of 7 classes" in user_error(datasets.load, name, PAPER.picture_shape, 7)
+
+
 def test_a_path_is_never_a_data_sets_name(tmp_path, monkeypatch):
     """A folder may be called digits. A path means the same in every working folder."""
     monkeypatch.chdir(tmp_path)

@@ -23,7 +23,7 @@ from helpers import OWN, Clock, Snapshots, logged, scalars, start_training
 from twba_chip.spiking import file as spiking_file
 from twba_nets import datasets, system
 from twba_nets.network.architecture import PAPER, is_quantised
-from twba_nets.runs import card, journal, npz, recipe as recipes, run_folder
+from twba_nets.runs import card, journal, npz, recipe as recipes, run_folder, training_run
 from twba_nets.system import progress
 from twba_nets.system.errors import UserError
 from twba_nets.system.files import atomic_write, claimed
@@ -202,6 +202,16 @@ def test_the_files_of_a_run_of_ones_own_network(train, tmp_path):
         summaries.append(json.loads(figures.read_text()))
     assert summaries[0] == summaries[1] and summaries[0]["checkpoint"] == str(run / "model_cifar10_advanced.ckpt-1")
     assert summaries[0]["images"] == 7 and [row["map"] for row in summaries[0]["maps"]] == list(OWN.counted_maps)
+
+
+def test_a_network_that_cannot_be_exported(train, tmp_path, monkeypatch, capsys):
+    """It is told before the hours of training, not after them."""
+    most = max(stage.fan_in for stage in OWN.hidden)
+    for limit in (most, most - 1):
+        monkeypatch.setattr(training_run, "MOST_SYNAPSES", limit)
+        train(tmp_path / str(limit), "--epochs", "1")
+        line = f"a neuron has {most} synapses; the network can be trained, but an export holds only {limit}: "
+        assert (line in capsys.readouterr().err) is (limit < most)
 
 
 def told_places(folder):

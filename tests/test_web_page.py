@@ -50,6 +50,14 @@ async function dropAndClassify(dropped, images, size) {
 dropAndClassify(decode("DROPPED"), decode("IMAGES"), SIZE);
 </script></body>"""
 
+OLDER = """<script>
+const waiting = make("iframe");
+document.body.append(waiting);
+waiting.contentDocument.open();
+show(new File(["not a picture"], "older.png")).then(() => waiting.contentDocument.close());
+files++; // a later one has come
+</script></body>"""
+
 
 def require_tools():
     missing = [name for name in ("clang", "wasm-ld", BROWSER) if not shutil.which(name)]
@@ -60,8 +68,12 @@ def require_tools():
 def in_browser(page, folder, dropped, images):
     """The page's text, with its elements, after a file has been dropped and pictures have been classified."""
     script = SCRIPT.replace("DROPPED", base64.b64encode(dropped).decode()).replace("SIZE", str(images[0].size))
-    page.write_text(page.read_text(encoding="utf-8").replace(
-        "</body>", script.replace("IMAGES", base64.b64encode(images.tobytes()).decode())), encoding="utf-8")
+    return run_with(script.replace("IMAGES", base64.b64encode(images.tobytes()).decode()), page, folder)
+
+
+def run_with(script, page, folder):
+    """The page's text, with its elements, after the script has run in it."""
+    page.write_text(page.read_text(encoding="utf-8").replace("</body>", script), encoding="utf-8")
     return subprocess.run([BROWSER, "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}",
                            "--dump-dom", page.as_uri()], stdout=subprocess.PIPE,
                           stderr=subprocess.DEVNULL, check=True, timeout=300).stdout.decode("utf-8")
@@ -141,6 +153,15 @@ def test_no_picture(tmp_path):
     web_page.main(["bwba", str(page)])
     text = in_browser(page, tmp_path, b"not a picture", np.zeros((1, 32, 32, 3), np.uint8))
     assert re.search('role="status">dropped.png: this browser cannot read', text) and '<section id="result" hidden' in text
+
+
+def test_an_older_picture_says_nothing(tmp_path):
+    """What is wrong with it is no longer of interest, when a later one is on its way."""
+    require_tools()
+    page = tmp_path / "page.html"
+    web_page.main(["bwba", str(page)])
+    text = run_with(OLDER, page, tmp_path)
+    assert 'role="status"></' in text and "cannot read" not in re.sub("(?s)<script>.*?</script>", "", text)
 
 
 def test_what_is_in_the_way(tmp_path):

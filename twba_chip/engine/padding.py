@@ -9,10 +9,9 @@ from typing import Dict, Tuple
 import numpy as np
 
 from twba_chip.spiking.file import SpikingNetwork
-from twba_chip.spiking.folding import MOST_SYNAPSES
 from twba_chip.spiking.synapses import reachable_sums
 from twba_nets.network import architecture as arch
-from twba_nets.network.architecture import Architecture, Stage
+from twba_nets.network.architecture import MOST_SYNAPSES, Architecture, Stage
 from twba_nets.system.arrays import Arrays
 from twba_nets.system.errors import UserError
 

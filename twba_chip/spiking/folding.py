@@ -10,13 +10,10 @@ import numpy as np
 from twba_chip.spiking.file import SpikingNetwork
 from twba_chip.spiking.synapses import reachable_sums
 from twba_nets.network import architecture as arch
-from twba_nets.network.architecture import Architecture, Stage
+from twba_nets.network.architecture import MOST_SYNAPSES, Architecture, Stage
 from twba_nets.system.arrays import Arrays
 from twba_nets.system.errors import UserError, named
 from twba_nets.network.quantisers import WEIGHTS
-
-
-MOST_SYNAPSES = 2 ** 15 - 2  # per neuron, because its threshold is an int16
 
 
 def fold(values: Arrays, variant: str, architecture: Architecture) -> Arrays:

@@ -35,7 +35,7 @@ def integrate(spikes: np.ndarray, weights: np.ndarray, stage: Stage) -> np.ndarr
     """The potentials of a stage's neurons, integers as float32 [N, H', W', groups * filters].
 
     spikes: bool [N, H, W, C]. weights: int8 [k, k, C / groups, groups * filters]. Float32 is exact: the integers are at most
-    32,766 (folding.MOST_SYNAPSES).
+    32,766 (architecture.MOST_SYNAPSES).
     """
     return _convolve(spikes.astype(np.float32), weights.astype(np.float32), stage)
 

@@ -1,6 +1,6 @@
 """The data sets: by name, or your own."""
 from pathlib import Path
-from typing import Sequence, Tuple, Union
+from typing import Dict, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -9,6 +9,8 @@ from twba_nets.system import places, streams
 from twba_nets.system.errors import UserError
 
 NAMES = {"cifar10": CIFAR10, "cifar100": None, "digits": DIGITS}  # name -> classes; CIFAR-100's are in its files
+SHAPES: Dict[Union[str, Path], Tuple[int, ...]] = {  # name -> (S, S, C, classes)
+    "cifar10": (32, 32, 3, 10), "cifar100": (32, 32, 3, 100), "digits": (32, 32, 3, 10)}
 
 
 def load(source: Union[str, Path], shape: Tuple[int, int, int], classes: int, data_dir: Union[str, Path] = None) -> Dataset:
@@ -17,19 +19,23 @@ def load(source: Union[str, Path], shape: Tuple[int, int, int], classes: int, da
     source: one of NAMES, or the path of an npz or a folder of pictures (own.load). data_dir: the folder of CIFAR's files
     (cifar10.load, cifar100.load). Raises UserError if the data are missing, damaged or do not fit the network.
     """
+    needed = (*shape, classes)
+    _require_fit(source, SHAPES.get(source, needed), needed)  # before a download
     data = _load(source, shape, classes, data_dir)
     for images in (data.x_train, data.x_test):
-        found = (*images.shape[1:], len(data.class_names))
-        if found != (*shape, classes):
-            raise UserError("{}: has {}x{}x{} pictures of {} classes, but the network takes {}x{}x{} pictures of {} classes: "
-                            "name other data or another network, whose table (--network) has these picture_size, channels and "
-                            "classes"
-                            .format(source, *found, *shape, classes))
+        _require_fit(source, (*images.shape[1:], len(data.class_names)), needed)
     for part, labels in (("training", data.y_train), ("test", data.y_test)):
         lacking = [name for number, name in enumerate(data.class_names) if number not in labels]
         if lacking:
             streams.tell_once(f"warning: {source}: no {part} image is of the class {', '.join(lacking)}")
     return data
+
+
+def _require_fit(source: Union[str, Path], found: Tuple[int, ...], needed: Tuple[int, ...]) -> None:
+    if found != needed:
+        raise UserError("{}: has {}x{}x{} pictures of {} classes, but the network takes {}x{}x{} pictures of {} classes: "
+                        "name other data or another network, whose table (--network) has these picture_size, channels and "
+                        "classes".format(source, *found, *needed))
 
 
 def require_same_classes(source: Union[str, Path], theirs: Sequence[str], other: str, ours: Sequence[str]) -> None:

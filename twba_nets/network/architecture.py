@@ -19,6 +19,7 @@ from twba_nets.system.errors import UserError
 OUTPUT = "output"  # the classifier: dense, no bias
 OUTPUT_BN = "bn8"  # its batch norm; not to be confused with bn8_1 ... bn8_8 of the paper's stage cnn8
 LARGEST = 1 << 16  # the largest number in a table
+MOST_SYNAPSES = 2 ** 15 - 2  # of a hidden neuron in an exported network: its threshold is an int16
 
 BN_DECAY = 0.9
 BN_EPSILON = 1e-5

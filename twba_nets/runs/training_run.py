@@ -15,10 +15,10 @@ from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequenc
 
 from twba_nets import datasets
 from twba_nets.runs import card, journal, npz, provenance, recipe as recipes, run_folder
-from twba_nets.system import files, places
+from twba_nets.system import files, places, streams
 from twba_nets.system.arrays import Arrays, read_npz
 from twba_nets.datasets.dataset import Dataset
-from twba_nets.network.architecture import Architecture
+from twba_nets.network.architecture import MOST_SYNAPSES, Architecture
 from twba_nets.system.errors import UserError
 from twba_nets.system.files import Content
 from twba_nets.runs.model import Model, open_model, require_activation, require_same
@@ -214,6 +214,10 @@ class TrainingRun:
         """Write the recipe and print how the run is trained. details: printed at the end."""
         recipe = self.recipe
         recipe.save(self.folder)
+        for stage in recipe.architecture.hidden:
+            if stage.fan_in > MOST_SYNAPSES:
+                streams.tell_once(f"warning: {stage.conv}: a neuron has {stage.fan_in:,} synapses; the network can be trained, "
+                                  f"but an export holds only {MOST_SYNAPSES:,}: use more groups, or fewer channels in its input")
         if self.start and not self._is_in_folder(self.start):
             with contextlib.suppress(FileNotFoundError):
                 (self.folder / journal.LOG_NAME).unlink()  # another run's, whose checkpoint is gone
