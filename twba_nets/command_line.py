@@ -80,11 +80,11 @@ def add_training_flags(parser: argparse.ArgumentParser, recipe: Recipe) -> None:
                       help=f"the rate from each epoch on, counted from 0 (default: {steps})")
     rate.add_argument("--linear-decay", type=above_zero, metavar="RATE", help="the rate falls linearly from RATE now to 0 "
                       "after the last epoch; give it again when you change --epochs")
-    parser.add_argument("--initial-weights", type=path, metavar="CHECKPOINT",
-                        help="start a new run from the weights and batch norm of this checkpoint; Adam and the epochs start "
-                        "from zero. A model.npz has quantised weights only; training then starts from these, times 0.25. The "
-                        "variant must be the same. The activation may differ: a network with two levels learns faster from "
-                        "one with three")
+    parser.add_argument("--initial-weights", type=model, metavar="CHECKPOINT",
+                        help="start a new run from the weights and batch norm of this checkpoint, or of a released network "
+                        "(twba); Adam and the epochs start from zero. A model.npz has quantised weights only; training then "
+                        "starts from these, times 0.25. The variant must be the same. The activation may differ: a network "
+                        "with two levels learns faster from one with three")
     parser.add_argument("--seed", type=natural, metavar="N",
                         help=f"seed of initial weights, order and augmentation (default: {recipe.seed})")
 

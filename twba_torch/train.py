@@ -55,7 +55,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--precision", choices=list(PRECISIONS), default="exact",
                         help="; ".join(f"{name}: {what}" for name, what in PRECISIONS.items()) + " (default: exact)")
     parser.add_argument("--no-compile", action="store_true", help="do not fuse operations with torch.compile, which needs "
-                        "g++ and a minute on a CPU")
+                        "g++ and a minute or two on a CPU")
     return parser.parse_args(argv)
 
 

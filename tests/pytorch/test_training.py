@@ -358,6 +358,7 @@ def test_mistaken_initial_weights(tmp_path, finished_run):
                          ("model_cifar10_advanced.ckpt-9.data-00000-of-00001", "log.csv")):
         shutil.copy(finished_run / source, beside / name)
     assert "twba, not bwba" in mistake("--variant", "bwba", "--initial-weights", beside / "best.npz")  # whatever lies beside it
+    assert "twba, not bwba" in mistake("--variant", "bwba", "--initial-weights", "twba")  # the released one
     assert "nowhere: " in mistake("--initial-weights", tmp_path / "nowhere")
     assert "--initial-weights begins a run" in mistake("--resume", finished_run, "--initial-weights", finished_run)
     assert not (tmp_path / "run").exists()

@@ -56,7 +56,7 @@ class TrainingRun:
         self.found = self._look()
         self.start = self.found.start
         self.first_epoch = self._first_epoch()
-        weights = self._locate_weights(args.initial_weights) if args.initial_weights else None
+        weights = self._locate_weights(places.model(args.initial_weights)) if args.initial_weights else None
         self.recipe, self.initial = choose_recipe(recipe, self.start, args, self.first_epoch, weights), None
         if weights:
             self.initial, sha256 = read_latent(weights, self.recipe.architecture)
