@@ -62,16 +62,20 @@ class _ReadOnly(torch.Tensor):
         if name == "__iter__":
             return iter(arguments[0].unbind())
         with torch._C.DisableTorchFunctionSubclass():
-            result = function(*arguments, **named)
-            memory = [argument.untyped_storage().data_ptr() for argument in arguments if isinstance(argument, cls)]
+            return cls._protect(function(*arguments, **named), [*arguments, *named.values()])
 
-            def protect(output):  # views such as weight.data and weight[0] are read-only, too
-                if type(output) in (tuple, list):  # of split and unbind
-                    return type(output)(map(protect, output))
-                shared = isinstance(output, torch.Tensor) and output.untyped_storage().data_ptr() in memory
-                return output.as_subclass(cls) if shared else output
-
-            return protect(result)
+    @classmethod
+    def _protect(cls, output, arguments):
+        """The same, but views of a weight, such as weight.data and weight[0], are read-only, too."""
+        if type(output) in (tuple, list) and output and isinstance(output[0], torch.Tensor):  # of split and unbind
+            return type(output)(cls._protect(part, arguments) for part in output)
+        if not isinstance(output, torch.Tensor):
+            return output
+        with contextlib.suppress(NotImplementedError):  # torch.func's tensors have no memory
+            memory = output.untyped_storage().data_ptr()
+            if any(argument.untyped_storage().data_ptr() == memory for argument in arguments if isinstance(argument, cls)):
+                return output.as_subclass(cls)
+        return output
 
     def __deepcopy__(self, memo):
         return copy.deepcopy(self.as_subclass(torch.Tensor), memo)

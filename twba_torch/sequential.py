@@ -37,6 +37,8 @@ def from_sequential(sequential: nn.Sequential, class_names: Sequence[str] = ()) 
     float_stages = len(stages)
     stages += _read_hidden_stages(modules)
     classifier = _read_classifier(modules)
+    if isinstance(class_names, str):
+        raise ValueError(f"class_names is the string {class_names!r}, not a sequence of names")
     rows, channels, size, values = [], crop.shape[0], crop.size, {}
     for stage in stages:
         stage.check(channels, size)

@@ -161,7 +161,7 @@ class StandardNetwork(nn.Module):
 
 def _as_float32(name: str, value: torch.Tensor) -> torch.Tensor:
     """The same tensor; floats become float32."""
-    if not value.is_floating_point():
+    if not value.is_floating_point() or value.dtype == torch.float32:
         return value
     rounded = value.float()
     if not torch.equal(rounded.to(value.dtype), value):

@@ -49,6 +49,8 @@ WRITES = {
     "detach": lambda conv: conv.weight.detach().mul_(2), "view": lambda conv: conv.weight.view(-1)[0].zero_(),
     "loop": lambda conv: [filters.zero_() for filters in conv.weight], "split": lambda conv: conv.weight.split(3)[0].zero_(),
     "function": lambda conv: nn.functional.relu(conv.weight, inplace=True),
+    "named": lambda conv: torch.select(input=conv.weight, dim=0, index=0).zero_(),
+    "named chunk": lambda conv: torch.chunk(input=conv.weight, chunks=2)[0].detach().zero_(),
     "item": lambda conv: conv.weight.__setitem__(0, 0), "out": lambda conv: torch.zeros(6, 4, 3, 3, out=conv.weight.data),
     "assign": lambda conv: setattr(conv, "weight", nn.Parameter(torch.zeros(6, 4, 3, 3))),
     "assign a tensor": lambda conv: setattr(conv, "weight", torch.zeros(6, 4, 3, 3)),
@@ -64,6 +66,27 @@ def test_what_is_written_to_weight_is_not_lost_in_silence(write):
     with pytest.raises((TypeError, ValueError)), torch.set_grad_enabled(write is WRITES["optimise"]):
         write(conv)
     assert all(torch.equal(value, before[name]) for name, value in conv.state_dict().items())
+
+
+def test_weight_under_torch_func():
+    """Its shape, its device and what is computed from it; tensors have no memory there."""
+    conv, x = TernaryConv2d(4, 6, 3), torch.ones(2, 4, 3, 3)
+    parameters = {name: value.detach() for name, value in conv.named_parameters()}
+
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = conv
+
+        def forward(self, x):
+            weight = self.conv.weight
+            return (self.conv(x).sum() + (weight * 2).sum()) / weight.shape[0] / len(weight)
+
+    def loss(values, x=x):
+        return torch.func.functional_call(Scaled(), {f"conv.{name}": value for name, value in values.items()}, x)
+
+    assert torch.func.grad(loss)(parameters)["latent_weight"].any()
+    assert torch.func.vmap(loss, (None, 0))(parameters, x[:, None]).shape == (2,)
 
 
 def test_the_error_names_the_remedies():

@@ -302,6 +302,11 @@ def test_what_is_no_sequential(other):
         from_sequential(other)
 
 
+def test_a_string_is_not_a_list_of_names():
+    with pytest.raises(ValueError, match="class_names is the string 'cat'"):
+        from_sequential(sequential(), "cat")
+
+
 def test_names_of_too_few_classes(tmp_path):
     network = from_sequential(sequential(), ["cat", "dog"])
     assert "class_names" in user_error(twba_torch.save, network, tmp_path / "own")
