@@ -196,14 +196,37 @@ def test_images_sorted_by_class(capsys):
         assert "mine: its images are sorted by class" in capsys.readouterr().err
 
 
+def test_images_mostly_sorted_by_class(capsys):
+    """Two parts, each sorted, and a stray image. A rare class that a part lacks by chance is no sign of an order."""
+    halves = np.tile(np.repeat([0, 1, 2], 100), 2)
+    halves[50] = 2
+    datasets.warn_if_sorted("mine", halves, halves[-50:])
+    assert "mine: its images are sorted by class" in capsys.readouterr().err
+    rare = np.random.RandomState(0).permutation(np.repeat([0, 1, 2], [300, 300, 1]))
+    datasets.warn_if_sorted("mine", rare, rare[rare < 2])
+    assert not capsys.readouterr().err
+
+
 def test_a_class_without_images(tmp_path, capsys):
     for place in ("train/a", "train/b", "test/a"):
         write_pictures(tmp_path / place, random_images(1))
     (tmp_path / "train" / "b" / "img1").write_bytes(b"none")
     datasets.load(tmp_path, SHAPE, 2)
-    note, warning = capsys.readouterr().err.splitlines()
-    assert note == f"note: {tmp_path / 'train' / 'b'}: its 1 files without a picture's ending, such as img1, are left out"
-    assert warning == f"warning: {tmp_path}: no test image is of the class b"
+    assert capsys.readouterr().err == f"note: {tmp_path / 'train'}: left out 1 file without a picture's ending, such as img1\n"
+    data = datasets.load(tmp_path, SHAPE, 2)
+    datasets.warn_of_empty_classes("mine", "test", data.y_test, data.class_names)
+    datasets.warn_of_empty_classes("mine", "train", data.y_train, [*"abcdefghi"])
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "warning: mine: no test image is of the class b",
+        "warning: mine: no training image is of the class c, d, e, f, g and 2 more"]
+
+
+def test_a_link_to_nowhere_in_a_folder_of_pictures(tmp_path):
+    """Its name is too long to look at; it is no picture."""
+    for place in ("train/a", "test/a"):
+        write_pictures(tmp_path / place, random_images(1))
+    (tmp_path / "train" / "a" / "link.txt").symlink_to("x" * 300)
+    assert len(datasets.load(tmp_path, SHAPE, 1).x_train) == 1
 
 
 @pytest.mark.parametrize("flags, warns", [((), False), (("--limit", "2"), True)])

@@ -51,6 +51,8 @@ def _predict(args: argparse.Namespace) -> None:
     if not quantisers.is_binary(about.activation):
         print(f"{HALVES}\n")
     paths = [path for named in args.pictures for path in pictures.find_pictures(named)]
+    for folder in filter(Path.is_dir, args.pictures):
+        pictures.tell_left_out(folder)
     if paths == args.pictures[:1]:
         logits, maps = run(paths[0])
         print(table(names, logits[0], maps))

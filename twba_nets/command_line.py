@@ -207,6 +207,7 @@ def load_data(args: argparse.Namespace, about: About, network: Union[str, Path],
         raise UserError(f"{network}: does not say what it was trained on: name its data with --data or --dataset")
     data = datasets.load(source, about.architecture.picture_shape, about.architecture.classes, args.data_dir)
     datasets.require_same_classes(source, data.class_names, str(network), about.class_names)
+    datasets.warn_of_empty_classes(str(source), "test", data.y_test, data.class_names)
     datasets.warn_if_sorted(str(source), data.y_test, data.y_test[:limit])
     return data._replace(x_test=data.x_test[:limit], y_test=data.y_test[:limit])
 

@@ -14,16 +14,7 @@ import torch
 
 from twba_nets.system import memory
 from twba_nets.system.errors import UserError
-
-
-def is_launched() -> bool:
-    """Whether torchrun, or a launcher that sets the same variables, started this process as one of several."""
-    return {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= set(os.environ)
-
-
-def is_chief() -> bool:
-    """Whether this process is the only one, or the first of several: it alone writes files and prints."""
-    return not is_launched() or os.environ["RANK"] == "0"
+from twba_nets.system.streams import is_chief, is_launched  # noqa: F401
 
 
 @contextlib.contextmanager

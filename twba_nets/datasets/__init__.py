@@ -24,18 +24,14 @@ def load(source: Union[str, Path], shape: Tuple[int, int, int], classes: int, da
     data = _load(source, shape, classes, data_dir)
     for images in (data.x_train, data.x_test):
         _require_fit(source, (*images.shape[1:], len(data.class_names)), needed)
-    for part, labels in (("training", data.y_train), ("test", data.y_test)):
-        lacking = [name for number, name in enumerate(data.class_names) if number not in labels]
-        if lacking:
-            streams.tell_once(f"warning: {source}: no {part} image is of the class {', '.join(lacking)}")
     return data
 
 
 def _require_fit(source: Union[str, Path], found: Tuple[int, ...], needed: Tuple[int, ...]) -> None:
     if found != needed:
         raise UserError("{}: has {}x{}x{} pictures of {} classes, but the network takes {}x{}x{} pictures of {} classes: "
-                        "name other data or another network, whose table (--network) has these picture_size, channels and "
-                        "classes".format(source, *found, *needed))
+                        "name other data or another network, whose table has these picture_size, channels and classes"
+                        .format(source, *found, *needed))
 
 
 def require_same_classes(source: Union[str, Path], theirs: Sequence[str], other: str, ours: Sequence[str]) -> None:
@@ -47,10 +43,21 @@ def require_same_classes(source: Union[str, Path], theirs: Sequence[str], other:
                             "classes alike")
 
 
+def warn_of_empty_classes(source: str, part: str, labels: np.ndarray, class_names: Sequence[str]) -> None:
+    """Warn if there are no images of a class. part: "train" or "test"."""
+    lacking = [name for number, name in enumerate(class_names) if number not in labels]
+    if lacking:
+        images = {"train": "training"}.get(part, part)
+        more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
+        streams.tell_once(f"warning: {source}: no {images} image is of the class {', '.join(lacking[:5])}{more}")
+
+
 def warn_if_sorted(name: str, labels: np.ndarray, chosen: np.ndarray) -> None:
-    """Warn if the chosen images lack a class because the images are sorted by class."""
-    classes = len(np.unique(labels))
-    if len(np.unique(chosen)) < classes < len(labels) and np.count_nonzero(np.diff(labels)) < classes:  # a block each
+    """Warn if the chosen images lack a class because the images are sorted by class, or many are."""
+    shares = np.unique(labels, return_counts=True)[1] / len(labels)
+    changes, in_random_order = np.count_nonzero(np.diff(labels)), len(labels) * (1 - (shares ** 2).sum())
+    is_sorted = changes < len(shares) < len(labels) or 4 * changes < in_random_order
+    if len(np.unique(chosen)) < len(shares) and is_sorted:
         streams.tell_once(f"warning: {name}: its images are sorted by class, so the {len(chosen)} chosen ones lack a class: "
                           "shuffle them")
 

@@ -75,6 +75,8 @@ def _read_names(path: Path, archive: Npz, classes: int) -> Tuple[str, ...]:
 def _read_folder(path: Path, shape: Tuple[int, int, int]) -> Dataset:
     pictures.require_pillow()
     found = {part: _find_classes(path / part) for part in PARTS}
+    for part in PARTS:
+        pictures.tell_left_out(path / part)
     names = tuple(found["train"])
     unknown = sorted(set(found["test"]) - set(names))
     if unknown:

@@ -1,4 +1,5 @@
 """Pictures of any kind, read by Pillow as arrays of one size."""
+import os
 import struct
 import warnings
 import zlib
@@ -28,18 +29,32 @@ def find_pictures(path: Path) -> List[Path]:
     """The picture itself, or all pictures in a folder and its subfolders, sorted. Raises UserError if there are none."""
     if not path.is_dir():
         return [path]
-    from PIL import Image
-    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    files = sorted(file for file in path.rglob("*") if file.is_file()
-                   and not any(part.startswith(".") for part in file.relative_to(path).parts))  # such as macOS's "._a.png"
-    found = [file for file in files if file.suffix.lower() in suffixes]
+    found = [file for file in _visible(path) if _is_picture(file) and file.is_file()]
     if not found:
         raise UserError(f"{path}: no picture in this folder: name another folder, or a file")
-    if len(found) < len(files):
-        other = next(file.name for file in files if file.suffix.lower() not in suffixes)
-        streams.tell_once(f"note: {path}: its {len(files) - len(found)} files without a picture's ending, such as {other}, are "
-                          "left out")
     return found
+
+
+def tell_left_out(folder: Path) -> None:
+    """Tell how many files of a folder and its subfolders find_pictures leaves out."""
+    others = [file.name for file in _visible(folder) if not _is_picture(file) and os.path.isfile(file)]  # which raises no error
+    if others:
+        files = "1 file" if len(others) == 1 else f"{len(others)} files"
+        streams.tell_once(f"note: {folder}: left out {files} without a picture's ending, such as {others[0]}")
+
+
+def _visible(folder: Path) -> List[Path]:
+    """The files in a folder and its subfolders, sorted, without hidden ones, such as macOS's "._a.png"."""
+    files: List[Path] = []
+    for place, folders, names in os.walk(str(folder)):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(files)
+
+
+def _is_picture(file: Path) -> bool:
+    from PIL import Image
+    return Image.registered_extensions().get(file.suffix.lower()) in Image.OPEN
 
 
 @reads

@@ -66,6 +66,16 @@ def is_terminal() -> bool:
         return False
 
 
+def is_launched() -> bool:
+    """Whether torchrun, or a launcher that sets the same variables, started this process as one of several."""
+    return {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= set(os.environ)
+
+
+def is_chief() -> bool:
+    """Whether this process is the only one, or the first of several: it alone writes files and prints."""
+    return not is_launched() or os.environ["RANK"] == "0"
+
+
 def tell(line: str) -> None:
     """Print a line to stderr, if there is one."""
     if sys.stderr is not None:
@@ -75,7 +85,7 @@ def tell(line: str) -> None:
 
 def tell_once(line: str) -> None:
     """Print a line to stderr in one of torchrun's processes."""
-    if os.environ.get("RANK", "0") == "0":
+    if is_chief():
         tell(line)
 
 
