@@ -55,10 +55,10 @@ def run_check(folder):
 
 
 def test_images_whose_sum_does_not_fit(tmp_path, monkeypatch):
-    monkeypatch.setattr(c_source, "MOST_VALUES", 32 * 32 * 3 - 1)
+    monkeypatch.setattr(c_source, "MOST_VALUES", 24 * 24 * 3 - 1)
     for command, name in ((c_source, "net.c"), (web_page, "net.html")):
         line = command_error(command.main, "twba", tmp_path / name)
-        assert line.startswith("twba: its pictures have more than 3,071 values") and not any(tmp_path.iterdir())
+        assert line.startswith("twba: its crops have more than 1,727 values") and not any(tmp_path.iterdir())
 
 
 def test_the_command(tmp_path, capsys):

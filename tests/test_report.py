@@ -317,7 +317,7 @@ def test_figure_of_spikes(axis):
                                     "total": {"spikes_mean": 1575.0}})
     assert heights(axis.patches) == [3, 1]
     assert [(bar.get_x(), bar.get_width()) for bar in axis.patches] == [pytest.approx((1, 0.5)), pytest.approx((1.5, 1.5))]
-    assert axis.lines[0].get_xdata() == pytest.approx([1.575] * 2) and legend(axis) == ["mean: 1.6 thousand"]
+    assert axis.lines[0].get_xdata() == pytest.approx([1.575] * 2) and legend(axis) == ["mean: 1,575"]
     assert "[thousands]" in axis.get_xlabel()
 
 
@@ -417,6 +417,11 @@ def test_a_file_named_by_no_characters(tmp_path):
     """Linux's file names are bytes. They show as far as they are text."""
     report._write({}, "net\udcff.npz", tmp_path)
     assert (tmp_path / "report.html").read_bytes() == b"net?.npz"
+
+
+@pytest.mark.parametrize("number, text", [(16_600_000, "16.60 M"), (100_000, "0.10 M"), (99_999, "99,999"), (44.4, "44")])
+def test_small_numbers_of_operations_keep_their_digits(number, text):
+    assert tables.operations(number) == text
 
 
 @pytest.mark.parametrize("energy, text", [

@@ -50,6 +50,7 @@ async function dropAndClassify(dropped, images, size) {
 dropAndClassify(decode("DROPPED"), decode("IMAGES"), SIZE);
 </script></body>"""
 
+FIRST = "<script>Object.defineProperty(window, 'WebAssembly', {value: undefined});</script><script>"
 OLDER = """<script>
 const waiting = make("iframe");
 document.body.append(waiting);
@@ -162,6 +163,17 @@ def test_an_older_picture_says_nothing(tmp_path):
     web_page.main(["bwba", str(page)])
     text = run_with(OLDER, page, tmp_path)
     assert 'role="status"></' in text and "cannot read" not in re.sub("(?s)<script>.*?</script>", "", text)
+
+
+def test_a_browser_without_webassembly(tmp_path):
+    """The page says so, once a picture comes."""
+    require_tools()
+    page = tmp_path / "page.html"
+    web_page.main(["bwba", str(page)])
+    page.write_text(page.read_text(encoding="utf-8").replace("<script>", FIRST, 1), encoding="utf-8")
+    picture = "[Uint8Array.from(%s)]" % list(png(np.zeros((32, 32, 3), np.uint8)))
+    text = run_with(OLDER.replace('["not a picture"]', picture).replace("files++;", ""), page, tmp_path)
+    assert 'role="status">This browser cannot run the network' in text
 
 
 def test_what_is_in_the_way(tmp_path):

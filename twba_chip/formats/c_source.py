@@ -30,7 +30,7 @@ FORWARD = Path(__file__).with_name("network.c")
 BEGINNING = "/* Written by twba-nets to-c"
 A_LINE = 12  # numbers per line
 PICTURES = 64  # noise pictures from which the test chooses
-MOST_VALUES = 1 << 24  # of a picture: times 255, their sum fits into 32 bits
+MOST_VALUES = 1 << 24  # of a crop: times 255, their sum fits into 32 bits
 STRUCTS = """
 typedef struct {
     int size, channels, filters, kernel, stride, margin, output_size;
@@ -98,9 +98,9 @@ int {name}_classify(const uint8_t image[{pixels}], float logits[{architecture.cl
 
 def check_pictures(source: Path, network: SpikingNetwork) -> None:
     """Raise UserError, naming the source, if the C's 32 bits are too few for the pictures."""
-    if np.prod(network.architecture.picture_shape, dtype=np.int64) > MOST_VALUES:
-        raise UserError(f"{source}: its pictures have more than {MOST_VALUES:,} values, whose sum the C's 32 bits may not hold: "
-                        "train a network for smaller pictures")
+    if network.architecture.image_size ** 2 * network.architecture.channels > MOST_VALUES:
+        raise UserError(f"{source}: its crops have more than {MOST_VALUES:,} values, whose sum the C's 32 bits may not hold: "
+                        "train a network for smaller ones")
 
 
 def program(name: str, network: SpikingNetwork) -> str:
@@ -181,10 +181,12 @@ int main(void) {{
 
 def surest_picture(network: SpikingNetwork) -> np.ndarray:
     """The noise picture, uint8 [S, S, C], whose input spikes depend least on rounding."""
-    pictures = np.random.RandomState(0).randint(0, 256, (PICTURES,) + network.architecture.picture_shape).astype(np.uint8)
-    crops = reference.central_crop(pictures, network.architecture)
-    distances = [np.abs(reference.input_potentials(network, crop[None])).min() for crop in crops]  # float maps may be large
-    return pictures[int(np.argmax(distances))]
+    def distance(picture: np.ndarray) -> float:
+        return np.abs(reference.input_potentials(network, reference.central_crop(picture[None], network.architecture))).min()
+
+    random = np.random.RandomState(0)  # one at a time, since pictures and float maps may be large
+    pictures = (random.randint(0, 256, network.architecture.picture_shape).astype(np.uint8) for _ in range(PICTURES))
+    return max(pictures, key=distance)
 
 
 def sizes(network: SpikingNetwork) -> tuple:

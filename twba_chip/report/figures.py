@@ -34,7 +34,7 @@ def spikes_per_image(axis: Axes, report: dict) -> None:
     axis.bar(edges[:-1], report["spikes_histogram"]["images"], np.diff(edges), align="edge", color=ACCENT, edgecolor=ACCENT,
              linewidth=0.5)  # hides the seams
     mean = report["total"]["spikes_mean"] / 1e3
-    axis.axvline(mean, color=INK, linestyle="--", label=f"mean: {mean:.1f} thousand")
+    axis.axvline(mean, color=INK, linestyle="--", label=f"mean: {1e3 * mean:,.0f}")
     axis.set_xlabel("spikes per image, all maps [thousands]")
     axis.set_ylabel("images")
     axis.legend()

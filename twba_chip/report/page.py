@@ -36,7 +36,7 @@ def render(report: dict, shown: Sequence[Example], architecture: Architecture) -
     """The page's HTML. report: report.json's content. shown: the images of its "examples". architecture: the network's."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
                                      keep_trailing_newline=True, loader=jinja2.FileSystemLoader(str(Path(__file__).parent)))
-    environment.filters.update(number=format, microjoules=tables.microjoules)
+    environment.filters.update(number=format, microjoules=tables.microjoules, operations=tables.operations)
     return environment.get_template("page.html").render(
         report, shown=shown, version=twba_nets.__version__, style=_read("page.css"), script=_read("page.js"),
         svg={name: _svg(name, report) for name in CAPTIONS}, captions=CAPTIONS, data_uri=examples.data_uri,

@@ -30,6 +30,11 @@ def microjoules(energy: float) -> str:
     return f"{energy:,.2f}" if energy >= 0.1 else f"{energy:.2g}"
 
 
+def operations(number: float, digits: int = 2) -> str:
+    """A number of operations, in millions from 100,000 on."""
+    return f"{number / 1e6:,.{digits}f} M" if number >= 1e5 else f"{number:,.0f}"
+
+
 def core(report: dict) -> str:
     """A description of the cores that the maps' rows count."""
     chip = next(row for row in report["chips"] if row["chip"] == report["chip"])
