@@ -53,8 +53,8 @@ def test_code_alone_changes_the_code(monkeypatch, tmp_path):
         return subprocess.check_output(["git", "-c", "user.name=a", "-c", "user.email=a@b.c", *arguments], cwd=str(tmp_path),
                                        universal_newlines=True, env=dict(os.environ, GIT_CONFIG_GLOBAL=os.devnull))
 
-    code, text = tmp_path / "within" / "code.c", tmp_path / "TWBA.json"
-    code.parent.mkdir()
+    code, text = tmp_path / "twba_nets" / "within" / "code.c", tmp_path / "TWBA.json"
+    code.parent.mkdir(parents=True)
     code.write_text("1")
     text.write_text("1")
     git("init", "-q")
@@ -62,6 +62,9 @@ def test_code_alone_changes_the_code(monkeypatch, tmp_path):
     git("commit", "-q", "-m", "first")
     monkeypatch.setattr(card.places, "HOME", tmp_path)
     text.write_text("2")
+    assert card.commit() == git("rev-parse", "HEAD").strip()
+    git("config", "status.showUntrackedFiles", "no")
+    (tmp_path / "exported.c").write_text("a user's")
     assert card.commit() == git("rev-parse", "HEAD").strip()
     new = code.with_name("new.py")
     new.write_text("1")

@@ -23,7 +23,7 @@ from helpers import OWN, Clock, Snapshots, logged, scalars, start_training
 from twba_chip.spiking import file as spiking_file
 from twba_nets import datasets, system
 from twba_nets.network.architecture import PAPER, is_quantised
-from twba_nets.runs import card, journal, npz, recipe as recipes, run_folder, training_run
+from twba_nets.runs import card, journal, npz, recipe as recipes, run_folder
 from twba_nets.system import progress
 from twba_nets.system.errors import UserError
 from twba_nets.system.files import atomic_write, claimed
@@ -180,6 +180,34 @@ def test_a_resumed_run_goes_on_with_the_epochs_number(train, tmp_path, monkeypat
     assert epochs == [0, 1, 2] and told == [(epoch, f"model_cifar10_advanced.ckpt-{epoch}") for epoch in (1, 2, 3)]
 
 
+def test_a_return_that_pytorchs_checkpoint_would_undo(train, tmp_path):
+    """It would stay the newest, whatever names the older one: --resume would go on with it."""
+    train(tmp_path, "--epochs", "1")
+    convert.main([str(tmp_path)])
+    older = tmp_path / "older.npz"
+    (tmp_path / "training.npz").rename(older)
+    train(tmp_path, "--resume", "--epochs", "2")
+    convert.main([str(tmp_path)])
+    for file in (*tmp_path.glob("*.ckpt-2.*"), tmp_path / "checkpoint"):
+        file.unlink()  # now PyTorch alone is that far
+    for start in (older, tmp_path / "model_cifar10_advanced.ckpt-1"):
+        with pytest.raises(SystemExit, match=f"error: {start}: PyTorch took this run to epoch 2 .training.npz.: "):
+            train(tmp_path, "--resume", str(start))
+
+
+def test_a_checkpoint_of_the_original_that_was_converted(train, tmp_path):
+    """The converted one is not newer: --initial-epoch says its epoch."""
+    train(tmp_path, "--epochs", "1")
+    for file in tmp_path.glob("*.ckpt-1.*"):
+        file.rename(str(file).replace(".ckpt-1.", ".ckpt."))
+    (tmp_path / "checkpoint").unlink()
+    original = [str(tmp_path / "model_cifar10_advanced.ckpt"), "--initial-epoch", "2"]
+    convert.main(original)
+    assert run_folder.newest(tmp_path).name == "training.npz"
+    train(tmp_path, "--resume", *original)
+    assert run_folder.newest(tmp_path).name == "model_cifar10_advanced.ckpt-3"
+
+
 def test_the_card_names_the_graph(train, tmp_path):
     """That both graphs train alike is test_network.py's."""
     for graph, flags in (("fast", []), ("published", ["--resume", "--epochs", "4", "--graph", "published"])):
@@ -208,7 +236,7 @@ def test_a_network_that_cannot_be_exported(train, tmp_path, monkeypatch, capsys)
     """It is told before the hours of training, not after them."""
     most = max(stage.fan_in for stage in OWN.hidden)
     for limit in (most, most - 1):
-        monkeypatch.setattr(training_run, "MOST_SYNAPSES", limit)
+        monkeypatch.setattr(card, "MOST_SYNAPSES", limit)
         train(tmp_path / str(limit), "--epochs", "1")
         line = f"a neuron has {most} synapses; the network can be trained, but an export holds only {limit}: "
         assert (line in capsys.readouterr().err) is (limit < most)

@@ -15,7 +15,7 @@ from twba_nets.network.architecture import Architecture
 from twba_nets.runs import npz, run_folder
 from twba_nets.system import places
 from twba_nets.system.arrays import Arrays, read_npz
-from twba_nets.system.errors import UserError
+from twba_nets.system.errors import UserError, named
 from twba_nets.system.files import Source, make_folder
 from twba_nets.runs.model import open_model
 
@@ -59,7 +59,8 @@ def export(args: argparse.Namespace, fold: Callable[[Arrays, str, Architecture],
     command_line.check_kind(out, b"PK")
     model = open_model(source, args.variant, args.activation, args.allow_pickle, read)
     exported.require_binary(model)
-    arrays = fold(model.values, model.about.variant, model.about.architecture)
+    with named(path):
+        arrays = fold(model.values, model.about.variant, model.about.architecture)
     network = exported.describe(model, arrays)
     make_folder(out.parent)
     spiking_file.write(out, network)

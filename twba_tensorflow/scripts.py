@@ -5,7 +5,7 @@ from typing import Optional, Sequence, Union
 import numpy as np
 
 from twba_nets import command_line
-from twba_nets.runs import spike_statistics
+from twba_nets.runs import run_folder, spike_statistics
 from twba_nets.system import interrupts, places
 from twba_nets.system.errors import UserError
 from twba_nets.runs.model import Model, open_model
@@ -40,6 +40,10 @@ def _train(recipe: Recipe, args: argparse.Namespace) -> None:
     from twba_tensorflow import checkpoint, training
     checkpoint.require_plain(args.output)
     run = TrainingRun(recipe, args, checkpoint.read_latent)
+    newest = run.found.newest
+    if newest and newest.suffix == ".npz" and run_folder.epoch_of(newest) > run.first_epoch:  # it would stay the newest
+        raise UserError(f"{run.start}: PyTorch took this run to epoch {run_folder.epoch_of(newest)} ({newest.name}): continue "
+                        "that with --resume, or name another folder with --output")
     if run.is_done:
         run.end_without_training(lambda recipe: training.complete(recipe, run.folder, run.start))
         return

@@ -35,6 +35,7 @@ def save(network: StandardNetwork, folder: str | Path, data: str | Path = "") ->
     _check_names(path, names, architecture.classes)
     source = network.data if not data else data if data in datasets.NAMES else os.path.abspath(data)
     about = About(network.variant, network.activation, architecture, str(source), names)
+    card.warn_of_many_synapses(architecture)
     files.make_folder(folder)
     with files.claimed(folder):
         _require_empty(folder)

@@ -519,6 +519,9 @@ def test_a_run_with_teachers(without_arithmetic, finished_run, precise_run, tmp_
     shutil.copy(models[0], tmp_path / "alone.npz")
     with pytest.raises(SystemExit, match="alone.npz: cannot teach without its card"):
         without_arithmetic(tmp_path / "new", "--teacher", str(tmp_path / "alone.npz"))
+    np.savez(tmp_path / "exported.npz", meta="")
+    with pytest.raises(SystemExit, match="exported.npz: is an exported network"):
+        without_arithmetic(tmp_path / "new", "--teacher", str(tmp_path / "exported.npz"))
     assert not (tmp_path / "new").exists()
 
 
@@ -545,7 +548,7 @@ def test_hold_out(without_arithmetic, tmp_path, monkeypatch, capsys):
     assert card.read(tmp_path / "model.npz")["recipe"]["hold_out"] == 20
     with pytest.raises(SystemExit, match="--hold-out 61: .* hold out fewer"):
         without_arithmetic(tmp_path / "new", "--hold-out", "61")
-    with pytest.raises(SystemExit, match="its hold_out is 20, not 30"):
+    with pytest.raises(SystemExit, match="its hold_out is 20, not 30: ask for no other"):
         without_arithmetic(tmp_path, "--resume", "--hold-out", "30", "--epochs", "3")
 
 

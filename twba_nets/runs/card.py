@@ -5,9 +5,10 @@ import subprocess
 from pathlib import Path
 from typing import Dict, Optional, Sequence, Union
 
+from twba_nets.network.architecture import MOST_SYNAPSES, Architecture
 from twba_nets.runs import about as abouts, recipe as recipes
 from twba_nets.runs.about import About
-from twba_nets.system import places
+from twba_nets.system import places, streams
 from twba_nets.system.errors import UserError
 from twba_nets.system.files import Source, path_of as file_of, read_json, sha256, write_json
 from twba_nets.runs.run_folder import MODEL_NAME
@@ -41,6 +42,14 @@ def write(folder: Path, recipe: recipes.Recipe, row: Dict[str, str], spans: Sequ
 def write_saved(model: Path, about: About, sha256: str) -> None:
     """Write the card of a network that no run of this project trained."""
     write_json(path_of(model), {"sha256": sha256, "network": about.to_json()})
+
+
+def warn_of_many_synapses(architecture: Architecture) -> None:
+    """Tell which hidden stages make the network too large for an export."""
+    for stage in architecture.hidden:
+        if stage.fan_in > MOST_SYNAPSES:
+            streams.tell_once(f"warning: {stage.conv}: a neuron has {stage.fan_in:,} synapses; the network can be trained, but "
+                              f"an export holds only {MOST_SYNAPSES:,}: use more groups, or fewer channels in its input")
 
 
 def remove(folder: Path) -> None:
@@ -122,12 +131,14 @@ def commit() -> Optional[str]:
     if not (places.IS_CHECKOUT and (places.HOME / ".git").exists()):  # a package or source archive in another checkout
         return None
     try:
-        changed = _git("status", "--porcelain", "--", *CODE)
+        new = [f":(glob)twba_*/**/{kind}" for kind in CODE]  # elsewhere users may write files, such as an exported .c
+        changed = _git("diff", "--name-only", "HEAD", "--", *CODE) + _git("ls-files", "-o", "--exclude-standard", "--", *new)
         return _git("rev-parse", "HEAD") + ("-changed" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
 def _git(*arguments: str) -> str:
-    return subprocess.check_output(["git", *arguments], cwd=str(places.HOME), stderr=subprocess.DEVNULL,
+    reading = dict(os.environ, GIT_OPTIONAL_LOCKS="0")  # git writes nothing
+    return subprocess.check_output(["git", *arguments], cwd=str(places.HOME), env=reading, stderr=subprocess.DEVNULL,
                                    universal_newlines=True).strip()

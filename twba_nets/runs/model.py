@@ -66,7 +66,7 @@ def require_same(recorded: Union[recipes.Recipe, About], path: Path, **asked) ->
         if name == "architecture":
             raise UserError(f"{path}: belongs to another network, with {found.difference(value)}: name its table with --network, "
                             "or another file or folder")
-        raise UserError(f"{path}: its {name} is {found}, not {value}: ask for that, or name another file or folder")
+        raise UserError(f"{path}: its {name} is {found}, not {value}: ask for no other, or name another file or folder")
 
 
 def require_activation(path: Path, activation: Optional[str]) -> str:

@@ -36,7 +36,7 @@ def read_model(source: Source, architecture: Architecture, allow_pickle: bool = 
     Raises UserError if the file is damaged, of another network or holds invalid values (check_numbers).
     """
     path = path_of(source)
-    with _open(source) as archive:
+    with opened(source) as archive:
         if archive.names == ["params"]:
             values = _read_original(path, archive, architecture, allow_pickle)
         else:
@@ -55,7 +55,7 @@ def read_training(source: Source, architecture: Architecture) -> Dict[str, np.nd
     """All variables, name -> array, of a training.npz. Raises UserError if it is not one, or as read_model."""
     path, source = path_of(source), read_npz(source, REMEDY)
     read_epoch(source)  # a model.npz has none
-    with _open(source) as archive:
+    with opened(source) as archive:
         values = _read(path, archive, architecture.training_variable_shapes)
     check_values(path, values, architecture)
     return values
@@ -69,7 +69,7 @@ def read_latent(path: Path, architecture: Architecture) -> Tuple[Dict[str, np.nd
     Raises UserError as read_training and read_model do.
     """
     content = read_npz(path, REMEDY)
-    with _open(content) as archive:
+    with opened(content) as archive:
         read = read_training if "epoch" in archive.names else read_model
     values = {name: value.astype(np.result_type(value, np.float32))  # int8 to float; float64 stays
               for name, value in read(content, architecture).items() if name in architecture.variable_shapes}
@@ -80,7 +80,7 @@ def read_latent(path: Path, architecture: Architecture) -> Tuple[Dict[str, np.nd
 def read_epoch(source: Source) -> int:
     """The number of finished epochs in a training.npz. Raises UserError if it is not one, or damaged."""
     path = path_of(source)
-    with _open(source) as archive:
+    with opened(source) as archive:
         if "epoch" not in archive.names:
             raise UserError(f"{path}: holds quantised weights only, for evaluation: to continue training, name a "
                             "checkpoint of a training run")
@@ -177,7 +177,8 @@ def check_variant(values: Dict[str, np.ndarray], variant: str, source: Path, rec
 
 
 @contextlib.contextmanager
-def _open(source: Source) -> Iterator[Npz]:
+def opened(source: Source) -> Iterator[Npz]:
+    """An npz of a checkpoint or model. Raises UserError for an exported network, which has neither."""
     with open_npz(source, REMEDY) as archive:
         if "meta" in archive.names:  # twba_chip/spiking/file.py writes it
             raise UserError(f"{path_of(source)}: is an exported network, for twba_chip.load and twba-nets; its batch norm is "

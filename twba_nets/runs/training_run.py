@@ -15,10 +15,10 @@ from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequenc
 
 from twba_nets import datasets
 from twba_nets.runs import card, journal, npz, provenance, recipe as recipes, run_folder
-from twba_nets.system import files, places, streams
+from twba_nets.system import files, places
 from twba_nets.system.arrays import Arrays, read_npz
 from twba_nets.datasets.dataset import Dataset
-from twba_nets.network.architecture import MOST_SYNAPSES, Architecture
+from twba_nets.network.architecture import Architecture
 from twba_nets.system.errors import UserError
 from twba_nets.system.files import Content
 from twba_nets.runs.model import Model, open_model, require_activation, require_same
@@ -81,9 +81,6 @@ class TrainingRun:
         if newest and not (start and self._is_in_folder(start)):
             raise UserError(f"{self.folder}: holds a run already ({newest.name}): continue it with --resume, or name another "
                             "folder with --output")
-        if start and newest and newest.suffix == ".npz" and start.suffix != ".npz":  # newest: newer than TensorFlow's checkpoints
-            raise UserError(f"{start}: PyTorch took this run to epoch {run_folder.epoch_of(newest)} ({newest.name}): continue "
-                            "that with --resume, or name another folder with --output")
         if not newest and (self.folder / run_folder.MODEL_NAME).exists():
             raise UserError(f"{self.folder}: holds a model already ({run_folder.MODEL_NAME}): name another folder with "
                             "--output")
@@ -131,6 +128,8 @@ class TrainingRun:
 
     def _teacher(self, content: Content) -> Model:
         if not card.about_beside(content.path, card.read(content)):
+            with npz.opened(content):  # a better error for an exported network
+                pass
             raise UserError(f"{content.path}: cannot teach without its card, model.json, beside it: name a run's folder, or put "
                             "the card there")
         model = open_model(content)
@@ -198,6 +197,7 @@ class TrainingRun:
             if limit and limit > images:
                 raise UserError(f"--limit-{part} {limit}: {recipe.dataset} has {images} such images: leave it out for all")
             labels = getattr(data, f"y_{part}")
+            datasets.warn_of_empty_classes(source, part, labels, data.class_names)
             datasets.warn_if_sorted(source, labels, labels[:limit])
         return data._replace(**{f"{array}_{part}": getattr(data, f"{array}_{part}")[:limit]
                                 for part, limit in limits.items() for array in "xy"})
@@ -214,10 +214,7 @@ class TrainingRun:
         """Write the recipe and print how the run is trained. details: printed at the end."""
         recipe = self.recipe
         recipe.save(self.folder)
-        for stage in recipe.architecture.hidden:
-            if stage.fan_in > MOST_SYNAPSES:
-                streams.tell_once(f"warning: {stage.conv}: a neuron has {stage.fan_in:,} synapses; the network can be trained, "
-                                  f"but an export holds only {MOST_SYNAPSES:,}: use more groups, or fewer channels in its input")
+        card.warn_of_many_synapses(recipe.architecture)
         if self.start and not self._is_in_folder(self.start):
             with contextlib.suppress(FileNotFoundError):
                 (self.folder / journal.LOG_NAME).unlink()  # another run's, whose checkpoint is gone
@@ -244,6 +241,11 @@ def choose_recipe(recipe: Recipe, start: Optional[Path], args: argparse.Namespac
     Raises UserError if the command line contradicts the checkpoint's recipe.
     """
     variant, stored = recipe.variant, card.load_recipe(start) if start else None
+    if args.dataset and stored and stored.data:
+        raise UserError(f"{start}: was trained on your own data: leave --dataset out, or start another run")
+    if args.data and stored and not stored.data:
+        raise UserError(f"{start}: was trained on {stored.dataset}, not on your own data: leave --data out, or start another "
+                        "run")
     if start and stored:
         require_same(stored, start, variant=variant, activation=args.activation, dataset=args.dataset, seed=args.seed,
                      limit_train=args.limit_train, limit_test=args.limit_test, hold_out=args.hold_out,
@@ -256,11 +258,6 @@ def choose_recipe(recipe: Recipe, start: Optional[Path], args: argparse.Namespac
     given = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(Recipe)
              if field.name not in ("variant", "dataset", "data", "initial_weights", "teacher")}
     recipe = dataclasses.replace(recipe, **{name: value for name, value in given.items() if value is not None})
-    if args.dataset and stored and stored.data:
-        raise UserError(f"{start}: was trained on your own data: leave --dataset out, or start another run")
-    if args.data and stored and not stored.data:
-        raise UserError(f"{start}: was trained on {stored.dataset}, not on your own data: leave --data out, or start another "
-                        "run")
     if args.data and not stored:
         recipe = recipe.with_data(args.data)
     if args.learning_rate is not None:
