@@ -49,8 +49,7 @@ class StageGraph:
         self.block, self.kernel = stage.stride, stage.kernel // stage.stride
         self.margin = stage.margin if self.block == 1 else 0  # with blocks the previous stage pads
         self.size, self.readers = stage.output_size, stage.reader.groups
-        small = stage.kernel ** 2 * stage.channels // stage.groups <= LARGEST_PAIRED
-        self.pairs = 2 if stage.quantised and small and self.readers % 2 == 0 else 1
+        self.pairs = 2 if stage.quantised and stage.fan_in <= LARGEST_PAIRED and self.readers % 2 == 0 else 1
         self.next_block = stage.reader.stride
         self.next_margin = stage.reader.margin if self.next_block > 1 else 0
         self.per_reader = stage.filters // self.readers

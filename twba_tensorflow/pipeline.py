@@ -1,5 +1,5 @@
 """Input batches from tf.data, fully determined by a seed."""
-from typing import Callable, Dict, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -14,7 +14,7 @@ class Batches(NamedTuple):
     """
     images: tf.Tensor
     labels: tf.Tensor
-    start: Optional[Callable]
+    start: Callable
 
 
 def augment(image: tf.Tensor, uniforms: tf.Tensor, flip: bool, size: int) -> tf.Tensor:
@@ -58,12 +58,8 @@ def training_batches(x: np.ndarray, y: np.ndarray, batch_size: int, seed: int, f
         keys = tf.stack([tf.fill(tf.shape(indices), tf.constant(seed, tf.int64)), epoch * len(x) + indices], axis=1)
         return tf.map_fn(lambda pair: augment_by_key(*pair, flip, size), (images, keys), tf.float32)
 
-    batches, initialise = _batches(x, y, order, augment_batch, batch_size)
-
-    def start(session, number):
-        initialise(session, {order: epoch_order(len(x), seed, number), epoch: number})
-
-    return batches._replace(start=start)
+    return _batches(x, y, order, augment_batch, batch_size,
+                    lambda number: {order: epoch_order(len(x), seed, number), epoch: number})
 
 
 def evaluation_batches(x: np.ndarray, y: np.ndarray, batch_size: int, size: int) -> Batches:
@@ -71,15 +67,17 @@ def evaluation_batches(x: np.ndarray, y: np.ndarray, batch_size: int, size: int)
     def crop_batch(images, _):
         return tf.map_fn(lambda image: central_crop(image, size), images, tf.float32)
 
-    batches, initialise = _batches(x, y, tf.range(len(x), dtype=tf.int64), crop_batch, batch_size)
-    return batches._replace(start=lambda session: initialise(session, {}))
+    return _batches(x, y, tf.range(len(x), dtype=tf.int64), crop_batch, batch_size, lambda: {})
 
 
-def _batches(x: np.ndarray, y: np.ndarray, order: tf.Tensor, crop: Callable, batch_size: int) -> Tuple[Batches, Callable]:
-    """(batches without a start, initialise(session, feed), which starts a pass).
+def _batches(x: np.ndarray, y: np.ndarray, order: tf.Tensor, crop: Callable, batch_size: int,
+             feed: Callable[..., Dict]) -> Batches:
+    """Batches of these images and labels in this order.
 
     crop(images uint8 [batch, S, S, C], indices [batch]): a batch's float32 images. It computes them one by one, so that the
     order of summation, and so the rounding, stays the same; in one function, because calls cost more than their work.
+
+    feed(...): what a pass needs besides images and labels; its arguments are those of start after the session.
     """
     # fed at the start of a pass: as constants the 150 MB would be copied into every saved graph
     images = tf.placeholder(tf.uint8, (None,) + x.shape[1:])
@@ -95,7 +93,7 @@ def _batches(x: np.ndarray, y: np.ndarray, order: tf.Tensor, crop: Callable, bat
     options.experimental_optimization.apply_default_optimizations = False
     iterator = dataset.prefetch(2).with_options(options).make_initializable_iterator()
 
-    def initialise(session: tf.Session, feed: Dict) -> None:
-        session.run(iterator.initializer, {images: x, labels: y, **feed})
+    def start(session: tf.Session, *number: int) -> None:
+        session.run(iterator.initializer, {images: x, labels: y, **feed(*number)})
 
-    return Batches(*iterator.get_next(), start=None), initialise
+    return Batches(*iterator.get_next(), start)

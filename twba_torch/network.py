@@ -13,7 +13,7 @@ from torch.autograd import Function
 from torch.library import custom_op
 
 from twba_nets.network import architecture as arch
-from twba_nets.network.architecture import Architecture, Stage
+from twba_nets.network.architecture import Architecture
 from twba_torch import quantisers
 from twba_torch.convolution import MOST_EXACT, convolution, exact_convolution
 
@@ -48,11 +48,11 @@ class Network(nn.Module):
         for stage in self.architecture.stages:
             weights, convolve = self.kernels[stage.conv], convolution
             if stage.quantised:
-                x = x.transpose(3, 4)
+                x = x.transpose(3, 4)  # channels in the order of this stage's groups
                 weights = weights.unflatten(0, (stage.groups, stage.filters))
                 weights = quantisers.straight_through(self.quantise, weights).flatten(0, 1)
                 convolve = exact_convolution if self.exact and stage.fan_in <= MOST_EXACT else convolution
-            x = self._convolve(x, weights, stage, convolve)
+            x = self.norms[stage.bn](convolve(x, weights, stage.stride, stage.margin, stage.groups, stage.reader.groups))
             x = quantisers.straight_through(self.fire, x) if stage.fires else torch.relu(x)
             if stage.fires:
                 maps.append(x)
@@ -69,10 +69,6 @@ class Network(nn.Module):
         """Set the fraction by which batch norm's moving statistics move towards a batch's."""
         for norm in self.norms.values():
             norm.moving_rate.fill_(rate)
-
-    def _convolve(self, x: Tensor, weights: Tensor, stage: Stage, convolve: Callable) -> Tensor:
-        """A stage's convolution and batch norm. x: channels in the order of this stage's groups."""
-        return self.norms[stage.bn](convolve(x, weights, stage.stride, stage.margin, stage.groups, stage.reader.groups))
 
 
 class BatchNorm(nn.Module):

@@ -80,4 +80,4 @@ def standardise(x: Tensor) -> Tensor:
     """
     x = x - x.mean((1, 2, 3), keepdim=True)
     deviation = (x * x).mean((1, 2, 3), keepdim=True).sqrt()
-    return x / deviation.clamp(min=x[0].numel() ** -0.5)
+    return x / deviation.clamp(min=x.shape[1:].numel() ** -0.5)

@@ -85,7 +85,7 @@ class Fire(_Quantiser):
         return 0.5 * (x.abs() <= 1).to(x.dtype)
 
 
-class FireThreeLevels(_Quantiser):
+class FireThreeLevels(Fire):
     """The three levels {0, 0.5, 1} of the published binary.py: (sign(sign(x + 0.4) + sign(x - 0.4)) + 1) / 2 of htanh(x).
 
     The outer sign clips the gradient, and both inner signs pass it on: dx = 2 clip(g / 2, -1, 1) where |x| <= 1, else 0.
@@ -96,11 +96,6 @@ class FireThreeLevels(_Quantiser):
         x = x.clamp(-1, 1)
         level = torch.sign(torch.sign(x + PUBLISHED_OFFSET) + torch.sign(x - PUBLISHED_OFFSET))
         return (level + 1) / 2
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        x, = inputs
-        ctx.save_for_backward(x.abs() <= 1)
 
     @staticmethod
     def backward(ctx, gradient):

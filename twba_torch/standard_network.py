@@ -17,6 +17,7 @@ from twba_nets.network.architecture import Architecture
 from twba_nets.system.arrays import Arrays
 from twba_nets.runs.model import Model
 from twba_torch.layers import QUANTISED_CONV, Spike
+from twba_torch.pipeline import standardise
 
 PARTS = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
 
@@ -49,10 +50,7 @@ def central_crop(images: torch.Tensor, size: int, shape: tuple[int, int, int]) -
     if not torch.compiler.is_compiling() and len(images):
         _check_range(images)
     margin = (shape[1] - size) // 2
-    x = 255 * images[:, :, margin:margin + size, margin:margin + size]
-    x = x - x.mean((1, 2, 3), keepdim=True)
-    deviation = (x * x).mean((1, 2, 3), keepdim=True).sqrt()
-    return x / deviation.clamp(min=(shape[0] * size ** 2) ** -0.5)
+    return standardise(255 * images[:, :, margin:margin + size, margin:margin + size])
 
 
 def _check_range(images: torch.Tensor) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from twba_chip.engine import packing, padding, structs
 from twba_nets.network import architecture as arch
 from twba_nets.network.architecture import Architecture, Stage
-from twba_chip.spiking.file import SpikingNetwork
+from twba_chip.spiking.file import SpikingNetwork, affine
 from twba_nets.system.errors import UserError
 
 CHUNK = 8 * packing.PLANE_BYTES  # images per call
@@ -113,12 +113,8 @@ class Prepared:
             output_starts=self._address(_starts(len(after), output_strides, margin + rows), np.int32),
             offsets=self._address(offsets, np.int32))
 
-    def _affine(self, name: str) -> List[np.ndarray]:
-        """Kernel, scale and offset of a float layer."""
-        return [self._arrays[f"{name}/{part}"] for part in ("kernel", "scale", "offset")]
-
     def _floats(self, stage: Stage) -> structs.Floats:
-        kernel, scale, offset = (array[..., packing.bit_order(stage)] for array in self._affine(stage.conv))
+        kernel, scale, offset = (array[..., packing.bit_order(stage)] for array in affine(self._arrays, stage.conv))
         winograd = _by_winograd(stage)
         weights = packing.winograd(kernel) if winograd else kernel
         return structs.Floats(winograd=winograd, number=weights.size, weights=self._address(weights, np.float32),
@@ -145,7 +141,7 @@ class Prepared:
             struct.planes.neuron_bytes = neurons.strides[0]
 
     def _classifier(self, features: int) -> structs.Classifier:
-        kernel, scale, offset = self._affine(arch.OUTPUT)
+        kernel, scale, offset = affine(self._arrays, arch.OUTPUT)
         weights = np.pad(kernel, ((0, 0), (0, -kernel.shape[1] % CLASS_BLOCK)), mode="constant")
         return structs.Classifier(features=features, classes=kernel.shape[1], padded_classes=weights.shape[1],
                                   weights=self._address(weights, np.float32), scale=self._address(scale, np.float32),

@@ -105,11 +105,9 @@ def check_pictures(source: Path, network: SpikingNetwork) -> None:
 
 def program(name: str, network: SpikingNetwork) -> str:
     """The text of the .c file."""
-    architecture = network.architecture
-    floats, hidden = architecture.stages[:architecture.float_stages], architecture.hidden
     numbers = [f"    {key} = {value}," for key, value in _numbers(network).items()]
     lines = [f'#include "{name}.h"', "", "enum {", *numbers, "};", STRUCTS]
-    lines += _float_tables(network, floats) + _hidden_tables(network, hidden) + _affine_tables(network, "classifier", OUTPUT)
+    lines += _float_tables(network) + _hidden_tables(network) + _affine_tables(network, "classifier", OUTPUT)
     return "\n".join(lines) + FORWARD.read_text(encoding="utf-8").replace("NAME", name)
 
 
@@ -125,9 +123,9 @@ def _numbers(network: SpikingNetwork) -> Dict[str, int]:
         "SEEN_WORDS": max(stage.kernel ** 2 * _words(stage.channels // stage.groups) for stage in hidden)}
 
 
-def _float_tables(network: SpikingNetwork, floats: Sequence[Stage]) -> List[str]:
+def _float_tables(network: SpikingNetwork) -> List[str]:
     lines, rows, first = [], [], 0
-    for stage in floats:
+    for stage in network.architecture.stages[:network.architecture.float_stages]:
         lines += _affine_tables(network, stage.conv, stage.conv)
         rows.append(_row(stage.size, stage.channels, stage.filters, stage.kernel, stage.stride, stage.margin, stage.output_size,
                          first, *(f"{stage.conv}_{part}" for part in ("weights", "scale", "offset"))))
@@ -135,11 +133,10 @@ def _float_tables(network: SpikingNetwork, floats: Sequence[Stage]) -> List[str]
     return lines + ["static const FloatStage float_stages[FLOAT_STAGES] = {", *rows, "};", ""]
 
 
-def _hidden_tables(network: SpikingNetwork, hidden: Sequence[Stage]) -> List[str]:
-    lines, rows, last = [], [], hidden[-1]
-    for stage in hidden:
-        bits = _bits(network.arrays[f"{stage.conv}/weights"], stage, _is_binary(network))
-        lines += _array("uint32_t", f"{stage.conv}_weights", (f"{value:#x}" for value in bits.ravel()))
+def _hidden_tables(network: SpikingNetwork) -> List[str]:
+    lines, rows, last = [], [], network.architecture.hidden[-1]
+    for stage in network.architecture.hidden:
+        lines += _array("uint32_t", f"{stage.conv}_weights", (f"{value:#x}" for value in _bits(network, stage).ravel()))
         lines += _array("int16_t", f"{stage.conv}_thresholds", map(str, network.arrays[f"{stage.conv}/thresholds"]))
         rows.append(_row(stage.size, stage.groups, _words(stage.channels // stage.groups), stage.filters, stage.kernel,
                          stage.stride, stage.margin, stage.output_size, f"{stage.conv}_weights", f"{stage.conv}_thresholds"))
@@ -191,10 +188,9 @@ def surest_picture(network: SpikingNetwork) -> np.ndarray:
 
 def sizes(network: SpikingNetwork) -> tuple:
     """Bytes of constants, and of working memory without the stack, which takes a few hundred bytes."""
-    numbers, arrays = _numbers(network), network.arrays
-    constant = sum(4 * _bits(arrays[f"{stage.conv}/weights"], stage, _is_binary(network)).size + 2 * stage.output_channels
-                   for stage in network.architecture.hidden)
-    constant += sum(array.nbytes for name, array in arrays.items() if array.dtype == np.float32)
+    numbers = _numbers(network)
+    constant = sum(4 * _bits(network, stage).size + 2 * stage.output_channels for stage in network.architecture.hidden)
+    constant += sum(array.nbytes for array in network.arrays.values() if array.dtype == np.float32)
     return constant, 4 * (numbers["FLOAT_ROWS"] + 2 * numbers["SPIKE_WORDS"] + numbers["SEEN_WORDS"])
 
 
@@ -216,9 +212,10 @@ def _map_words(stage: Stage) -> int:
     return stage.size ** 2 * stage.groups * _words(stage.channels // stage.groups)
 
 
-def _bits(weights: np.ndarray, stage: Stage, binary: bool) -> np.ndarray:
-    """Weights int8 [k, k, C / groups, O] -> uint32 [O, parts * k * k * words]: a part for 1 and, unless binary, one for -1."""
-    parts = [weights > 0] if binary else [weights > 0, weights < 0]
+def _bits(network: SpikingNetwork, stage: Stage) -> np.ndarray:
+    """A stage's weights, uint32 [O, parts * k * k * words]: a part for 1 and, unless they are binary, one for -1."""
+    weights = network.arrays[f"{stage.conv}/weights"]
+    parts = [weights > 0] if _is_binary(network) else [weights > 0, weights < 0]
     return np.concatenate([_pack(part.transpose(3, 0, 1, 2)).reshape(stage.output_channels, -1) for part in parts], axis=1)
 
 

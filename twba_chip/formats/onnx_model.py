@@ -123,7 +123,8 @@ class Integers(Form):
         return graph.add("Where", stage.map, fires, np.uint8(self.SPIKE), np.uint8(0))
 
     def fire(self, graph, stage, spikes, weights, thresholds):
-        spikes = _gather_groups(graph, stage, spikes)
+        if stage.groups > 1:  # channels i, i + groups, i + 2 groups, ... together, because ONNX's groups read adjacent ones
+            spikes = graph.add("Gather", f"{stage.conv}/groups", spikes, by_reader(stage.channels, stage.groups), axis=1)
         return graph.add("QLinearConv", stage.map, spikes, *self.SPIKE_SCALE, weights, *self.WEIGHT_SCALE, *self.SPIKE_SCALE,
                          self.SPIKE * (1 - thresholds), **geometry(stage))
 
@@ -144,7 +145,11 @@ class Floats(Form):
         return graph.add("Add", stage.map, below, np.float32(1))
 
     def fire(self, graph, stage, spikes, weights, thresholds):
-        spikes = _shuffle_groups(graph, stage, spikes)
+        if stage.groups > 1:  # the same as a channel shuffle, because ncnn's converter keeps only the first channel of a Gather
+            name, size = f"{stage.conv}/groups", [stage.size] * 2
+            x = graph.add("Reshape", f"{name}/apart", spikes, np.array([-1, stage.channels // stage.groups, stage.groups, *size]))
+            x = graph.add("Transpose", f"{name}/turned", x, perm=[0, 2, 1, 3, 4])
+            spikes = graph.add("Reshape", name, x, np.array([-1, stage.channels, *size]))
         sums = graph.add("Conv", f"{stage.conv}/sums", spikes, weights.astype(np.float32), (1 - thresholds).astype(np.float32),
                          **geometry(stage))
         return graph.add("Clip", stage.map, sums, *self.UNIT)
@@ -169,23 +174,6 @@ def build(network: SpikingNetwork, form: Form = Integers()) -> onnx.ModelProto:
     model = helper.make_model(proto, opset_imports=opsets, ir_version=IR_VERSION)
     helper.set_model_props(model, {"variant": meta["variant"], "source": json.dumps(meta["source"])})
     return model
-
-
-def _gather_groups(graph: Graph, stage: Stage, spikes: str) -> str:
-    """Bring the channels i, i + groups, i + 2 groups, ... together, because ONNX's groups read adjacent channels."""
-    if stage.groups == 1:
-        return spikes
-    return graph.add("Gather", f"{stage.conv}/groups", spikes, by_reader(stage.channels, stage.groups), axis=1)
-
-
-def _shuffle_groups(graph: Graph, stage: Stage, spikes: str) -> str:
-    """The same as a channel shuffle, because ncnn's converter keeps only the first channel of a Gather."""
-    if stage.groups == 1:
-        return spikes
-    name, size = f"{stage.conv}/groups", [stage.size] * 2
-    x = graph.add("Reshape", f"{name}/apart", spikes, np.array([-1, stage.channels // stage.groups, stage.groups, *size]))
-    x = graph.add("Transpose", f"{name}/turned", x, perm=[0, 2, 1, 3, 4])
-    return graph.add("Reshape", name, x, np.array([-1, stage.channels, *size]))
 
 
 def geometry(stage: Stage) -> dict:

@@ -119,13 +119,14 @@ def check_network(path: Path, network: SpikingNetwork, remedy: str = MAKE_ANEW) 
             if stage.quantised:
                 _check_stage(stage.conv, arrays[f"{stage.conv}/weights"], arrays[f"{stage.conv}/thresholds"], network.variant)
             else:
-                inputs = check_affine(stage.conv, *_affine(arrays, stage.conv), inputs)
-        check_affine(arch.OUTPUT, *_affine(arrays, arch.OUTPUT), np.ones(architecture.features))
+                inputs = check_affine(stage.conv, *affine(arrays, stage.conv), inputs)
+        check_affine(arch.OUTPUT, *affine(arrays, arch.OUTPUT), np.ones(architecture.features))
     except ValueError as error:
         raise UserError(f"{path}: {error}: {remedy}")
 
 
-def _affine(arrays: Arrays, name: str) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+def affine(arrays: Arrays, name: str) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Kernel, scale and offset of a float layer."""
     return arrays[f"{name}/kernel"], arrays[f"{name}/scale"], arrays[f"{name}/offset"]
 
 
