@@ -11,7 +11,7 @@ REPEATS = 20000000
 
 
 class Stages:
-    """Measures an engine's stages in its process. Call it after the runs for the figures since the last call."""
+    """Measures an engine's stages in its process: reset(), then the runs, then a call for their figures."""
 
     def __init__(self, running: Engine, threads: int):
         self.running = running
@@ -22,16 +22,19 @@ class Stages:
             peak = getattr(self.peaks, name)
             peak.restype, peak.argtypes = ctypes.c_double, [ctypes.c_int64] + more
 
+    def reset(self) -> None:
+        """Forget the runs so far."""
+        for stage in self.running.prepared.stages:
+            stage.seconds = 0
+
     def __call__(self, images: int, batch: int) -> Dict[str, dict]:
         """By convolution: seconds and operations per image, and the limit in operations per second.
 
-        images: number of images since the last call, in batches of `batch`.
+        images: number of images since reset(), in batches of `batch`.
         """
         by_planes, seconds = batch >= self.running.prepared.struct.many, self.running.seconds()
         hidden = self.peaks.peak_planes(REPEATS) if by_planes else self.peaks.peak_synapses(REPEATS, self.ternary)
         limits = self.peaks.peak_floats(REPEATS), hidden
-        for stage in self.running.prepared.stages:
-            stage.seconds = 0
         arrays = self.running.network.arrays
         return {stage.conv: {
             "seconds": seconds[stage.conv] / images, "operations": operations(arrays, stage, batch, by_planes),
