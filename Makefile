@@ -17,7 +17,7 @@ LOCK := uv pip compile --no-config --no-emit-index-url --no-emit-find-links --ge
 TORCH_CPU_WHEELS ?= https://download.pytorch.org/whl/cpu/torch/
 export TORCH_CPU_WHEELS
 
-.PHONY: help setup setup-torch demo test test-slow test-torch test-gpu test-lowest test-readers test-tour tour train train-torch bench bench-train bench-torch lint lock
+.PHONY: help setup setup-torch setup-tools demo test test-slow test-torch test-gpu test-lowest test-readers test-tour tour train train-torch bench bench-train bench-torch lint lock
 .DEFAULT_GOAL := setup
 
 help:
@@ -28,6 +28,9 @@ setup:
 
 setup-torch:
 	@./setup.sh torch
+
+setup-tools:
+	@./setup.sh tools
 
 demo: setup
 	PYTHON=$(PYTHON) ./demo.sh
@@ -51,17 +54,14 @@ test-lowest:
 	rm -rf runs/lowest
 	.venv-lowest/bin/python -m twba_torch.train --variant twba --dataset digits --limit-train 100 --epochs 2 --output runs/lowest
 
-test-readers: setup setup-torch
-	@./setup.sh tools
+test-readers: setup setup-torch setup-tools
 	.venv-tools/bin/nox -f tests/readers/noxfile.py $(ARGS)
 
 TOUR = PYTHONPATH=$$(echo '$(CURDIR)'/.venv-torch/lib/python*/site-packages) .venv-tools/bin/python
-test-tour: setup-torch
-	@./setup.sh tools
+test-tour: setup-torch setup-tools
 	$(TOUR) -m pytest --nbval-lax docs/tour.ipynb $(ARGS)
 
-tour: setup-torch
-	@./setup.sh tools
+tour: setup-torch setup-tools
 	$(TOUR) docs/run_tour.py
 
 train: setup
@@ -81,8 +81,7 @@ bench-train: setup setup-torch
 bench-torch: setup-torch
 	$(TORCH_PYTHON) benchmarks/training_torch.py $(ARGS)
 
-lint: setup-torch
-	@./setup.sh tools
+lint: setup-torch setup-tools
 	.venv-tools/bin/pre-commit run --all-files
 
 lock:
@@ -92,7 +91,7 @@ lock:
 	  locks/tensorflow-gpu.txt --no-emit-package numpy --no-emit-package wrapt -o locks/tensorflow-gpu.lock
 	$(LOCK) --universal --python-version 3.10 locks/torch.txt --no-emit-package torchvision \
 	  -o locks/torch.lock
-	$(LOCK) --python-platform x86_64-manylinux_2_28 --python-version 3.11 --find-links $(TORCH_CPU_WHEELS) \
+	$(LOCK) --python-platform x86_64-manylinux_2_28 --python-version 3.11 --find-links '$(TORCH_CPU_WHEELS)' \
 	  locks/torch.txt --no-emit-package torchvision -o locks/torch-cpu.lock
 	$(LOCK) --python-platform x86_64-manylinux_2_28 --python-version 3.11 locks/torch-lowest.txt \
 	  $(addprefix --no-emit-package ,triton nvidia-cusolver-cu12 nvidia-cuda-nvrtc-cu12 nvidia-nvtx-cu12) \

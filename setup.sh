@@ -72,8 +72,13 @@ newer_python() { # the subject of the message, "... needs"
   find_python 3.11 3.12 3.13 3.10 || fail "$1 CPython 3.10 to 3.13: install one (your system's python3, pyenv or uv)"
 }
 
+stamp() { # lock files; prints what an environment's file `installed` says: the folder, too, which its programs name
+  pwd
+  cksum "$@"
+}
+
 is_current() { # environment, lock files
-  "$1/bin/python" -c "" 2>/dev/null && [ -f "$1/installed" ] && [ "$(cat "$1/installed")" = "$(cksum "${@:2}")" ]
+  "$1/bin/python" -c "" 2>/dev/null && [ -f "$1/installed" ] && [ "$(cat "$1/installed")" = "$(stamp "${@:2}")" ]
 }
 
 prepare() { # environment, interpreter, lock file, pip's flags
@@ -105,7 +110,7 @@ case "${1:-}" in
   if ! is_current .venv locks/tensorflow.lock; then
     python=$(python37)
     prepare .venv "$python" locks/tensorflow.lock
-    cksum locks/tensorflow.lock >.venv/installed
+    stamp locks/tensorflow.lock >.venv/installed
   fi
   .venv/bin/python patches/install.py
   ;;
@@ -115,21 +120,21 @@ torch)
     read -r -a lock <<<"$(torch_lock "$python")"
     echo "PyTorch from ${lock[0]} (CPU build: CPython 3.11 on Linux on x86-64 only; elsewhere PyPI's build, on Linux with CUDA)"
     prepare .venv-torch "$python" "${lock[@]}"
-    cksum locks/torch.lock locks/torch-cpu.lock >.venv-torch/installed
+    stamp locks/torch.lock locks/torch-cpu.lock >.venv-torch/installed
   fi
   ;;
 tools)
   if ! is_current .venv-tools locks/tools.lock; then
     python=$(newer_python "the tools need")
     prepare .venv-tools "$python" locks/tools.lock
-    cksum locks/tools.lock >.venv-tools/installed
+    stamp locks/tools.lock >.venv-tools/installed
   fi
   ;;
 lowest)
   if ! is_current .venv-lowest locks/torch-lowest.lock; then
     python=$(find_python 3.11) || fail "the lowest PyTorch is locked for CPython 3.11: install it"
     prepare .venv-lowest "$python" locks/torch-lowest.lock --no-cache-dir
-    cksum locks/torch-lowest.lock >.venv-lowest/installed
+    stamp locks/torch-lowest.lock >.venv-lowest/installed
   fi
   ;;
 bench)
@@ -139,7 +144,7 @@ bench)
     make_venv .venv-torch/bin/python .venv-bench
     site_packages .venv-torch >"$(site_packages .venv-bench)/torch.pth"
     pip_install .venv-bench -r locks/benchmarks.lock
-    cksum locks/benchmarks.lock .venv-torch/installed >.venv-bench/installed
+    stamp locks/benchmarks.lock .venv-torch/installed >.venv-bench/installed
   fi
   ;;
 *)

@@ -48,9 +48,9 @@ def find_layers():
     try:
         version = metadata.version("tensorlayer")
     except metadata.PackageNotFoundError:
-        raise Refusal(f"TensorLayer is not installed for {sys.executable}: run `make setup`")
+        raise Refusal(f"TensorLayer is not installed for {sys.executable}: remove .venv, then run `make setup`")
     if version != VERSION:
-        raise Refusal(f"TensorLayer {version} is installed, but this patch is for {VERSION}: run `make setup`")
+        raise Refusal(f"TensorLayer {version} is installed, but this patch is for {VERSION}: remove .venv, then run `make setup`")
     return Path(importlib.util.find_spec("tensorlayer").origin).parent / "layers"
 
 
@@ -64,7 +64,7 @@ def inspect(layers):
     match = EXPORT_PATTERN.search(text)
     stock = EXPORT_PATTERN.sub("", text).encode("utf-8")
     if sha256(stock) != STOCK_SHA256:
-        raise Refusal(f"{init} is not the one of TensorLayer {VERSION}: reinstall TensorLayer")
+        raise Refusal(f"{init} is not the one of TensorLayer {VERSION}: remove .venv, then run `make setup`")
     if not match:
         # a binary.py without the export line is from our interrupted install or revert, or of another origin
         title = SOURCE.read_bytes().splitlines()[0]
@@ -72,7 +72,7 @@ def inspect(layers):
             raise Refusal(f"{installed} does not belong to this project: move it away first")
         return stock, None
     if not installed.exists() or sha256(installed.read_bytes()) != match.group(1):
-        raise Refusal(f"{installed} was changed after it was installed: reinstall TensorLayer")
+        raise Refusal(f"{installed} was changed after it was installed: remove .venv, then run `make setup`")
     return stock, match.group(1)
 
 
