@@ -27,6 +27,7 @@ from twba_nets.datasets.dataset import Dataset
 from twba_nets.system.files import write_json
 from twba_torch import device as devices, training
 from twba_torch.convolution import backward_type
+from workers import add_json
 
 # name -> (hidden stages in exact integers, operations fused)
 VERSIONS = {"plain": (False, False), "exact": (True, False), "fused": (False, True), "exact, fused": (True, True)}
@@ -43,7 +44,7 @@ def main(argv=None):
     parser.add_argument("--rounds", type=command_line.positive, default=10, metavar="N", help="turns (default: 10)")
     parser.add_argument("--steps", type=command_line.positive, metavar="N",
                         help="steps per turn (default: 2 on a CPU, 50 on a GPU)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
+    add_json(parser)
     args = parser.parse_args(argv)
     with interrupts.one_line_for_mistakes("stopped"), devices.prepared(args.device, args.threads) as device:
         report(measure(device, args.rounds, args.steps or (50 if device.type == "cuda" else 2)), args.json)

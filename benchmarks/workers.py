@@ -1,4 +1,5 @@
 """Processes that are timed in turns. Each has its own environment and answers a line with a line of JSON."""
+import argparse
 import json
 import subprocess
 from pathlib import Path
@@ -16,7 +17,19 @@ def add_flags(parser, seconds):
     parser.add_argument("--seconds", type=command_line.above_zero, default=seconds, metavar="S",
                         help=f"seconds per side and turn (default: {seconds})")
     parser.add_argument("--threads", type=command_line.positive, default=2, metavar="N", help="threads per side (default: 2)")
-    parser.add_argument("--json", type=command_line.path, metavar="FILE", help="also write all figures to this file")
+    add_json(parser)
+
+
+def add_json(parser):
+    parser.add_argument("--json", type=_file, metavar="FILE", help="also write all figures to this file")
+
+
+def _file(text):
+    """A path whose folder exists: it is told before the measurements."""
+    path = command_line.path(text)
+    if not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: its folder does not exist: make it first")
+    return path
 
 
 def start(python, script, *arguments):

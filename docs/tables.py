@@ -36,7 +36,7 @@ def filled(text: str) -> str:
     """A page with its tables filled in."""
     def table(found: "re.Match") -> str:
         return f"{found.group(1)}\n{TABLES[found.group(2)]()}\n<!-- end -->"
-    return re.sub(r"(<!-- table: (\w+) -->)\n.*?<!-- end -->", table, text, flags=re.DOTALL)
+    return re.sub(r"(<!-- table: (.*?) -->)\n.*?<!-- end -->", table, text, flags=re.DOTALL)
 
 
 def results() -> str:
@@ -262,7 +262,8 @@ def inference_sides() -> str:
     """Each side's version and accuracy."""
     rows = [["", "version", "predictions as the engine's", "accuracy on the first 1,000 test images"]]
     for side, found in _json("benchmarks/inference.json")["sides"].items():
-        rows.append([SIDES[side], found["version"].split("-22")[0], f"{100 * found['predictions_as_the_engines']:.1f} %",
+        version = re.sub(r"-\d+-[0-9a-f]{7,}.*", "", found["version"])  # without OpenVINO's build
+        rows.append([SIDES[side], version, f"{100 * found['predictions_as_the_engines']:.1f} %",
                      _cell("{accuracy:.1%}", found).replace("%", " %")])
     return _table(rows)
 
@@ -326,7 +327,7 @@ def _conditions(found: dict, record: str) -> str:
 
 
 def _commit(found: dict) -> str:
-    commit, _, changed = found["commit"].partition("-")
+    commit, _, changed = (found["commit"] or "not known").partition("-")
     return commit[:7] + " with uncommitted changes" * bool(changed)
 
 

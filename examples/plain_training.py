@@ -86,6 +86,7 @@ def accuracy(net: nn.Module, pictures: Tensor, labels: Tensor) -> float:
 def main(folder: str) -> None:
     if Path(folder, "model.npz").exists():
         sys.exit(f"error: {folder}: holds a model already: name another folder")
+    Path(folder).mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = cifar10.load()
@@ -98,7 +99,6 @@ def main(folder: str) -> None:
     crop = net.crop  # for test pictures; augment replaces it for training pictures
     adam = torch.optim.Adam(net.parameters(), RATE)
     schedule = torch.optim.lr_scheduler.MultiStepLR(adam, MILESTONES, gamma=0.1)
-
     step = 0
     with trange(EPOCHS, unit="epoch") as epochs:
         for _ in epochs:

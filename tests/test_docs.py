@@ -28,7 +28,8 @@ def test_tables_are_those_of_the_records(page):
 
 def test_every_table_stands_in_a_page():
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
-    assert len(re.findall("<!-- table: ", text)) == len(re.findall("<!-- end -->", text)) >= 3
+    assert set(re.findall("<!-- table: (.*?) -->", text)) == set(script("tables").TABLES)
+    assert len(re.findall("<!-- table: ", text)) == len(re.findall("<!-- end -->", text))
 
 
 def test_a_wrong_figure_in_a_table_is_found():

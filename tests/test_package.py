@@ -39,6 +39,8 @@ def test_installed_it_knows_its_place(tmp_path):
     package.parent.mkdir()
     package.symlink_to(tmp_path / "copy")
     shutil.copytree(str(REPOSITORY / "twba_nets"), str(tmp_path / "copy"))
+    (tmp_path / "copy" / "released").mkdir()
+    (package.parent / "pyproject.toml").write_text("another's")  # some packages leave theirs there
     code = ("import sys; sys.path.insert(0, '.'); from twba_nets.runs import card; from twba_nets.system import places;"
             "print(places.IS_CHECKOUT, places.HOME, places.NETWORKS, places.released('twba-published'), card.commit())")
     done = subprocess.run([sys.executable, "-c", code], cwd=str(package.parent), stdout=subprocess.PIPE,

@@ -3,10 +3,10 @@ from pathlib import Path
 from typing import Union
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-IS_CHECKOUT = (_PACKAGE.parent / "pyproject.toml").is_file()
+# a wheel holds the released models, and the tables of networks, inside the package
+IS_CHECKOUT = not (_PACKAGE / "released").is_dir()
 # the folder of data/ and runs/: the checkout, or the current directory
 HOME = _PACKAGE.parent if IS_CHECKOUT else Path()
-# a wheel holds the released models and the tables of networks inside the package
 _RELEASED = _PACKAGE.parent if IS_CHECKOUT else _PACKAGE / "released"
 NETWORKS = (_PACKAGE.parent if IS_CHECKOUT else _PACKAGE) / "networks"  # tables of networks, in TOML
 RELEASED = {"twba": "TWBA", "bwba": "BWBA", "twba-paper": "TWBA/paper", "twba-published": "TWBA/published",
