@@ -14,7 +14,7 @@ import torch
 
 from twba_nets.system import memory
 from twba_nets.system.errors import UserError
-from twba_nets.system.streams import is_chief, is_launched  # noqa: F401
+from twba_nets.system.streams import is_launched
 
 
 @contextlib.contextmanager

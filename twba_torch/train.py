@@ -15,6 +15,7 @@ from twba_nets import command_line
 from twba_nets.network import quantisers
 from twba_nets.runs import npz, recipe as recipes, run_folder
 from twba_nets.datasets.dataset import Dataset
+from twba_nets.system import streams
 from twba_nets.system.errors import UserError
 from twba_nets.runs.run_folder import TRAINING_NAME
 from twba_nets.runs.training_run import TrainingRun, epochs_done
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train(args: argparse.Namespace) -> None:
     """Train according to the command line. Raises UserError."""
-    run = TrainingRun(recipes.paper(args.variant), args, npz.read_latent, locate, chief=devices.is_chief())
+    run = TrainingRun(recipes.paper(args.variant), args, npz.read_latent, locate, chief=streams.is_chief())
     torch.set_default_dtype(torch.float64 if args.precision == "float64" else torch.float32)
     if run.is_done:
         run.end_without_training(lambda recipe: training.complete(recipe, run.folder, run.start))  # type: ignore[arg-type]

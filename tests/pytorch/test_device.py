@@ -3,6 +3,7 @@ import os
 
 import pytest
 
+from twba_nets.system import streams
 from twba_nets.system.errors import UserError
 from twba_torch import device
 
@@ -44,4 +45,4 @@ def test_one_of_several_processes(set_, launched, chief, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     for name, value in set_.items():
         monkeypatch.setenv(name, value)
-    assert (device.is_launched(), device.is_chief()) == (launched, chief)
+    assert (streams.is_launched(), streams.is_chief()) == (launched, chief)

@@ -11,8 +11,9 @@ import twba_torch
 from exports import as_torchvision, assert_every_spike
 from helpers import command_error, random_architecture, random_variables, user_error
 from twba_chip import evaluate, export
+from twba_chip.spiking import folding
 from twba_nets.network.architecture import PAPER
-from twba_nets.runs import npz
+from twba_nets.runs import card, npz
 from twba_nets.runs.model import open_model
 from twba_nets.system import places
 from twba_torch.layers import _Quantised
@@ -181,6 +182,17 @@ def test_ternary_weights_without_a_zero(small, tmp_path):
                         for name, value in random_variables(0, net.architecture).items()})
     twba_torch.save(net, tmp_path / "folder")
     assert twba_torch.load(tmp_path / "folder").variant == "twba"
+
+
+def test_too_many_synapses_for_an_export(small, tmp_path, monkeypatch, capsys):
+    """It is told when the network is saved; the export, which refuses it, names the file."""
+    most = max(stage.fan_in for stage in small[0].architecture.hidden)
+    for module in (card, folding):
+        monkeypatch.setattr(module, "MOST_SYNAPSES", most - 1)
+    twba_torch.save(small[0], tmp_path / "many")
+    assert f"a neuron has {most} synapses" in capsys.readouterr().err
+    line = command_error(export.main, tmp_path / "many", tmp_path / "net.npz")
+    assert line.startswith(f"{tmp_path / 'many' / 'model.npz'}: ") and f"{most} synapses" in line
 
 
 def test_data_by_name_and_by_path(small, tmp_path, monkeypatch):
